@@ -6,7 +6,7 @@ CREATE TABLE usage_event_keys (
   account_id  uuid NOT NULL,
   key         uuid NOT NULL,
   content     uuid NOT NULL,             -- 128 bits of a digest over what the event says
-  received_at timestamptz NOT NULL,      -- finds the raw event while it is kept
+  occurred_at timestamptz NOT NULL,      -- finds the raw event while it is kept
   PRIMARY KEY (account_id, key)
 );
 -- Raw events, in months of arrival that can be dropped.
@@ -22,10 +22,9 @@ CREATE TABLE usage_events (
   period_start timestamptz NOT NULL,
   series       uuid NOT NULL,            -- digest of the dimensions; the nil UUID without any
   dimensions   jsonb,
-  PRIMARY KEY (account_id, received_at, key)
+  PRIMARY KEY (account_id, occurred_at, key, received_at) -- the order of look-ups and exports: the one index to keep
 ) PARTITION BY RANGE (received_at);
 CREATE TABLE usage_events_default PARTITION OF usage_events DEFAULT;
-CREATE INDEX usage_events_occurred ON usage_events (account_id, meter, occurred_at);
 
 -- What was used, live: changed in the transaction that stores the events.
 CREATE TABLE usage_totals (
@@ -40,7 +39,7 @@ CREATE TABLE usage_totals (
   billed       numeric(24, 9),           -- quantity that stands on finalised invoices; NULL before
   billed_events bigint,
   PRIMARY KEY (account_id, meter, period_start)
-);
+) WITH (fillfactor = 70); -- room for updates in place: these rows change with every flush
 CREATE TABLE usage_series_totals (
   account_id   uuid NOT NULL,
   meter        text NOT NULL,
@@ -51,7 +50,7 @@ CREATE TABLE usage_series_totals (
   last_at      timestamptz,
   last_key     uuid,
   PRIMARY KEY (account_id, meter, period_start, series)
-);
+) WITH (fillfactor = 70);
 CREATE TABLE usage_series (
   account_id uuid NOT NULL,
   meter      text NOT NULL,
@@ -69,13 +68,13 @@ CREATE TABLE usage_buckets (
   last_at    timestamptz,
   last_key   uuid,
   PRIMARY KEY (account_id, meter, bucket, series)
-);
--- Values seen by meters that count distinct ones.
+) WITH (fillfactor = 80);
+-- Values seen by meters that count distinct ones, once for each roll-up that counts them.
 CREATE TABLE usage_unique_values (
   account_id   uuid NOT NULL,
   meter        text NOT NULL,
   period_start timestamptz NOT NULL,
-  value        uuid NOT NULL,            -- digest of the value
+  value        uuid NOT NULL,            -- digest of the roll-up (total, series or bucket) and the value
   PRIMARY KEY (account_id, meter, period_start, value)
 );
 -- Events that were refused for a limit, for reconciliation; their ids may be sent again.
@@ -129,9 +128,51 @@ CREATE TABLE reservations (
 CREATE INDEX reservations_open ON reservations (expires_at) WHERE status = 'open';
 CREATE INDEX reservations_of_account ON reservations (account_id, meter) WHERE status = 'open';
 
+-- Partitions belong to the schema's owner; the service, which owns nothing, may only ask for them here.
+-- A month that the default partition already holds rows of stays there.
+-- +goose StatementBegin
+CREATE FUNCTION usage_events_open_month(month date) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+  first date := date_trunc('month', month)::date;
+  name  text := 'usage_events_' || to_char(first, 'YYYYMM');
+BEGIN
+  IF to_regclass('public.' || name) IS NOT NULL
+     OR EXISTS (SELECT FROM usage_events_default
+                WHERE received_at >= first::timestamp AT TIME ZONE 'UTC'
+                  AND received_at < (first + interval '1 month') AT TIME ZONE 'UTC') THEN
+    RETURN false;
+  END IF;
+  EXECUTE format('CREATE TABLE %I PARTITION OF usage_events FOR VALUES FROM (%L) TO (%L)', name,
+                 first::timestamp AT TIME ZONE 'UTC', (first + interval '1 month') AT TIME ZONE 'UTC');
+  RETURN true;
+END $$;
+-- +goose StatementEnd
+-- Drops the months of arrival that ended before the given day, and returns how many.
+-- +goose StatementBegin
+CREATE FUNCTION usage_events_drop_before(day date) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+  name text;
+  dropped integer := 0;
+BEGIN
+  FOR name IN
+    SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'usage_events'::regclass AND c.relname ~ '^usage_events_[0-9]{6}$'
+      AND to_date(right(c.relname, 6), 'YYYYMM') + interval '1 month' <= day
+  LOOP
+    EXECUTE format('DROP TABLE %I', name);
+    dropped := dropped + 1;
+  END LOOP;
+  RETURN dropped;
+END $$;
+-- +goose StatementEnd
+REVOKE EXECUTE ON FUNCTION usage_events_open_month(date), usage_events_drop_before(date) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION usage_events_open_month(date), usage_events_drop_before(date) TO accrue_app;
 GRANT SELECT, INSERT ON usage_event_keys, usage_events, usage_series, usage_rejects, usage_corrections TO accrue_app;
 GRANT SELECT, INSERT, UPDATE ON usage_totals, usage_series_totals, usage_buckets, reservations TO accrue_app;
 GRANT SELECT, INSERT, DELETE ON usage_unique_values TO accrue_app;
 
 -- +goose Down
+DROP FUNCTION usage_events_open_month(date), usage_events_drop_before(date);
 DROP TABLE reservations, usage_corrections, usage_rejects, usage_unique_values, usage_buckets, usage_series, usage_series_totals, usage_totals, usage_events, usage_event_keys;
