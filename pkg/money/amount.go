@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/big"
 	"strconv"
 )
 
@@ -78,7 +77,7 @@ func (a Amount) String() string {
 	if e == 0 {
 		return strconv.FormatInt(a.Minor, 10) + " " + string(a.Currency)
 	}
-	u := new(big.Int).Abs(big.NewInt(a.Minor)).String()
+	u := strconv.FormatUint(abs64(a.Minor), 10)
 	for len(u) <= e {
 		u = "0" + u
 	}

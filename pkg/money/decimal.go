@@ -4,6 +4,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"math"
 	"math/big"
 
 	"github.com/quagmt/udecimal"
@@ -85,7 +86,8 @@ func (d Decimal) Add(e Decimal) Decimal { return Decimal{d.d.Add(e.d)} }
 // Sub returns d - e.
 func (d Decimal) Sub(e Decimal) Decimal { return Decimal{d.d.Sub(e.d)} }
 
-// Mul returns d × e, exact while their fraction digits together are at most 19.
+// Mul returns d × e. It is exact while their fraction digits together are at most 19, as those of a
+// quantity and a unit price are; a longer product is cut off. Quotient is exact or fails.
 func (d Decimal) Mul(e Decimal) Decimal { return Decimal{d.d.Mul(e.d)} }
 
 // Neg returns -d.
@@ -131,10 +133,71 @@ func (d Decimal) Value() (driver.Value, error) { return d.d.String(), nil }
 // Scan reads a numeric column, with whatever digits a sum in SQL gave it.
 func (d *Decimal) Scan(src any) error { return d.d.Scan(src) }
 
+// DecimalFromUnits returns n × 10^-scale: DecimalFromUnits(-125, 2) is -1.25. It panics where scale
+// is above 19.
+func DecimalFromUnits(n int64, scale uint8) Decimal { return Decimal{udecimal.MustFromInt64(n, scale)} }
+
+// CeilDiv returns the number of whole e that cover d: ⌈d ÷ e⌉. It fails with ErrOverflow where e is
+// not positive, d is negative or the number does not fit.
+func (d Decimal) CeilDiv(e Decimal) (int64, error) {
+	if e.Sign() <= 0 || d.Sign() < 0 {
+		return 0, fmt.Errorf("%w: %s ÷ %s", ErrOverflow, d, e)
+	}
+	q, r, err := d.d.QuoRem(e.d)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrOverflow, err)
+	}
+	n, err := q.Int64()
+	if err != nil || n == math.MaxInt64 {
+		return 0, fmt.Errorf("%w: %s ÷ %s", ErrOverflow, d, e)
+	}
+	if !r.IsZero() {
+		n++
+	}
+	return n, nil
+}
+
+// InRange reports whether d could have crossed the wire: at most 15 integer and 9 fraction digits.
+func (d Decimal) InRange() bool {
+	n, _, err := d.nano()
+	return err == nil && n.cmp(nanoBound) < 0
+}
+
+var nanoBound, _ = uint128{lo: powersOfTen[MaxIntegerDigits]}.mul64(powersOfTen[MaxFractionDigits])
+
+// nano returns |d| in units of 10^-9, and whether d is negative. It fails with ErrDecimal where d
+// has more decimals or more than 128 bits.
+func (d Decimal) nano() (uint128, bool, error) {
+	neg, hi, lo, prec, ok := d.d.ToHiLo()
+	u := uint128{hi, lo}
+	if ok && prec <= MaxFractionDigits {
+		if u, ok = u.mul64(powersOfTen[MaxFractionDigits-prec]); ok {
+			return u, neg, nil
+		}
+	} else if ok { // a sum in SQL or a product may carry more decimals that are all 0
+		q, r := u.quoRem(uint128{lo: powersOfTen[prec-MaxFractionDigits]})
+		if r.isZero() {
+			return q, neg, nil
+		}
+	}
+	return uint128{}, false, fmt.Errorf("%w: %s has more than %d decimals or is too large", ErrDecimal, d, MaxFractionDigits)
+}
+
 // Round returns the amount that is nearest to x major units, times num, divided by den; a tie goes
-// away from zero, as in PostgreSQL's round(numeric). It is the only way from a decimal to money.
-// It fails with ErrOverflow beyond MaxMinor.
+// away from zero, as in PostgreSQL's round(numeric). With Fraction.Round it is the only way from a
+// decimal to money. It fails with ErrOverflow beyond MaxMinor and where den is not positive.
 func Round(x Decimal, num, den int64, c Currency) (Amount, error) {
+	if den <= 0 {
+		return Amount{}, fmt.Errorf("%w: ÷ %d", ErrOverflow, den)
+	}
+	neg, hi, lo, prec, ok := x.d.ToHiLo()
+	if ok {
+		u, ok1 := uint128{hi, lo}.mul64(abs64(num))
+		v, ok2 := uint128{lo: uint64(den)}.mul64(powersOfTen[prec])
+		if ok1 && ok2 {
+			return Fraction{neg != (num < 0), u, v}.Round(c)
+		}
+	}
 	r := x.Rat()
 	r.Mul(r, big.NewRat(num, den))
 	return RoundRat(r, c)

@@ -1,0 +1,66 @@
+package pricing
+
+import (
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Derivation is how a line came about: enough to compute it again, and nothing else. It is stored
+// with the line and served as its explanation; its JSON form is stable.
+type Derivation struct {
+	Plan     plan.Code      `json:"plan"`
+	Version  int            `json:"version"`
+	Hash     string         `json:"hash,omitempty"`     // of the version's terms
+	Contract string         `json:"contract,omitempty"` // the reference of the contract applied
+	Kind     Kind           `json:"kind"`
+	Charge   string         `json:"charge,omitempty"`
+	Currency money.Currency `json:"currency"`
+
+	// A usage line: Quantity, rounded up to a multiple of Step, is Rounded; Included of that is the
+	// allowance, Billable the rest, and Parts price it.
+	Model    plan.Model     `json:"model,omitempty"`
+	Meter    plan.MeterCode `json:"meter,omitempty"`
+	Unit     string         `json:"unit,omitempty"`
+	Per      plan.Quote     `json:"per,omitzero"`
+	Quantity money.Decimal  `json:"quantity,omitzero"`
+	Step     money.Decimal  `json:"step,omitzero"`
+	Rounded  money.Decimal  `json:"rounded,omitzero"`
+	Included money.Decimal  `json:"included,omitzero"`
+	Billable money.Decimal  `json:"billable,omitzero"`
+	Package  money.Decimal  `json:"package,omitzero"`
+	Parts    []Part         `json:"parts,omitempty"`
+	Evidence Evidence       `json:"evidence,omitzero"`
+
+	// A line of another kind: Amount is round(Base × Numerator ÷ Denominator) − Less.
+	Base        *money.Amount `json:"base,omitempty"`
+	Numerator   int64         `json:"numerator,omitempty"`
+	Denominator int64         `json:"denominator,omitempty"`
+	Less        *money.Amount `json:"less,omitempty"`
+
+	Exact     money.Fraction `json:"exact"` // in major units, before the one rounding
+	Amount    money.Amount   `json:"amount"`
+	Remainder money.Fraction `json:"remainder"` // Exact − Amount
+}
+
+// Part is what one tier contributes to a usage line. Without tiers there is one part, from 0 on.
+type Part struct {
+	Over      money.Decimal `json:"over"`           // the tier begins after this total quantity
+	UpTo      money.Decimal `json:"up_to,omitzero"` // and ends with this; 0: without end
+	Units     money.Decimal `json:"units"`          // billable units in the tier, in the unit of the meter
+	Packages  int64         `json:"packages,omitempty"`
+	UnitPrice money.Decimal `json:"unit_price"` // in major units, per quoted unit or package
+	Flat      *money.Amount `json:"flat,omitempty"`
+	Amount    money.Amount  `json:"amount"` // its share of the line, by largest remainder
+}
+
+// Evidence says which events a quantity comes from. Rate knows only their number; who reads them
+// from storage adds the rest.
+type Evidence struct {
+	Events int64  `json:"events,omitempty"`
+	First  string `json:"first,omitempty"` // id of the first event by time
+	Last   string `json:"last,omitempty"`
+	Hash   string `json:"hash,omitempty"` // over the events' digests
+}
+
+// IsZero reports whether nothing is known of the events.
+func (e Evidence) IsZero() bool { return e == Evidence{} }
