@@ -1,0 +1,194 @@
+package postgres_test
+
+import (
+	"context"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/accrue-billing/accrue/internal/postgres"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+	"github.com/accrue-billing/accrue/migrations"
+)
+
+func migrator(t *testing.T, dsn string) *postgres.Migrator {
+	t.Helper()
+	m, err := postgres.NewMigrator(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	return m
+}
+
+// describe returns the schema as the catalogue has it, so that two states can be compared.
+func describe(t *testing.T, dsn string) string {
+	t.Helper()
+	pool := postgrestest.Connect(t, dsn)
+	all := rows[struct{ Line string }](t.Context(), t, pool, `
+		SELECT c.relname || ' ' || c.relkind::text || ' ' || coalesce(a.attname || ' ' || format_type(a.atttypid, a.atttypmod) || ' ' || a.attnotnull::text, '')
+		       || ' ' || coalesce(c.relacl::text, '') AS line
+		FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+		WHERE c.relnamespace = 'public'::regnamespace
+		UNION ALL
+		SELECT conrelid::regclass::text || ' ' || conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+		UNION ALL
+		SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+		UNION ALL
+		SELECT 'type ' || typname FROM pg_type WHERE typnamespace = 'public'::regnamespace
+		ORDER BY 1`)
+	var b strings.Builder
+	for _, l := range all {
+		b.WriteString(l.Line + "\n")
+	}
+	return b.String()
+}
+
+func TestMigrate_UpDownUp(t *testing.T) {
+	t.Parallel()
+	dsn := postgrestest.NewEmpty(t)
+	m := migrator(t, dsn)
+
+	first, err := m.Up(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	up := describe(t, dsn)
+	again, err := m.Up(t.Context())
+	if err != nil || len(again) != 0 {
+		t.Fatalf("nothing was left to do, but: %v, %v", again, err)
+	}
+
+	// Down one at a time, as an operator would, until nothing is left.
+	undone := 0
+	for {
+		u, err := m.Down(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(u) == 0 {
+			break
+		}
+		undone += len(u)
+	}
+	if undone != len(first) {
+		t.Errorf("%d went up, %d came down", len(first), undone)
+	}
+	for line := range strings.Lines(describe(t, dsn)) {
+		if !strings.Contains(line, "goose_db_version") {
+			t.Errorf("left behind: %s", line)
+		}
+	}
+
+	if _, err := m.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now := describe(t, dsn); now != up {
+		t.Errorf("the second time up differs:\n%s\nfrom the first:\n%s", now, up)
+	}
+	if _, err := m.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMigrate_RunnersTakeTurns(t *testing.T) {
+	t.Parallel()
+	dsn := postgrestest.NewEmpty(t)
+	var g errgroup.Group
+	applied := make([]int, 4)
+	for i := range applied {
+		m := migrator(t, dsn)
+		g.Go(func() error {
+			done, err := m.Up(t.Context())
+			applied[i] = len(done)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(applied)
+	if applied[3] == 0 || applied[2] != 0 {
+		t.Fatalf("one runner applies everything, the others nothing: %v", applied)
+	}
+}
+
+func TestMigrate_WaitingRunnerHeedsItsContext(t *testing.T) {
+	t.Parallel()
+	dsn := postgrestest.NewEmpty(t)
+	conn, err := postgrestest.Connect(t, dsn).Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	if _, err := conn.Exec(t.Context(), "SELECT pg_advisory_lock($1)", int64(0x6163637275)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := migrator(t, dsn).Up(ctx); err == nil || !strings.Contains(err.Error(), "another runner is at work") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestMigrate_Status(t *testing.T) {
+	t.Parallel()
+	m := migrator(t, postgrestest.DSN(t))
+	count := func() (applied, all int) {
+		t.Helper()
+		list, err := m.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range list {
+			if s.Applied {
+				applied++
+			}
+		}
+		return applied, len(list)
+	}
+	if applied, all := count(); applied != all || all == 0 {
+		t.Fatalf("%d of %d applied", applied, all)
+	}
+	if _, err := m.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if applied, all := count(); applied != all-1 {
+		t.Fatalf("after one down %d of %d are applied", applied, all)
+	}
+}
+
+func TestMigrations_Files(t *testing.T) {
+	t.Parallel()
+	name := regexp.MustCompile(`^(\d{5})_[a-z0-9_]+\.sql$`)
+	files, err := fs.ReadDir(migrations.FS, ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	numbers := map[string]string{}
+	for _, f := range files {
+		m := name.FindStringSubmatch(f.Name())
+		if m == nil {
+			t.Errorf("%s is not named NNNNN_name.sql", f.Name())
+			continue
+		}
+		if other, taken := numbers[m[1]]; taken {
+			t.Errorf("%s and %s have the same number", other, f.Name())
+		}
+		numbers[m[1]] = f.Name()
+		text, err := fs.ReadFile(migrations.FS, f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []string{"-- +goose Up\n", "-- +goose Down\n"} {
+			if strings.Count(string(text), part) != 1 {
+				t.Errorf("%s needs one %q", f.Name(), strings.TrimSpace(part))
+			}
+		}
+	}
+}
