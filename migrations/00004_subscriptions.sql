@@ -21,7 +21,7 @@ CREATE TABLE subscriptions (
   plan_version integer NOT NULL,
   contract_id  uuid,
   status       text NOT NULL CHECK (status IN ('active', 'ended')),
-  anchor       timestamptz NOT NULL,     -- all period bounds are computed from it
+  anchor       date NOT NULL,            -- all period bounds are computed from it
   time_zone    text NOT NULL,            -- that of the current period
   interval     text NOT NULL CHECK (interval IN ('month', 'year')),
   period_index integer NOT NULL CHECK (period_index >= 0),

@@ -24,7 +24,8 @@ CREATE TABLE payment_methods (
   is_default   boolean NOT NULL DEFAULT false,
   provider     text NOT NULL,
   provider_ref text,
-  setup_ref    text,                     -- the provider's setup or token that it was made from
+  source       text NOT NULL DEFAULT '', -- the setup or token that it was made from
+  setup_ref    text NOT NULL DEFAULT '', -- the provider's setup that a customer's action belongs to
   brand        text NOT NULL DEFAULT '',
   last_four    text NOT NULL DEFAULT '' CHECK (last_four ~ '^([0-9]{4})?$'),
   exp_month    smallint,
@@ -178,6 +179,7 @@ CREATE TABLE provider_events (
   provider     text NOT NULL,
   event_id     text NOT NULL,
   type         text NOT NULL,
+  object       text NOT NULL DEFAULT '',
   object_ref   text NOT NULL DEFAULT '',
   payload      bytea NOT NULL,
   received_at  timestamptz NOT NULL,

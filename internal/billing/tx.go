@@ -1,0 +1,65 @@
+// Package billing runs the operations that touch more than one record.
+//
+// It owns: what happens, in which order, and what commits together: opening and closing accounts,
+// upgrades, cards, top-ups, closing a period, collecting, dunning, refunds, and the sweeps that finish
+// what a crash interrupted.
+// It does not own: rules of one concept (they live there), SQL (postgres), providers (payment's
+// gateways), HTTP (api).
+//
+// Always true:
+//   - a money operation is two transactions with the provider's call between them: the first commits the
+//     intent and the claim on the idempotency key, the second commits the result, the postings, the
+//     change of plan, the events and the stored answer;
+//   - the second transaction is the same code whether the request, a webhook or a sweep runs it, finds
+//     out under the account's lock whether it has been run, and then does nothing;
+//   - locks are taken in one order: account, subscription, entitlement, invoice, payment, counters.
+package billing
+
+import (
+	"context"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/alert"
+	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/inquiry"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/job"
+	"github.com/accrue-billing/accrue/internal/ledger"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/internal/upgrade"
+	"github.com/accrue-billing/accrue/internal/wallet"
+)
+
+// Tx is everything one database transaction can read and write.
+type Tx interface {
+	Plans() plan.Store
+	Accounts() account.Store
+	Subscriptions() subscription.Store
+	Entitlements() entitlement.Store
+	Invoices() invoice.Store
+	Payments() payment.Store
+	Upgrades() upgrade.Store
+	Wallet() wallet.Store
+	Alerts() alert.Store
+	Inquiries() inquiry.Store
+	Ledger() ledger.Store
+	Outbox() outbox.Store
+	Jobs() job.Queue
+	Idempotency() idempotency.Store
+}
+
+// A Transactor runs fn so that either all of its writes happen or none do.
+// fn may run more than once, so it must have no effects outside tx.
+type Transactor interface {
+	InTx(ctx context.Context, fn func(tx Tx) error) error
+}
+
+// A Database runs transactions, and serves reads that need none.
+type Database interface {
+	Tx
+	Transactor
+}

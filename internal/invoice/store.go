@@ -1,0 +1,53 @@
+package invoice
+
+import (
+	"context"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/internal/subscription"
+)
+
+// Ref names an invoice that is due for something.
+type Ref struct {
+	Account account.ID
+	Invoice ID
+}
+
+// Store keeps invoices.
+type Store interface {
+	// Create writes a draft. There is one cycle invoice per subscription and period: a second one
+	// gives subscription.ErrPeriodClosed.
+	Create(ctx context.Context, i Invoice) error
+	// Get returns the invoice or ErrNotFound.
+	Get(ctx context.Context, a account.ID, id ID) (Invoice, error)
+	// Lock returns the invoice and holds it until the transaction ends, or ErrNotFound.
+	Lock(ctx context.Context, a account.ID, id ID) (Invoice, error)
+	// Save writes the invoice's life and raises its version.
+	Save(ctx context.Context, i *Invoice) error
+	// List pages through the account's invoices, newest first. An empty status means any.
+	List(ctx context.Context, a account.ID, s Status, r page.Request) (page.Page[Invoice], error)
+	// Unpaid returns the account's open invoices, oldest first.
+	Unpaid(ctx context.Context, a account.ID) ([]Invoice, error)
+	// OfPeriod returns the cycle invoice of a period or ErrNotFound.
+	OfPeriod(ctx context.Context, a account.ID, s subscription.ID, start time.Time) (Invoice, error)
+
+	// NextNumber takes the account's next invoice number; a rollback gives it back, so there is no gap.
+	NextNumber(ctx context.Context, a account.ID) (string, error)
+	// Issue writes the content of a final invoice. It is written once.
+	Issue(ctx context.Context, c Content) error
+	// Content returns what a final invoice says, or ErrNotFound for a draft.
+	Content(ctx context.Context, a account.ID, id ID) (Content, error)
+	// Contents returns what several final invoices say, without their lines.
+	Contents(ctx context.Context, a account.ID, ids []ID) (map[ID]Content, error)
+
+	// AddCreditNote writes a credit note; CreditNotes pages through them, newest first.
+	AddCreditNote(ctx context.Context, n CreditNote) error
+	CreditNotes(ctx context.Context, a account.ID, r page.Request) (page.Page[CreditNote], error)
+
+	// ToFinalize returns up to limit drafts whose grace is over on their account's clock.
+	ToFinalize(ctx context.Context, now time.Time, limit int) ([]Ref, error)
+	// ToCollect returns up to limit open invoices that are due for an attempt on their account's clock.
+	ToCollect(ctx context.Context, now time.Time, limit int) ([]Ref, error)
+}

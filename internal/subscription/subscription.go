@@ -1,0 +1,176 @@
+// Package subscription holds an account's agreement to a plan over billing periods.
+//
+// It owns: which plan version an account is on, since when and for which period; the change of plan;
+// and every period that was opened, with its bounds as they were then.
+// It does not own: what a plan costs (plan, pricing), how bounds are computed (period) or what a
+// period comes to (invoice).
+//
+// Always true: an account has one active subscription; its periods are contiguous; a stored bound is
+// never recomputed; a change of plan keeps the running period.
+package subscription
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/period"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// ID names a subscription.
+type ID = id.ID[Subscription]
+
+// ContractID names an enterprise contract.
+type ContractID = id.ID[Contract]
+
+// Contract is what was agreed with one account on top of a plan version.
+type Contract struct {
+	ID         ContractID
+	Account    account.ID
+	Definition plan.Contract
+	CreatedAt  time.Time
+	EndedAt    time.Time // zero until someone ends it before its time
+}
+
+// IDPrefix makes contract identifiers read "ctr_…".
+func (Contract) IDPrefix() string { return "ctr" }
+
+// Status says whether the agreement holds.
+type Status string
+
+// The statuses of a subscription.
+const (
+	Active Status = "active"
+	Ended  Status = "ended"
+)
+
+// Terms is what a period is billed under.
+type Terms struct {
+	Plan     plan.Code
+	Version  int
+	Contract ContractID // zero: none
+}
+
+// TermsOf returns the terms of a plan version without a contract.
+func TermsOf(v plan.Version) Terms { return Terms{Plan: v.Plan, Version: v.Number} }
+
+// Subscription is the agreement as it stands.
+type Subscription struct {
+	ID      ID
+	Account account.ID
+	Terms
+	Status   Status
+	Schedule period.Schedule
+	Index    int // of the current period, counted from 0
+	Period   period.Bounds
+	NextPlan plan.Code // takes effect when the period ends; empty: no change
+	// Waived is, per meter, what was used in this period beyond a soft limit while the plan billed
+	// nothing for it. It stays free though a later plan of the same period has a price.
+	Waived    map[string]money.Decimal
+	CreatedAt time.Time
+	UpdatedAt time.Time
+	Revision  int64 // for ETag and If-Match
+}
+
+// IDPrefix makes subscription identifiers read "sub_…".
+func (Subscription) IDPrefix() string { return "sub" }
+
+// Period is one billing period as it was opened, with the plan that it was (or will be) billed under.
+type Period struct {
+	Account      account.ID
+	Subscription ID
+	Index        int
+	Bounds       period.Bounds
+	Terms
+	Waived   map[string]money.Decimal
+	ClosedAt time.Time // zero while it is open
+}
+
+// Errors of the concept.
+var (
+	ErrNotFound = errs.New(errs.NotFound, "subscription_not_found", "The account has no active subscription.")
+	ErrSamePlan = errs.New(errs.Conflict, "already_on_plan", "The account is on this plan already.")
+	// ErrPeriodClosed says that the period was closed before: a rerun has nothing to do.
+	ErrPeriodClosed = errs.New(errs.Conflict, "period_closed", "The period is closed.")
+)
+
+// New returns an account's first agreement. Its first period contains now.
+func New(a account.ID, t Terms, s period.Schedule, now time.Time) Subscription {
+	return Subscription{
+		ID: id.New[Subscription](), Account: a, Terms: t, Status: Active, Schedule: s, Period: s.Containing(now),
+		Waived: map[string]money.Decimal{}, CreatedAt: now, UpdatedAt: now, Revision: 1,
+	}
+}
+
+// Opened returns the current period as a record.
+func (s Subscription) Opened() Period {
+	return Period{
+		Account: s.Account, Subscription: s.ID, Index: s.Index, Bounds: s.Period,
+		Terms: s.Terms, Waived: s.Waived,
+	}
+}
+
+// ChangePlan moves the agreement to other terms at once. The running period and what was used in it
+// stay; a change that was planned for its end is dropped.
+func (s *Subscription) ChangePlan(t Terms, now time.Time) error {
+	if s.Terms == t {
+		return ErrSamePlan
+	}
+	s.Terms, s.NextPlan, s.UpdatedAt = t, "", now
+	return nil
+}
+
+// Advance moves on to the period after the current one. zone is the account's present time zone; next
+// is the terms that NextPlan stands for, and is not looked at where no change was planned.
+func (s *Subscription) Advance(zone *time.Location, next Terms, now time.Time) error {
+	if s.NextPlan != "" && s.NextPlan != next.Plan {
+		return fmt.Errorf("advance %s: planned %s, given %s", s.ID, s.NextPlan, next.Plan)
+	}
+	s.Schedule.Zone = zone
+	s.Index++
+	s.Period = s.Schedule.Next(s.Period.End)
+	s.Waived = map[string]money.Decimal{}
+	s.UpdatedAt = now
+	if s.NextPlan != "" {
+		s.Terms, s.NextPlan = next, ""
+	}
+	return nil
+}
+
+// Due names a subscription whose period has ended.
+type Due struct {
+	Account   account.ID
+	PeriodEnd time.Time
+}
+
+// Store keeps agreements.
+type Store interface {
+	// Create writes a new agreement and its first period.
+	Create(ctx context.Context, s Subscription) error
+	// Active returns the account's agreement or ErrNotFound.
+	Active(ctx context.Context, a account.ID) (Subscription, error)
+	// Lock returns the account's agreement and holds it until the transaction ends, or ErrNotFound.
+	Lock(ctx context.Context, a account.ID) (Subscription, error)
+	// Save writes the agreement, raises its revision and keeps the open period's record in step with it.
+	Save(ctx context.Context, s *Subscription) error
+	// ClosePeriod records that p is closed and opens next. It returns ErrPeriodClosed if p was closed before.
+	ClosePeriod(ctx context.Context, p Period, next Period) error
+	// Periods returns the account's periods, the latest first, at most limit.
+	Periods(ctx context.Context, a account.ID, limit int) ([]Period, error)
+	// Period returns the period that begins at start, or ErrNotFound.
+	Period(ctx context.Context, a account.ID, start time.Time) (Period, error)
+	// Due returns up to limit active agreements whose period has ended on their account's own clock,
+	// the longest overdue first.
+	Due(ctx context.Context, now time.Time, limit int) ([]Due, error)
+
+	// CreateContract, Contract and EndContract keep what was agreed with one account.
+	CreateContract(ctx context.Context, c Contract) error
+	Contract(ctx context.Context, a account.ID, id ContractID) (Contract, error)
+	Contracts(ctx context.Context, a account.ID) ([]Contract, error)
+	EndContract(ctx context.Context, a account.ID, id ContractID, at time.Time) error
+}

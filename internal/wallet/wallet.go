@@ -1,0 +1,141 @@
+// Package wallet holds promotional credit and the rules of automatic top-up.
+//
+// It owns: credit grants and the order in which they are spent; the automatic top-up's settings and breaker.
+// It does not own: paid-in funds (they are a balance of the ledger) or moving money (payment, billing).
+//
+// Always true: the remaining credit of all grants is the ledger's promotional balance.
+package wallet
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// GrantID names a grant.
+type GrantID = id.ID[Grant]
+
+// Grant is promotional credit.
+type Grant struct {
+	ID        GrantID
+	Account   account.ID
+	Amount    money.Amount
+	Remaining money.Amount
+	Priority  int // lower is spent first, before expiry is looked at
+	Reason    string
+	Actor     string
+	GrantedAt time.Time
+	ExpiresAt time.Time // zero: never
+	ExpiredAt time.Time // when what remained was taken back
+}
+
+// IDPrefix makes grants read "grt_…".
+func (Grant) IDPrefix() string { return "grt" }
+
+// Draw is a part of a grant that pays for something.
+type Draw struct {
+	Grant  GrantID
+	Amount money.Amount
+}
+
+// Spend decides which grants pay for due: by priority, then the soonest to expire, then the oldest.
+// What has expired at now pays for nothing. It changes Remaining of the grants given.
+func Spend(grants []Grant, due money.Amount, now time.Time) []Draw {
+	order := make([]*Grant, 0, len(grants))
+	for i := range grants {
+		g := &grants[i]
+		if g.Remaining.Minor > 0 && g.Remaining.Currency == due.Currency && (g.ExpiresAt.IsZero() || now.Before(g.ExpiresAt)) {
+			order = append(order, g)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b *Grant) int {
+		return cmp.Or(
+			cmp.Compare(a.Priority, b.Priority),
+			compareExpiry(a.ExpiresAt, b.ExpiresAt),
+			a.GrantedAt.Compare(b.GrantedAt),
+			cmp.Compare(a.ID.String(), b.ID.String()))
+	})
+	var draws []Draw
+	for _, g := range order {
+		if due.Minor <= 0 {
+			break
+		}
+		take := money.New(min(due.Minor, g.Remaining.Minor), due.Currency)
+		g.Remaining.Minor -= take.Minor
+		due.Minor -= take.Minor
+		draws = append(draws, Draw{g.ID, take})
+	}
+	return draws
+}
+
+// compareExpiry orders times with "never" (zero) last.
+func compareExpiry(a, b time.Time) int {
+	switch {
+	case a.IsZero() && b.IsZero():
+		return 0
+	case a.IsZero():
+		return 1
+	case b.IsZero():
+		return -1
+	}
+	return a.Compare(b)
+}
+
+// AutoTopUp is the rule: when available falls below Threshold, charge what is missing to Target.
+type AutoTopUp struct {
+	Account        account.ID
+	Enabled        bool
+	Threshold      money.Amount
+	Target         money.Amount
+	MonthlyCeiling *money.Amount // of all automatic top-ups of a calendar month
+	Tripped        bool          // a decline opened the breaker: nothing is charged until it is saved again
+	TrippedReason  string
+	TrippedAt      time.Time
+	UpdatedAt      time.Time
+	Version        int64 // 0 while there is none
+}
+
+// Missing returns what an automatic top-up would charge now, nothing if it is not due. charged is what
+// this month's automatic top-ups came to; minimum is the least that the provider charges.
+func (t AutoTopUp) Missing(available, charged, minimum money.Amount) money.Amount {
+	nothing := money.Zero(available.Currency)
+	if !t.Enabled || t.Tripped || available.Minor >= t.Threshold.Minor {
+		return nothing
+	}
+	missing := t.Target.Minor - available.Minor
+	if t.MonthlyCeiling != nil {
+		missing = min(missing, t.MonthlyCeiling.Minor-charged.Minor)
+	}
+	if missing < minimum.Minor || missing <= 0 {
+		return nothing
+	}
+	return money.New(missing, available.Currency)
+}
+
+// Errors of the concept.
+var (
+	ErrNoAutoTopUp = errs.New(errs.NotFound, "auto_top_up_not_found", "The account has no automatic top-up.")
+)
+
+// Store keeps grants and automatic top-ups.
+type Store interface {
+	CreateGrant(ctx context.Context, g Grant) error
+	// LockGrants returns the grants that have something left, and holds them until the transaction ends.
+	LockGrants(ctx context.Context, a account.ID) ([]Grant, error)
+	// Grants returns all grants of the account, newest first.
+	Grants(ctx context.Context, a account.ID) ([]Grant, error)
+	SaveGrant(ctx context.Context, g Grant) error
+	// Expiring returns up to limit grants that have something left and expired on their account's clock.
+	Expiring(ctx context.Context, now time.Time, limit int) ([]Grant, error)
+
+	// AutoTopUp returns the account's rule or ErrNoAutoTopUp.
+	AutoTopUp(ctx context.Context, a account.ID) (AutoTopUp, error)
+	// SaveAutoTopUp writes the rule and raises its version. It returns account.ErrStale if the version is another.
+	SaveAutoTopUp(ctx context.Context, t *AutoTopUp) error
+}
