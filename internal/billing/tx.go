@@ -19,37 +19,13 @@ import (
 	"context"
 
 	"github.com/accrue-billing/accrue/internal/account"
-	"github.com/accrue-billing/accrue/internal/alert"
-	"github.com/accrue-billing/accrue/internal/entitlement"
-	"github.com/accrue-billing/accrue/internal/idempotency"
-	"github.com/accrue-billing/accrue/internal/inquiry"
-	"github.com/accrue-billing/accrue/internal/invoice"
-	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/ledger"
-	"github.com/accrue-billing/accrue/internal/outbox"
-	"github.com/accrue-billing/accrue/internal/payment"
-	"github.com/accrue-billing/accrue/internal/plan"
-	"github.com/accrue-billing/accrue/internal/subscription"
-	"github.com/accrue-billing/accrue/internal/upgrade"
-	"github.com/accrue-billing/accrue/internal/wallet"
 )
 
 // Tx is everything one database transaction can read and write.
 type Tx interface {
-	Plans() plan.Store
 	Accounts() account.Store
-	Subscriptions() subscription.Store
-	Entitlements() entitlement.Store
-	Invoices() invoice.Store
-	Payments() payment.Store
-	Upgrades() upgrade.Store
-	Wallet() wallet.Store
-	Alerts() alert.Store
-	Inquiries() inquiry.Store
 	Ledger() ledger.Store
-	Outbox() outbox.Store
-	Jobs() job.Queue
-	Idempotency() idempotency.Store
 }
 
 // A Transactor runs fn so that either all of its writes happen or none do.

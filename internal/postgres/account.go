@@ -1,0 +1,216 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+type accountRow struct {
+	ID         uuid.UUID `gorm:"primaryKey"`
+	ExternalID string
+	Name       string
+	Status     string
+	Currency   string
+	TimeZone   string
+	ClockAt    *time.Time
+	CreatedAt  time.Time `gorm:"autoCreateTime:false"`
+	UpdatedAt  time.Time `gorm:"autoUpdateTime:false"`
+	Version    int64
+}
+
+func (accountRow) TableName() string { return "accounts" }
+
+func toAccountRow(a account.Account) accountRow {
+	return accountRow{
+		ID: a.ID.UUID(), ExternalID: a.ExternalID, Name: a.Name, Status: string(a.Status), Currency: string(a.Currency),
+		TimeZone: a.TimeZone, ClockAt: timeOrNil(a.ClockAt), CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt, Version: a.Version,
+	}
+}
+
+func (r accountRow) account() account.Account {
+	return account.Account{
+		ID: id.FromUUID[account.Account](r.ID), ExternalID: r.ExternalID, Name: r.Name, Status: account.Status(r.Status),
+		Currency: money.Currency(r.Currency), TimeZone: r.TimeZone, ClockAt: timeOf(r.ClockAt),
+		CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), Version: r.Version,
+	}
+}
+
+type profileRow struct {
+	AccountID uuid.UUID `gorm:"primaryKey"`
+	Name      string
+	Email     string
+	Address   []byte `gorm:"type:jsonb"`
+	TaxID     string
+	UpdatedAt time.Time `gorm:"autoUpdateTime:false"`
+	Version   int64
+}
+
+func (profileRow) TableName() string { return "billing_profiles" }
+
+type auditRow struct {
+	AccountID uuid.UUID `gorm:"primaryKey"`
+	ID        uuid.UUID `gorm:"primaryKey"`
+	Actor     string
+	Action    string
+	Reason    string
+	Detail    []byte `gorm:"type:jsonb"`
+	At        time.Time
+}
+
+func (auditRow) TableName() string { return "audit_entries" }
+
+type accountStore stores
+
+var _ account.Store = accountStore{}
+
+func (s accountStore) Create(ctx context.Context, a account.Account) (err error) {
+	defer errs.Wrap(&err, "create account %s", a.ID)
+	db := s.db.WithContext(ctx)
+	// The lookup row first: it is the one that two creators of the same name collide on.
+	if err := db.Exec("INSERT INTO account_external_ids (external_id, account_id) VALUES (?, ?)", a.ExternalID, a.ID.UUID()).Error; err != nil {
+		return taken(err, account.ErrExternalIDTaken)
+	}
+	row := toAccountRow(a)
+	if err := db.Create(&row).Error; err != nil {
+		return translate(err)
+	}
+	return translate(db.Exec("INSERT INTO account_counters (account_id) VALUES (?)", a.ID.UUID()).Error)
+}
+
+func (s accountStore) Get(ctx context.Context, a account.ID) (_ account.Account, err error) {
+	defer errs.Wrap(&err, "get account %s", a)
+	var row accountRow
+	if err := s.db.WithContext(ctx).Where("id = ?", a.UUID()).Take(&row).Error; err != nil {
+		return account.Account{}, notFound(err, account.ErrNotFound)
+	}
+	return row.account(), nil
+}
+
+func (s accountStore) ByExternalID(ctx context.Context, externalID string) (_ account.Account, err error) {
+	defer errs.Wrap(&err, "find account by external id")
+	var found struct{ AccountID uuid.UUID }
+	err = s.db.WithContext(ctx).Table("account_external_ids").Where("external_id = ?", externalID).Take(&found).Error
+	if err != nil {
+		return account.Account{}, notFound(err, account.ErrNotFound)
+	}
+	return s.Get(ctx, id.FromUUID[account.Account](found.AccountID))
+}
+
+func (s accountStore) Lock(ctx context.Context, a account.ID) (_ account.Account, err error) {
+	defer errs.Wrap(&err, "lock account %s", a)
+	var row accountRow
+	if err := locked(s.db.WithContext(ctx)).Where("id = ?", a.UUID()).Take(&row).Error; err != nil {
+		return account.Account{}, notFound(err, account.ErrNotFound)
+	}
+	return row.account(), nil
+}
+
+func (s accountStore) Save(ctx context.Context, a *account.Account) (err error) {
+	defer errs.Wrap(&err, "save account %s", a.ID)
+	row := toAccountRow(*a)
+	row.Version++
+	res := s.db.WithContext(ctx).Model(&accountRow{}).Where("id = ? AND version = ?", row.ID, a.Version).
+		Select("name", "status", "currency", "time_zone", "clock_at", "updated_at", "version").Updates(&row)
+	if res.Error != nil {
+		return translate(res.Error)
+	}
+	if res.RowsAffected == 0 {
+		return account.ErrStale
+	}
+	a.Version = row.Version
+	return nil
+}
+
+func (s accountStore) List(ctx context.Context, r page.Request) (_ page.Page[account.Account], err error) {
+	defer errs.Wrap(&err, "list accounts")
+	q := s.db.WithContext(ctx).Order("id").Limit(r.Limit + 1)
+	if after, perr := id.Parse[account.Account](r.After); perr == nil {
+		q = q.Where("id > ?", after.UUID())
+	}
+	var rows []accountRow
+	if err := q.Find(&rows).Error; err != nil {
+		return page.Page[account.Account]{}, translate(err)
+	}
+	out := make([]account.Account, len(rows))
+	for i, row := range rows {
+		out[i] = row.account()
+	}
+	return page.Cut(out, r.Limit, func(a account.Account) string { return a.ID.String() }), nil
+}
+
+func (s accountStore) Profile(ctx context.Context, a account.ID) (_ account.Profile, err error) {
+	defer errs.Wrap(&err, "billing profile of %s", a)
+	var row profileRow
+	if err := stores(s).of(ctx, a).Take(&row).Error; err != nil {
+		return account.Profile{}, notFound(err, account.ErrNoProfile)
+	}
+	p := account.Profile{Name: row.Name, Email: row.Email, TaxID: row.TaxID, UpdatedAt: row.UpdatedAt.UTC(), Version: row.Version}
+	return p, json.Unmarshal(row.Address, &p.Address)
+}
+
+func (s accountStore) SaveProfile(ctx context.Context, a account.ID, p *account.Profile) (err error) {
+	defer errs.Wrap(&err, "save billing profile of %s", a)
+	address, err := json.Marshal(p.Address)
+	if err != nil {
+		return err
+	}
+	row := profileRow{AccountID: a.UUID(), Name: p.Name, Email: p.Email, Address: address, TaxID: p.TaxID, UpdatedAt: p.UpdatedAt, Version: p.Version + 1}
+	if p.Version == 0 {
+		if err := s.db.WithContext(ctx).Create(&row).Error; err != nil {
+			return taken(err, account.ErrStale)
+		}
+	} else {
+		res := stores(s).of(ctx, a).Model(&profileRow{}).Where("version = ?", p.Version).
+			Select("name", "email", "address", "tax_id", "updated_at", "version").Updates(&row)
+		if res.Error != nil {
+			return translate(res.Error)
+		}
+		if res.RowsAffected == 0 {
+			return account.ErrStale
+		}
+	}
+	p.Version = row.Version
+	return nil
+}
+
+func (s accountStore) Audit(ctx context.Context, a account.ID, e account.Entry) (err error) {
+	defer errs.Wrap(&err, "audit %s of %s", e.Action, a)
+	if e.ID.IsZero() {
+		e.ID = id.New[account.Entry]()
+	}
+	if e.Detail == nil {
+		e.Detail = json.RawMessage(`{}`)
+	}
+	return translate(s.db.WithContext(ctx).Create(&auditRow{
+		AccountID: a.UUID(), ID: e.ID.UUID(), Actor: e.Actor, Action: e.Action, Reason: e.Reason, Detail: e.Detail, At: e.At,
+	}).Error)
+}
+
+func (s accountStore) AuditLog(ctx context.Context, a account.ID, r page.Request) (_ page.Page[account.Entry], err error) {
+	defer errs.Wrap(&err, "audit log of %s", a)
+	q := stores(s).of(ctx, a).Order("id DESC").Limit(r.Limit + 1)
+	if after, perr := id.Parse[account.Entry](r.After); perr == nil {
+		q = q.Where("id < ?", after.UUID())
+	}
+	var rows []auditRow
+	if err := q.Find(&rows).Error; err != nil {
+		return page.Page[account.Entry]{}, translate(err)
+	}
+	out := make([]account.Entry, len(rows))
+	for i, row := range rows {
+		out[i] = account.Entry{
+			ID: id.FromUUID[account.Entry](row.ID), Actor: row.Actor, Action: row.Action, Reason: row.Reason,
+			Detail: row.Detail, At: row.At.UTC(),
+		}
+	}
+	return page.Cut(out, r.Limit, func(e account.Entry) string { return e.ID.String() }), nil
+}

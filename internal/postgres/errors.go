@@ -1,0 +1,92 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"gorm.io/gorm"
+
+	"github.com/accrue-billing/accrue/internal/errs"
+)
+
+// ErrBusy says that the database could not do it now; nothing was changed.
+var ErrBusy = errs.New(errs.Unavailable, "database_unavailable", "The service is busy for a moment. Nothing was changed; try again.").After(time.Second)
+
+// SQLSTATE classes and codes that are told apart. A constraint's name is never looked at: a cluster
+// of shards does not report it.
+const (
+	uniqueViolation      = "23505"
+	serializationFailure = "40001"
+	deadlockDetected     = "40P01"
+	lockNotAvailable     = "55P03"
+	diskFull             = "53100"
+	tooManyConnections   = "53300"
+	adminShutdown        = "57P01"
+	crashShutdown        = "57P02"
+	cannotConnectNow     = "57P03"
+	queryCanceled        = "57014"
+)
+
+func sqlState(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return ""
+}
+
+func retryable(err error) bool {
+	switch sqlState(err) {
+	case serializationFailure, deadlockDetected:
+		return true
+	}
+	return false
+}
+
+// unique reports whether err says that a key is taken.
+func unique(err error) bool {
+	return sqlState(err) == uniqueViolation || errors.Is(err, gorm.ErrDuplicatedKey)
+}
+
+// translate makes ErrBusy of what the database will be able to do later: no connection, shutdown, full
+// disk, a time-out. Everything else it returns as it is.
+func translate(err error) error {
+	if err == nil {
+		return nil
+	}
+	var known *errs.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	var network net.Error
+	var connect *pgconn.ConnectError
+	switch sqlState(err) {
+	case lockNotAvailable, diskFull, tooManyConnections, adminShutdown, crashShutdown, cannotConnectNow, queryCanceled:
+		return ErrBusy.Because(err)
+	case "":
+		if errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) ||
+			pgconn.SafeToRetry(err) || pgconn.Timeout(err) {
+			return ErrBusy.Because(err)
+		}
+	}
+	return err
+}
+
+// notFound makes missing of a query that found no row, and translates any other error.
+func notFound(err error, missing error) error {
+	if errors.Is(err, gorm.ErrRecordNotFound) {
+		return missing
+	}
+	return translate(err)
+}
+
+// taken makes conflict of a write that hit a unique key, and translates any other error.
+func taken(err error, conflict error) error {
+	if unique(err) {
+		return conflict
+	}
+	return translate(err)
+}

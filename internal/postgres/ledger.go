@@ -1,0 +1,280 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/ledger"
+	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+type transactionRow struct {
+	AccountID   uuid.UUID `gorm:"primaryKey"`
+	ID          uuid.UUID `gorm:"primaryKey"`
+	Sequence    int64
+	Kind        string
+	Reference   string
+	Currency    string
+	Total       int64
+	Postings    int16
+	Description string
+	BookedAt    time.Time
+	RecordedAt  time.Time
+	PrevHash    []byte
+	Hash        []byte
+}
+
+func (transactionRow) TableName() string { return "ledger_transactions" }
+
+type postingRow struct {
+	AccountID     uuid.UUID `gorm:"primaryKey"`
+	TransactionID uuid.UUID `gorm:"primaryKey"`
+	Number        int16     `gorm:"primaryKey"`
+	Debit         string
+	Credit        string
+	Amount        int64
+	Currency      string
+	DebitBalance  int64
+	CreditBalance int64
+}
+
+func (postingRow) TableName() string { return "ledger_postings" }
+
+func (r postingRow) posting() ledger.Posting {
+	return ledger.Posting{
+		Debit: ledger.Name(r.Debit), Credit: ledger.Name(r.Credit), Amount: money.New(r.Amount, money.Currency(r.Currency)),
+		DebitBalance: r.DebitBalance, CreditBalance: r.CreditBalance,
+	}
+}
+
+type balanceRow struct {
+	AccountID uuid.UUID `gorm:"primaryKey"`
+	Name      string    `gorm:"primaryKey"`
+	Currency  string    `gorm:"primaryKey"`
+	Balance   int64
+}
+
+func (balanceRow) TableName() string { return "ledger_balances" }
+
+type ledgerStore stores
+
+var _ ledger.Store = ledgerStore{}
+
+// Append takes the counters' row first, so that two writers of one account queue there and the balances
+// below it need no order of their own.
+func (s ledgerStore) Append(ctx context.Context, txs ...*ledger.Transaction) (err error) {
+	defer errs.Wrap(&err, "append to the ledger")
+	if len(txs) == 0 {
+		return nil
+	}
+	a := txs[0].Account
+	for _, t := range txs {
+		if t.Account != a {
+			return fmt.Errorf("transactions of two accounts, %s and %s", a, t.Account)
+		}
+		if err := t.Check(); err != nil {
+			return err
+		}
+	}
+	var head struct {
+		Ledger     int64
+		LedgerHash []byte
+	}
+	if err := locked(stores(s).of(ctx, a).Table("account_counters")).Select("ledger", "ledger_hash").Take(&head).Error; err != nil {
+		return notFound(err, account.ErrNotFound)
+	}
+	balances, err := s.Balances(ctx, a)
+	if err != nil {
+		return err
+	}
+	var (
+		transactions []transactionRow
+		postings     []postingRow
+		changed      []ledger.Name
+	)
+	for _, t := range txs {
+		head.Ledger++
+		t.Sequence, t.PrevHash = head.Ledger, head.LedgerHash
+		for i := range t.Postings {
+			p := &t.Postings[i]
+			balances[p.Debit] += p.Amount.Minor
+			balances[p.Credit] -= p.Amount.Minor
+			p.DebitBalance, p.CreditBalance = balances[p.Debit], balances[p.Credit]
+			changed = append(changed, p.Debit, p.Credit)
+			postings = append(postings, postingRow{
+				AccountID: a.UUID(), TransactionID: t.ID.UUID(), Number: int16(i + 1), //nolint:gosec // a recipe has a handful of postings
+				Debit: string(p.Debit), Credit: string(p.Credit), Amount: p.Amount.Minor, Currency: string(p.Amount.Currency),
+				DebitBalance: p.DebitBalance, CreditBalance: p.CreditBalance,
+			})
+		}
+		t.Hash = t.ChainHash(t.PrevHash)
+		head.LedgerHash = t.Hash
+		total, err := t.Total()
+		if err != nil {
+			return err
+		}
+		transactions = append(transactions, transactionRow{
+			AccountID: a.UUID(), ID: t.ID.UUID(), Sequence: t.Sequence, Kind: t.Kind, Reference: t.Reference,
+			Currency: string(t.Currency()), Total: total.Minor, Postings: int16(len(t.Postings)), //nolint:gosec // as above
+			Description: t.Description, BookedAt: t.BookedAt, RecordedAt: t.RecordedAt, PrevHash: t.PrevHash, Hash: t.Hash,
+		})
+	}
+	db := s.db.WithContext(ctx)
+	if err := db.Create(&transactions).Error; err != nil {
+		return taken(err, ledger.ErrAlreadyBooked)
+	}
+	if err := db.Create(&postings).Error; err != nil {
+		return translate(err)
+	}
+	slices.Sort(changed)
+	var rows []balanceRow
+	for _, n := range slices.Compact(changed) {
+		rows = append(rows, balanceRow{a.UUID(), string(n), string(txs[0].Currency()), balances[n]})
+	}
+	if err := db.Clauses(onConflictUpdate([]string{"account_id", "name", "currency"}, "balance")).Create(&rows).Error; err != nil {
+		return translate(err)
+	}
+	return translate(db.Exec("UPDATE account_counters SET ledger = ?, ledger_hash = ? WHERE account_id = ?",
+		head.Ledger, head.LedgerHash, a.UUID()).Error)
+}
+
+func (s ledgerStore) Booked(ctx context.Context, a account.ID, kind, reference string) (bool, error) {
+	var n int64
+	err := stores(s).of(ctx, a).Model(&transactionRow{}).Where("kind = ? AND reference = ?", kind, reference).Count(&n).Error
+	return n > 0, translate(err)
+}
+
+func (s ledgerStore) Balances(ctx context.Context, a account.ID) (ledger.Balances, error) {
+	var rows []balanceRow
+	if err := stores(s).of(ctx, a).Find(&rows).Error; err != nil {
+		return nil, translate(err)
+	}
+	out := make(ledger.Balances, len(rows))
+	for _, r := range rows {
+		out[ledger.Name(r.Name)] = r.Balance
+	}
+	return out, nil
+}
+
+func (s ledgerStore) BalancesAt(ctx context.Context, a account.ID, t time.Time) (_ ledger.Balances, err error) {
+	defer errs.Wrap(&err, "balances of %s at %s", a, t)
+	var rows []struct {
+		Name    string
+		Balance int64
+	}
+	const q = `SELECT name, sum(amount)::bigint AS balance FROM (
+		SELECT p.debit AS name, p.amount FROM ledger_postings p JOIN ledger_transactions t
+			ON t.account_id = p.account_id AND t.id = p.transaction_id WHERE p.account_id = @account AND t.booked_at < @at
+		UNION ALL
+		SELECT p.credit, -p.amount FROM ledger_postings p JOIN ledger_transactions t
+			ON t.account_id = p.account_id AND t.id = p.transaction_id WHERE p.account_id = @account AND t.booked_at < @at
+	) moved GROUP BY name`
+	if err := s.db.WithContext(ctx).Raw(q, map[string]any{"account": a.UUID(), "at": t}).Scan(&rows).Error; err != nil {
+		return nil, translate(err)
+	}
+	out := make(ledger.Balances, len(rows))
+	for _, r := range rows {
+		out[ledger.Name(r.Name)] = r.Balance
+	}
+	return out, nil
+}
+
+func (s ledgerStore) Entries(ctx context.Context, a account.ID, names []ledger.Name, r page.Request) (_ page.Page[ledger.Entry], err error) {
+	defer errs.Wrap(&err, "ledger entries of %s", a)
+	// A page is cut between transactions, so the limit counts those; the last may bring a row or two more.
+	list := make([]string, len(names))
+	for i, n := range names {
+		list[i] = string(n)
+	}
+	q := stores(s).of(ctx, a).Model(&transactionRow{}).
+		Where("EXISTS (SELECT FROM ledger_postings p WHERE p.account_id = ledger_transactions.account_id AND p.transaction_id = ledger_transactions.id AND (p.debit IN ? OR p.credit IN ?))", list, list).
+		Order("sequence DESC").Limit(r.Limit + 1)
+	if after, perr := strconv.ParseInt(r.After, 10, 64); perr == nil {
+		q = q.Where("sequence < ?", after)
+	}
+	var rows []transactionRow
+	if err := q.Find(&rows).Error; err != nil {
+		return page.Page[ledger.Entry]{}, translate(err)
+	}
+	cut := page.Cut(rows, r.Limit, func(t transactionRow) string { return strconv.FormatInt(t.Sequence, 10) })
+	byID, err := s.postingsOf(ctx, a, cut.Data)
+	if err != nil {
+		return page.Page[ledger.Entry]{}, err
+	}
+	out := page.Page[ledger.Entry]{Next: cut.Next}
+	for _, t := range cut.Data {
+		ps := byID[t.ID]
+		for i := len(ps) - 1; i >= 0; i-- {
+			out.Data = append(out.Data, entriesOf(t, ps[i], names)...)
+		}
+	}
+	return out, nil
+}
+
+func entriesOf(t transactionRow, p postingRow, names []ledger.Name) (out []ledger.Entry) {
+	entry := ledger.Entry{
+		Transaction: id.FromUUID[ledger.Transaction](t.ID), Sequence: t.Sequence, Number: int(p.Number), Kind: t.Kind,
+		Reference: t.Reference, Description: t.Description, BookedAt: t.BookedAt.UTC(),
+	}
+	c := money.Currency(p.Currency)
+	if slices.Contains(names, ledger.Name(p.Debit)) {
+		e := entry
+		e.Name, e.Change, e.Balance = ledger.Name(p.Debit), money.New(p.Amount, c), money.New(p.DebitBalance, c)
+		out = append(out, e)
+	}
+	if slices.Contains(names, ledger.Name(p.Credit)) {
+		e := entry
+		e.Name, e.Change, e.Balance = ledger.Name(p.Credit), money.New(-p.Amount, c), money.New(p.CreditBalance, c)
+		out = append(out, e)
+	}
+	return out
+}
+
+func (s ledgerStore) postingsOf(ctx context.Context, a account.ID, txs []transactionRow) (map[uuid.UUID][]postingRow, error) {
+	ids := make([]uuid.UUID, len(txs))
+	for i, t := range txs {
+		ids[i] = t.ID
+	}
+	var rows []postingRow
+	if err := stores(s).of(ctx, a).Where("transaction_id IN ?", ids).Order("number").Find(&rows).Error; err != nil {
+		return nil, translate(err)
+	}
+	out := make(map[uuid.UUID][]postingRow, len(txs))
+	for _, p := range rows {
+		out[p.TransactionID] = append(out[p.TransactionID], p)
+	}
+	return out, nil
+}
+
+func (s ledgerStore) Transactions(ctx context.Context, a account.ID, after int64, limit int) (_ []ledger.Transaction, err error) {
+	defer errs.Wrap(&err, "ledger transactions of %s", a)
+	var rows []transactionRow
+	if err := stores(s).of(ctx, a).Where("sequence > ?", after).Order("sequence").Limit(limit).Find(&rows).Error; err != nil {
+		return nil, translate(err)
+	}
+	byID, err := s.postingsOf(ctx, a, rows)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]ledger.Transaction, len(rows))
+	for i, r := range rows {
+		t := ledger.Transaction{
+			ID: id.FromUUID[ledger.Transaction](r.ID), Account: a, Kind: r.Kind, Reference: r.Reference, Description: r.Description,
+			BookedAt: r.BookedAt.UTC(), RecordedAt: r.RecordedAt.UTC(), Sequence: r.Sequence, PrevHash: r.PrevHash, Hash: r.Hash,
+		}
+		for _, p := range byID[r.ID] {
+			t.Postings = append(t.Postings, p.posting())
+		}
+		out[i] = t
+	}
+	return out, nil
+}

@@ -1,0 +1,138 @@
+// Package postgres stores billing's records in PostgreSQL. It is the only package that knows GORM or SQL.
+//
+// One file a concept; rows are unexported and stand beside their mapping. Nothing is shared between
+// the files but this one, errors.go and scope.go.
+//
+// GORM and the hot paths that go without it share one pool of connections. Every tenant query names
+// its account: the stores take a typed account.ID as their first argument and refuse the zero one.
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	gormpg "gorm.io/driver/postgres"
+	"gorm.io/gorm"
+	"gorm.io/gorm/logger"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/ledger"
+)
+
+// Config says how to connect.
+type Config struct {
+	URL      string // any PostgreSQL connection string
+	MaxConns int32  // of the pool; 0 means 16
+	// Owner keeps the connection's own role. Only migrations and tests that break data on purpose set it.
+	Owner bool
+}
+
+// DB is the database outside any transaction. It is safe for concurrent use.
+type DB struct {
+	stores
+	pool *pgxpool.Pool
+	sql  *sql.DB
+}
+
+// stores makes every store over a pool or over a transaction.
+type stores struct{ db *gorm.DB }
+
+func (s stores) Accounts() account.Store { return accountStore(s) }
+func (s stores) Ledger() ledger.Store    { return ledgerStore(s) }
+
+var (
+	_ billing.Database = (*DB)(nil)
+	_ billing.Tx       = stores{}
+)
+
+// Open connects to the database and checks that it answers.
+func Open(ctx context.Context, c Config) (_ *DB, err error) {
+	defer errs.Wrap(&err, "open database")
+	pc, err := pgxpool.ParseConfig(c.URL)
+	if err != nil {
+		return nil, err
+	}
+	pc.MaxConns = 16
+	if c.MaxConns > 0 {
+		pc.MaxConns = c.MaxConns
+	}
+	pc.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	pc.ConnConfig.RuntimeParams["application_name"] = "accrue"
+	// A session that died holding locks must not hold them for ever.
+	pc.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "60000"
+	if !c.Owner {
+		pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.Exec(ctx, "SET ROLE "+AppRole)
+			return err
+		}
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return nil, err
+	}
+	if err = pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	sqlDB := stdlib.OpenDBFromPool(pool)
+	g, err := gorm.Open(gormpg.New(gormpg.Config{Conn: sqlDB}), &gorm.Config{
+		SkipDefaultTransaction: true,
+		TranslateError:         true,
+		DisableAutomaticPing:   true,
+		// The values of a statement may be personal data, so statements are never logged.
+		Logger:  logger.Discard,
+		NowFunc: func() time.Time { panic("postgres: a time must come from the caller") },
+	})
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return &DB{stores: stores{g}, pool: pool, sql: sqlDB}, nil
+}
+
+// Close returns when every connection is closed.
+func (d *DB) Close() {
+	_ = d.sql.Close()
+	d.pool.Close()
+}
+
+// Pool is the pool that GORM uses too, for the paths that go without it.
+func (d *DB) Pool() *pgxpool.Pool { return d.pool }
+
+// Ping reports whether the database answers.
+func (d *DB) Ping(ctx context.Context) error { return d.pool.Ping(ctx) }
+
+// Transactions are tried again when PostgreSQL asks for it, and for nothing else.
+const (
+	maxTries  = 6
+	firstWait = 5 * time.Millisecond
+)
+
+// InTx implements billing.Transactor. A serialization failure or a deadlock is tried again, after a
+// pause with jitter that ends early with ctx; what is left after that is errs.Unavailable.
+func (d *DB) InTx(ctx context.Context, fn func(tx billing.Tx) error) (err error) {
+	wait := firstWait
+	for range maxTries {
+		err = d.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error { return fn(stores{tx}) })
+		if !retryable(err) {
+			return translate(err)
+		}
+		slog.DebugContext(ctx, "transaction tried again", "err", err)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("transaction: %w", context.Cause(ctx))
+		case <-time.After(wait/2 + rand.N(wait)):
+		}
+		wait *= 2
+	}
+	return ErrBusy.Because(err)
+}
