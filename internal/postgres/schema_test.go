@@ -109,8 +109,8 @@ func kindOf(table string) kind {
 	return ""
 }
 
-// account is the column that says whose row it is.
-func account(table string) string {
+// accountColumn is the column that says whose row it is.
+func accountColumn(table string) string {
 	if table == "accounts" {
 		return "id"
 	}
@@ -137,8 +137,8 @@ func lintSchema(t *testing.T, pool *pgxpool.Pool) (faults []string) {
 		if !r.HasKey {
 			faults = append(faults, r.Name+": no primary key")
 		}
-		if k == tenant && !slices.Contains(r.Columns, account(r.Name)) {
-			faults = append(faults, r.Name+": no column "+account(r.Name)+" that is NOT NULL")
+		if k == tenant && !slices.Contains(r.Columns, accountColumn(r.Name)) {
+			faults = append(faults, r.Name+": no column "+accountColumn(r.Name)+" that is NOT NULL")
 		}
 	}
 	for _, names := range tables {
@@ -153,8 +153,8 @@ func lintSchema(t *testing.T, pool *pgxpool.Pool) (faults []string) {
 		       ARRAY(SELECT a.attname::text FROM unnest(i.indkey) k JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k) AS columns
 		FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_class ic ON ic.oid = i.indexrelid
 		WHERE c.relnamespace = 'public'::regnamespace AND (i.indisunique OR i.indisexclusion) AND NOT c.relispartition`) {
-		if kindOf(r.Table) == tenant && !slices.Contains(r.Columns, account(r.Table)) {
-			faults = append(faults, r.Index+": a unique key of "+r.Table+" without "+account(r.Table))
+		if kindOf(r.Table) == tenant && !slices.Contains(r.Columns, accountColumn(r.Table)) {
+			faults = append(faults, r.Index+": a unique key of "+r.Table+" without "+accountColumn(r.Table))
 		}
 	}
 	for _, r := range rows[foreignKeyRow](ctx, t, pool, `
@@ -213,8 +213,8 @@ func (r foreignKeyRow) faults() (faults []string) {
 	switch {
 	case from == local && to == local, from == tenant && to == reference, from == reference && to == reference:
 	case from == tenant && to == tenant:
-		i := slices.Index(r.Columns, account(r.From))
-		if i < 0 || r.Targets[i] != account(r.To) {
+		i := slices.Index(r.Columns, accountColumn(r.From))
+		if i < 0 || r.Targets[i] != accountColumn(r.To) {
 			faults = append(faults, r.Name+": a foreign key of "+r.From+" that does not carry the account")
 		}
 	default:

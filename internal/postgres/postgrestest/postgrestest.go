@@ -158,3 +158,24 @@ func migrate(ctx context.Context, dsn string) error {
 	_, err = m.Up(ctx)
 	return err
 }
+
+// New returns a migrated database of the test's own as the service sees it. It is closed and dropped
+// when the test ends.
+func New(tb testing.TB) *postgres.DB {
+	tb.Helper()
+	db, _ := NewWithDSN(tb)
+	return db
+}
+
+// NewWithDSN is New with the URL of the same database for its owner, for tests that look behind the
+// service's back or start a process of their own.
+func NewWithDSN(tb testing.TB) (*postgres.DB, string) {
+	tb.Helper()
+	dsn := DSN(tb)
+	db, err := postgres.Open(tb.Context(), postgres.Config{URL: dsn, MaxConns: 8})
+	if err != nil {
+		tb.Fatalf("postgrestest: %v", err)
+	}
+	tb.Cleanup(db.Close)
+	return db, dsn
+}
