@@ -10,10 +10,10 @@ import (
 type Contract struct {
 	Reference string    `json:"reference"` // the number on the paper
 	Plan      Code      `json:"plan"`
-	Version   int       `json:"version"`         // what it overrides
-	Start     time.Time `json:"start"`           // in force from here, by the start of a period
-	End       time.Time `json:"end,omitzero"`    // and before here; zero: until further notice
-	Fee       *Fee      `json:"fee,omitempty"`   // replaces the version's
+	Version   int       `json:"version"`       // what it overrides
+	Start     time.Time `json:"start"`         // in force from here, by the start of a period
+	End       time.Time `json:"end,omitzero"`  // and before here; zero: until further notice
+	Fee       *Fee      `json:"fee,omitempty"` // replaces the version's
 	Credit    Sums      `json:"credit,omitempty"`
 	Minimum   Sums      `json:"minimum,omitempty"`
 	// Charges replace the version's charges of the same code; others are added.

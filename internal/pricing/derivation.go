@@ -31,15 +31,23 @@ type Derivation struct {
 	Parts    []Part         `json:"parts,omitempty"`
 	Evidence Evidence       `json:"evidence,omitzero"`
 
-	// A line of another kind: Amount is round(Base × Numerator ÷ Denominator) − Less.
+	// A line of another kind. What is due is the share of Base from From to Numerator, in parts of
+	// Denominator, each end rounded: that is a fee's or a percentage's amount. A minimum, maximum,
+	// true-up or adjustment is what is due less Against; a credit takes off what is due, at most
+	// Against; the absorbed part is Against (the limit) less what is due.
 	Base        *money.Amount `json:"base,omitempty"`
 	Numerator   int64         `json:"numerator,omitempty"`
+	From        int64         `json:"from,omitempty"`
 	Denominator int64         `json:"denominator,omitempty"`
-	Less        *money.Amount `json:"less,omitempty"`
+	Against     *money.Amount `json:"against,omitempty"`
 
-	Exact     money.Fraction `json:"exact"` // in major units, before the one rounding
+	// An adjustment is the difference of two ratings, and carries both.
+	Before *Derivation `json:"before,omitempty"`
+	After  *Derivation `json:"after,omitempty"`
+
+	Exact     money.Fraction `json:"exact"`     // in major units, before the one rounding
+	Remainder money.Fraction `json:"remainder"` // Exact less what it was rounded to
 	Amount    money.Amount   `json:"amount"`
-	Remainder money.Fraction `json:"remainder"` // Exact − Amount
 }
 
 // Part is what one tier contributes to a usage line. Without tiers there is one part, from 0 on.

@@ -225,3 +225,17 @@ func (f *Fraction) UnmarshalText(b []byte) error {
 	*f = v
 	return nil
 }
+
+// AddAmount returns f + a over f's own denominator where a fits there, so that sums of prices and
+// flat amounts stay over one line.
+func (f Fraction) AddAmount(a Amount) (Fraction, error) {
+	k, r := f.denominator().quoRem(uint128{lo: powersOfTen[a.Currency.Exponent()]})
+	if !r.isZero() {
+		return f.Add(FractionOf(a))
+	}
+	num, ok := k.mul64(abs64(a.Minor))
+	if !ok {
+		return f.Add(FractionOf(a))
+	}
+	return f.Add(Fraction{a.Minor < 0, num, f.denominator()})
+}

@@ -1,0 +1,452 @@
+package pricing
+
+import (
+	"errors"
+
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/period"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Rate prices a period's usage, line by line, with a derivation for each. It fails with ErrCurrency,
+// ErrQuantity or ErrRange, and with plan.ErrContractMismatch where the contract is on other terms.
+//
+// Sums of money per period (fee, minimum, maximum, credit, commitment) are prorated by the time that
+// the plan was held. Quantities (allowance, tiers, limits) never are: they count once per period.
+func Rate(in Input) (Bill, error) {
+	r := rater{in: &in, explain: true}
+	if err := r.run(); err != nil {
+		return Bill{}, refine(err)
+	}
+	return Bill{Lines: r.lines, Total: r.total, Absorbed: r.absorbed}, nil
+}
+
+// Accrued returns the total of the bill that Rate would make. It makes neither lines nor
+// derivations: use it where the sum alone is wanted, as for a live balance.
+func Accrued(in Input) (money.Amount, error) {
+	r := rater{in: &in}
+	if err := r.run(); err != nil {
+		return money.Amount{}, refine(err)
+	}
+	return r.total, nil
+}
+
+// refine gives the errors of arithmetic a kind.
+func refine(err error) error {
+	var e *errs.Error
+	switch {
+	case errors.As(err, &e):
+		return err
+	case errors.Is(err, money.ErrOverflow):
+		return ErrRange.Because(err)
+	case errors.Is(err, money.ErrDecimal):
+		return ErrQuantity.Because(err)
+	}
+	return err
+}
+
+// tally is what one charge has gathered.
+type tally struct {
+	quantity money.Decimal
+	events   int64
+	used     bool
+	amount   money.Amount // of its lines
+}
+
+// rater makes one bill. Its zero value and an input are ready to run, once.
+type rater struct {
+	in      *Input
+	v       *plan.Version
+	explain bool
+	share   share
+
+	contract   string
+	commitment *plan.Commitment
+
+	small   [16]tally // most versions have no more charges, and then nothing is allocated
+	tallies []tally
+	other   []Usage // of meters that the version does not price
+
+	lines    []Line
+	parts    []Part
+	usage    money.Amount // usage lines with their minimums and maximums
+	total    money.Amount
+	absorbed money.Amount
+}
+
+func (r *rater) run() error {
+	if err := r.terms(); err != nil {
+		return err
+	}
+	if err := r.gather(); err != nil {
+		return err
+	}
+	r.usage, r.total, r.absorbed = money.Zero(r.in.Currency), money.Zero(r.in.Currency), money.Zero(r.in.Currency)
+	r.makeRoom()
+	for _, step := range [...]func(*rater) error{
+		(*rater).fee, (*rater).charges, (*rater).percents, (*rater).minimum,
+		(*rater).credit, (*rater).commit, (*rater).cap,
+	} {
+		if err := step(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// terms finds the terms in force and the share of the period.
+func (r *rater) terms() error {
+	r.v = &r.in.Version
+	if c := r.in.Contract; c != nil && c.InForce(r.in.Period.Start) {
+		v, err := c.Apply(*r.v)
+		if err != nil {
+			return err
+		}
+		r.v, r.contract, r.commitment = &v, c.Reference, c.Commitment
+	}
+	if r.v.Priced() {
+		offered := false
+		for _, c := range r.v.Currencies {
+			offered = offered || c == r.in.Currency
+		}
+		if !offered {
+			return ErrCurrency.With("currencies", r.v.Currencies)
+		}
+	}
+	var err error
+	r.share, err = shareOf(r.in.Period, r.in.Held)
+	return err
+}
+
+// gather adds the usage up, charge by charge.
+func (r *rater) gather() error {
+	if n := len(r.v.Charges); n <= len(r.small) {
+		r.tallies = r.small[:n]
+	} else {
+		r.tallies = make([]tally, n)
+	}
+	for i := range r.in.Usage {
+		u := &r.in.Usage[i]
+		if u.Quantity.Sign() < 0 || !u.Quantity.InRange() {
+			return ErrQuantity.With("meter", u.Meter)
+		}
+		at := r.v.ChargeFor(u.Meter, u.Dimensions)
+		if at < 0 {
+			r.unpriced(u)
+			continue
+		}
+		t := &r.tallies[at]
+		if r.v.Charges[at].Aggregation == plan.Max {
+			if u.Quantity.Cmp(t.quantity) > 0 {
+				t.quantity = u.Quantity
+			}
+		} else {
+			t.quantity = t.quantity.Add(u.Quantity)
+			if !t.quantity.InRange() {
+				return ErrQuantity.With("meter", u.Meter)
+			}
+		}
+		t.events += u.Events
+		t.used = true
+	}
+	return nil
+}
+
+// unpriced notes usage that costs nothing, so that the bill still shows it.
+func (r *rater) unpriced(u *Usage) {
+	for i := range r.other {
+		if r.other[i].Meter == u.Meter {
+			r.other[i].Quantity = r.other[i].Quantity.Add(u.Quantity)
+			r.other[i].Events += u.Events
+			return
+		}
+	}
+	r.other = append(r.other, Usage{Meter: u.Meter, Quantity: u.Quantity, Events: u.Events})
+}
+
+// makeRoom allocates what the bill will hold, in two pieces.
+func (r *rater) makeRoom() {
+	if !r.explain {
+		return
+	}
+	lines, parts := 5+len(r.other), 0
+	for i := range r.v.Charges {
+		lines++
+		if p, ok := r.v.Charges[i].Price(r.in.Currency); ok {
+			parts += max(1, len(p.Tiers))
+			if p.Minimum != nil || p.Maximum != nil {
+				lines++
+			}
+		}
+	}
+	r.lines = make([]Line, 0, lines)
+	r.parts = make([]Part, 0, parts)
+}
+
+// add puts a line on the bill.
+func (r *rater) add(l *Line) (err error) {
+	if r.total, err = r.total.Add(l.Amount); err != nil {
+		return err
+	}
+	if r.explain {
+		d := &l.Derivation
+		d.Plan, d.Version, d.Hash, d.Contract = r.v.Plan, r.v.Number, r.v.Hash, r.contract
+		d.Kind, d.Charge, d.Meter, d.Currency, d.Amount = l.Kind, l.Charge, l.Meter, r.in.Currency, l.Amount
+		r.lines = append(r.lines, *l)
+	}
+	return nil
+}
+
+func (r *rater) fee() error {
+	if r.v.Fee == nil {
+		return nil
+	}
+	base, ok := r.v.Fee.Prices.In(r.in.Currency)
+	if !ok {
+		return ErrCurrency.With("currencies", r.v.Currencies)
+	}
+	line := Line{Kind: KindFee, Description: r.v.Fee.Name}
+	if err := r.derive(&line, base, r.share, nil); err != nil {
+		return err
+	}
+	return r.add(&line)
+}
+
+func (r *rater) charges() error {
+	for i := range r.v.Charges {
+		c := &r.v.Charges[i]
+		if c.Percent != nil {
+			continue
+		}
+		if err := r.charge(c, &r.tallies[i]); err != nil {
+			return err
+		}
+	}
+	if !r.explain {
+		return nil
+	}
+	for i := range r.other {
+		u := &r.other[i]
+		line := Line{Kind: KindUsage, Meter: u.Meter, Description: string(u.Meter), Quantity: u.Quantity, Amount: money.Zero(r.in.Currency)}
+		line.Derivation.Quantity, line.Derivation.Rounded = u.Quantity, u.Quantity
+		line.Derivation.Evidence.Events = u.Events
+		if err := r.add(&line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rater) charge(c *plan.Charge, t *tally) (err error) {
+	t.amount = money.Zero(r.in.Currency)
+	price, priced := c.Price(r.in.Currency)
+	if !priced && len(c.Prices) > 0 {
+		return ErrCurrency.With("currencies", r.v.Currencies)
+	}
+	if t.used {
+		if err := r.usageLine(c, price, t); err != nil {
+			return err
+		}
+	}
+	if priced && price.Minimum != nil {
+		if err := r.bound(c, t, KindMinimum, "Minimum: ", *price.Minimum); err != nil {
+			return err
+		}
+	}
+	if priced && price.Maximum != nil {
+		if err := r.bound(c, t, KindMaximum, "Maximum: ", *price.Maximum); err != nil {
+			return err
+		}
+	}
+	r.usage, err = r.usage.Add(t.amount)
+	return err
+}
+
+// bound adds the line that lifts a charge to its minimum or lowers it to its maximum, if it must.
+func (r *rater) bound(c *plan.Charge, t *tally, kind Kind, word string, bound money.Amount) error {
+	line := Line{Kind: kind, Charge: c.Code, Meter: c.Meter}
+	if err := r.derive(&line, bound, r.share, &t.amount); err != nil {
+		return err
+	}
+	if s := line.Amount.Sign(); s == 0 || (s > 0) != (kind == KindMinimum) {
+		return nil
+	}
+	if r.explain {
+		line.Description = word + c.Name
+	}
+	var err error
+	if t.amount, err = t.amount.Add(line.Amount); err != nil {
+		return err
+	}
+	return r.add(&line)
+}
+
+// percents adds the charges in proportion to others. A percentage is taken of rounded lines, so that
+// a reader can check it with the bill alone.
+func (r *rater) percents() error {
+	for i := range r.v.Charges {
+		c := &r.v.Charges[i]
+		if c.Percent == nil {
+			continue
+		}
+		base, err := r.base(c.Percent)
+		if err != nil {
+			return err
+		}
+		if base.IsZero() {
+			continue
+		}
+		line := Line{Kind: KindPercent, Charge: c.Code, Description: c.Name}
+		rate, err := percentage(c.Percent.Rate)
+		if err != nil {
+			return err
+		}
+		if err := r.derive(&line, base, rate, nil); err != nil {
+			return err
+		}
+		if err := r.add(&line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rater) base(p *plan.Percent) (money.Amount, error) {
+	if len(p.Of) == 0 {
+		return r.usage, nil
+	}
+	sum := money.Zero(r.in.Currency)
+	for i := range r.v.Charges {
+		for _, code := range p.Of {
+			if r.v.Charges[i].Code != code {
+				continue
+			}
+			var err error
+			if sum, err = sum.Add(r.tallies[i].amount); err != nil {
+				return sum, err
+			}
+		}
+	}
+	return sum, nil
+}
+
+// minimum lifts all usage to the version's minimum.
+func (r *rater) minimum() error {
+	least, ok := r.v.Minimum.In(r.in.Currency)
+	if !ok {
+		return nil
+	}
+	line := Line{Kind: KindMinimum, Description: "Minimum usage"}
+	if err := r.derive(&line, least, r.share, &r.usage); err != nil {
+		return err
+	}
+	if line.Amount.Sign() <= 0 {
+		return nil
+	}
+	var err error
+	if r.usage, err = r.usage.Add(line.Amount); err != nil {
+		return err
+	}
+	return r.add(&line)
+}
+
+// credit takes off the usage that the fee covers.
+func (r *rater) credit() error {
+	credit, ok := r.v.Credit.In(r.in.Currency)
+	if !ok || r.usage.Sign() <= 0 {
+		return nil
+	}
+	line := Line{Kind: KindCredit, Description: "Included usage"}
+	if err := r.derive(&line, credit, r.share, &r.usage); err != nil {
+		return err
+	}
+	if line.Amount.IsZero() {
+		return nil
+	}
+	return r.add(&line)
+}
+
+// commit bills what is missing from a commitment, and what usage beyond it costs more or less.
+func (r *rater) commit() error {
+	if r.commitment == nil {
+		return nil
+	}
+	step, ok := r.commitment.In(r.in.Period.Start)
+	if !ok {
+		return nil
+	}
+	sum, ok := step.Sums.In(r.in.Currency)
+	if !ok {
+		return ErrCurrency.With("commitment", r.contract)
+	}
+	line := Line{Kind: KindCommitment, Description: "Commitment true-up"}
+	spent, held := r.usage, r.share
+	if r.commitment.Term {
+		t := r.in.Term
+		if t == nil || !t.Last {
+			return nil
+		}
+		var err error
+		if spent, err = spent.Add(t.Spent); err != nil {
+			return err
+		}
+		held = whole
+	}
+	if err := r.derive(&line, sum, held, &spent); err != nil {
+		return err
+	}
+	switch {
+	case line.Amount.Sign() > 0:
+		return r.add(&line)
+	case line.Amount.Sign() < 0 && !r.commitment.Term && !r.commitment.OverageRate.IsZero():
+		return r.overage(line.Amount.Neg())
+	}
+	return nil
+}
+
+func (r *rater) overage(beyond money.Amount) error {
+	rate, err := percentage(r.commitment.OverageRate)
+	if err != nil {
+		return err
+	}
+	rate.from = rate.den // the price itself is on the usage lines already
+	line := Line{Kind: KindOverage, Description: "Overage"}
+	if err := r.derive(&line, beyond, rate, nil); err != nil {
+		return err
+	}
+	if line.Amount.IsZero() {
+		return nil
+	}
+	return r.add(&line)
+}
+
+// cap clamps the bill to the spending limit. What passes it is absorbed, and the bill says so.
+func (r *rater) cap() error {
+	if r.in.Cap == nil {
+		return nil
+	}
+	if r.in.Cap.Currency != r.in.Currency {
+		return ErrCurrency.With("cap", r.in.Cap.Currency)
+	}
+	line := Line{Kind: KindAbsorbed, Description: "Beyond the spending limit, not billed"}
+	if err := r.derive(&line, r.total, whole, r.in.Cap); err != nil {
+		return err
+	}
+	if line.Amount.Sign() >= 0 {
+		return nil
+	}
+	r.absorbed = line.Amount.Neg()
+	return r.add(&line)
+}
+
+// Prorate returns the share of a sum per period that falls on the time held. Shares telescope: those
+// of stretches that make up the period sum to the whole, to the last minor unit.
+func Prorate(sum money.Amount, whole, held period.Bounds) (money.Amount, error) {
+	s, err := shareOf(whole, held)
+	if err != nil {
+		return money.Amount{}, refine(err)
+	}
+	a, _, err := s.of(sum, false)
+	return a, refine(err)
+}
