@@ -1,0 +1,111 @@
+// Package body takes in a request's body: once, whole, bounded and decompressed.
+//
+// Everything behind it works on the same bytes: the card tripwire, the fingerprint, the decoder.
+package body
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/labstack/echo/v4"
+
+	"github.com/accrue-billing/accrue/internal/errs"
+)
+
+// AcceptEncoding is what may be sent, for the header of that name in a 415.
+const AcceptEncoding = "gzip, zstd"
+
+// maxWindow bounds the memory that a zstd frame can ask for.
+const maxWindow = 8 << 20
+
+// Errors of reading a body.
+var (
+	ErrTooLarge  = errs.New(errs.TooLarge, "body_too_large", "The body is larger than this operation takes.")
+	ErrEncoding  = errs.New(errs.UnsupportedMedia, "unsupported_encoding", "The content encoding is not spoken here; send gzip, zstd or none, and one only.")
+	ErrCorrupt   = errs.New(errs.Malformed, "corrupt_encoding", "The body is not what its content encoding says.")
+	ErrTruncated = errs.New(errs.Malformed, "truncated_body", "The body ended before its stated length.")
+)
+
+// Read returns the body of a request, decompressed, of at most limit bytes. The compressed body is
+// bound by the same limit, and decompression stops at it, so a bomb costs no more than an honest body.
+func Read(req *http.Request, limit int64) ([]byte, error) {
+	if req.Body == nil || req.Body == http.NoBody {
+		return nil, nil
+	}
+	if req.ContentLength > limit {
+		return nil, ErrTooLarge.With("limit_bytes", limit)
+	}
+	raw := io.LimitReader(req.Body, limit+1)
+	switch encoding := strings.ToLower(strings.TrimSpace(req.Header.Get(echo.HeaderContentEncoding))); encoding {
+	case "", "identity":
+		data, err := readAll(raw, req.ContentLength, limit)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, ErrTruncated.Because(err)
+		}
+		return data, err
+	case "gzip":
+		z, err := gzip.NewReader(raw)
+		if err != nil {
+			return nil, ErrCorrupt.Because(err)
+		}
+		return decompressed(z, limit)
+	case "zstd":
+		z, err := zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(uint64(limit)+maxWindow))
+		if err != nil {
+			return nil, ErrCorrupt.Because(err)
+		}
+		defer z.Close()
+		return decompressed(z, limit)
+	default:
+		return nil, ErrEncoding
+	}
+}
+
+func decompressed(r io.Reader, limit int64) ([]byte, error) {
+	data, err := readAll(r, -1, limit)
+	if err == nil || errs.KindOf(err) == errs.TooLarge {
+		return data, err
+	}
+	if _, ours := errors.AsType[*http.MaxBytesError](err); ours {
+		return nil, err
+	}
+	return nil, ErrCorrupt.Because(err)
+}
+
+func readAll(r io.Reader, size, limit int64) ([]byte, error) {
+	var buf bytes.Buffer
+	if size > 0 {
+		buf.Grow(int(size) + bytes.MinRead)
+	}
+	if _, err := buf.ReadFrom(io.LimitReader(r, limit+1)); err != nil {
+		return nil, fmt.Errorf("read body: %w", err)
+	}
+	if int64(buf.Len()) > limit {
+		return nil, ErrTooLarge.With("limit_bytes", limit)
+	}
+	return buf.Bytes(), nil
+}
+
+const key = "accrue.body"
+
+// Set keeps the body for those who come later, and makes it readable again for code that expects a
+// reader.
+func Set(c echo.Context, data []byte) {
+	c.Set(key, data)
+	req := c.Request()
+	req.Body = io.NopCloser(bytes.NewReader(data))
+	req.ContentLength = int64(len(data))
+	req.Header.Del(echo.HeaderContentEncoding)
+}
+
+// Bytes returns the body that was taken in. It must not be changed.
+func Bytes(c echo.Context) []byte {
+	data, _ := c.Get(key).([]byte)
+	return data
+}

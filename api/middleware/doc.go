@@ -1,0 +1,73 @@
+// Package middleware stands between the router and the handlers: it identifies, logs, bounds,
+// authenticates and limits requests, and says no in the words of package problem.
+//
+// Its order is part of its meaning, and Chain is the one place that says it:
+//
+//	request id → access log → recover → security headers → CORS         (every request)
+//	→ deprecation → deadline → accept → body limit → card tripwire → authentication and scope
+//	→ account → rate limit → If-Match → idempotency → handler             (every route)
+//
+// The tripwire stands before everything that could keep what it reads, and the account is settled
+// before any handler runs, so that a handler cannot forget either.
+package middleware
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/accrue-billing/accrue/api/route"
+	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/secret"
+)
+
+// Config is what the chain needs. All fields are required unless they say otherwise.
+type Config struct {
+	Auth     *auth.Authenticator
+	Accounts auth.AccountResolver
+	Clock    clock.Clock // real time: limits and tokens never follow a test clock
+	Log      *slog.Logger
+	// Fingerprint keys the digests of requests.
+	Fingerprint secret.Text
+	// Limits holds the quota of each class per caller; a class without one is not limited.
+	Limits map[route.Class]Limit
+	// FailedLogins bounds wrong credentials per address. The zero Limit is none.
+	FailedLogins Limit
+}
+
+// Limit is a quota of requests in a window of time.
+type Limit struct {
+	Quota  int
+	Window time.Duration
+}
+
+// Chain returns the middleware of one route, in order.
+type Chain struct {
+	cfg      Config
+	limiter  *limiter
+	failures *limiter
+}
+
+// NewChain returns a chain. All routes of a server share one, since they share its limits.
+func NewChain(cfg Config) *Chain {
+	failures := map[route.Class]Limit{loginClass: cfg.FailedLogins}
+	return &Chain{cfg: cfg, limiter: newLimiter(cfg.Limits, cfg.Clock), failures: newLimiter(failures, cfg.Clock)}
+}
+
+// For returns the middleware of a route, in order.
+func (ch *Chain) For(r route.Route) []echo.MiddlewareFunc {
+	m := []echo.MiddlewareFunc{deprecation(r), deadline(r), accept(r), takeBody(r), tripwire}
+	if !r.Public {
+		m = append(m, ch.authenticate(r), ch.settleAccount(r))
+	}
+	m = append(m, ch.limit(r))
+	if r.IfMatch {
+		m = append(m, ifMatch)
+	}
+	if r.Idempotent {
+		m = append(m, ch.idempotency(r))
+	}
+	return m
+}

@@ -1,0 +1,140 @@
+package middleware
+
+import (
+	"fmt"
+	"hash/maphash"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/accrue-billing/accrue/api/route"
+	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/errs"
+)
+
+// ErrRateLimited says that a quota is used up.
+var ErrRateLimited = errs.New(errs.RateLimited, "rate_limited", "There were too many requests; wait as long as Retry-After says.")
+
+// limit takes one request from the caller's quota of the route's class and says in RateLimit-Policy
+// and RateLimit (draft-ietf-httpapi-ratelimit-headers-10) what is left. The caller is the account for
+// users and keys, whoever acts for it, and the address where nobody is named.
+func (ch *Chain) limit(r route.Route) echo.MiddlewareFunc {
+	l, ok := ch.cfg.Limits[r.Class]
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		if !ok || l.Quota <= 0 {
+			return next
+		}
+		policy := fmt.Sprintf(`"%s";q=%d;w=%d`, r.Class, l.Quota, int(math.Ceil(l.Window.Seconds())))
+		return func(c echo.Context) error {
+			left, wait := ch.limiter.take(r.Class, caller(c))
+			h := c.Response().Header()
+			h.Set("RateLimit-Policy", policy)
+			seconds := int(math.Ceil(wait.Seconds()))
+			if left < 0 {
+				// Callers who were refused together should not come back together.
+				seconds += rand.IntN(1 + seconds/4) //nolint:gosec // spreads load; nothing depends on it
+				h.Set("RateLimit", fmt.Sprintf(`"%s";r=0;t=%d`, r.Class, seconds))
+				return ErrRateLimited.With("violated-policies", []string{string(r.Class)}).After(time.Duration(seconds) * time.Second)
+			}
+			h.Set("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, r.Class, left, seconds))
+			return next(c)
+		}
+	}
+}
+
+func caller(c echo.Context) string {
+	p, ok := principal(c)
+	switch {
+	case !ok:
+		return "ip:" + c.RealIP()
+	case p.ActsForAny(): // an operator must not use up the quota of the account being helped
+		return "p:" + p.Subject
+	}
+	return "a:" + AccountIfAny(c).String()
+}
+
+// limiter counts requests by the generic cell rate algorithm: a quota of q in a window w lets q
+// through at once and one more every w/q. It costs one time stamp per caller and has no window edge at
+// which twice the quota could pass. It is per process; see ADR 0016.
+type limiter struct {
+	limits map[route.Class]Limit
+	clock  clock.Clock
+	seed   maphash.Seed
+	shards [64]shard
+}
+
+type shard struct {
+	mu  sync.Mutex
+	tat map[bucket]time.Time // theoretical arrival time: when the caller's quota is whole again
+}
+
+type bucket struct {
+	class route.Class
+	who   string
+}
+
+// maxBuckets bounds the memory of one shard. Beyond it, whoever has a whole quota is forgotten.
+const maxBuckets = 4096
+
+func newLimiter(limits map[route.Class]Limit, clk clock.Clock) *limiter {
+	l := &limiter{limits: limits, clock: clk, seed: maphash.MakeSeed()}
+	for i := range l.shards {
+		l.shards[i].tat = map[bucket]time.Time{}
+	}
+	return l
+}
+
+// take uses one unit. left is what remains, and -1 if there was none; wait is the time until the
+// quota is whole again, or, if there was none, until the next unit.
+func (l *limiter) take(class route.Class, who string) (left int, wait time.Duration) {
+	limit := l.limits[class]
+	if limit.Quota <= 0 {
+		return math.MaxInt32, 0
+	}
+	now, b := l.clock(), bucket{class, who}
+	s := &l.shards[maphash.Comparable(l.seed, b)%uint64(len(l.shards))]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tat := s.tat[b]
+	if tat.Before(now) {
+		tat = now
+	}
+	each := limit.Window / time.Duration(limit.Quota)
+	tat = tat.Add(each)
+	if over := tat.Sub(now) - limit.Window; over > 0 {
+		return -1, over
+	}
+	if len(s.tat) >= maxBuckets {
+		for k, t := range s.tat {
+			if t.Before(now) {
+				delete(s.tat, k)
+			}
+		}
+		if len(s.tat) >= maxBuckets { // all of them are busy: forgetting some errs on the side of serving
+			clear(s.tat)
+		}
+	}
+	s.tat[b] = tat
+	return int((limit.Window - tat.Sub(now)) / each), tat.Sub(now)
+}
+
+// blocked returns how long the caller must wait for the next unit, without using one.
+func (l *limiter) blocked(class route.Class, who string) time.Duration {
+	limit := l.limits[class]
+	if limit.Quota <= 0 {
+		return 0
+	}
+	now, b := l.clock(), bucket{class, who}
+	s := &l.shards[maphash.Comparable(l.seed, b)%uint64(len(l.shards))]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tat, ok := s.tat[b]
+	if !ok || tat.Before(now) {
+		return 0
+	}
+	each := limit.Window / time.Duration(limit.Quota)
+	return max(0, tat.Add(each).Sub(now)-limit.Window)
+}

@@ -1,0 +1,155 @@
+package middleware
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/trace"
+)
+
+// Headers of ours or too new for the standard names.
+const (
+	headerTraceparent = "Traceparent"
+	headerRequestID   = "X-Request-Id"
+)
+
+// RequestID gives every request an identity: the caller's trace if traceparent is well formed, else a
+// new one. The answer carries it, as the instance of every problem does.
+func RequestID(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		req := c.Request()
+		t, ok := trace.Parse(req.Header.Get(headerTraceparent))
+		if !ok {
+			t = trace.New()
+			req.Header.Del("Tracestate") // means nothing without its trace
+		}
+		c.SetRequest(req.WithContext(trace.With(req.Context(), t)))
+		c.Response().Header().Set(headerRequestID, t.RequestID())
+		return next(c)
+	}
+}
+
+// AccessLog writes one line for every request: who, what, how it ended. It writes no body, no header
+// and no address as it was sent, since any of them may hold what must not be written down; the route
+// stands for the address.
+func AccessLog(log *slog.Logger, clk clock.Clock) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			begin := clk()
+			if err := next(c); err != nil {
+				c.Error(err) // the answer is written here, so that its status is known below
+			}
+			req, resp := c.Request(), c.Response()
+			attrs := []slog.Attr{
+				slog.String("method", method(req.Method)),
+				slog.String("route", pattern(c)),
+				slog.Int("status", resp.Status),
+				slog.Int64("bytes_in", max(req.ContentLength, 0)),
+				slog.Int64("bytes_out", resp.Size),
+				slog.Duration("duration", clk().Sub(begin)),
+				slog.String("request_id", trace.From(req.Context()).RequestID()),
+				slog.String("remote", c.RealIP()),
+			}
+			if p, ok := principal(c); ok {
+				attrs = append(attrs, slog.String("principal", string(p.Kind)), slog.String("subject", p.Subject))
+			}
+			if a := AccountIfAny(c); !a.IsZero() {
+				attrs = append(attrs, slog.String("account", a.String()))
+			}
+			log.LogAttrs(req.Context(), slog.LevelInfo, "request", attrs...)
+			return nil
+		}
+	}
+}
+
+// method returns a method that may be written down: the caller can send any word.
+func method(m string) string {
+	switch m {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return m
+	}
+	return "other"
+}
+
+func pattern(c echo.Context) string {
+	if p := c.Path(); p != "" {
+		return p
+	}
+	return "unmatched"
+}
+
+// Recover turns a panic into an error with its stack. The request is not printed: a panic must not
+// be a way to get a body into the log.
+func Recover(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) (err error) {
+		defer func() {
+			r := recover()
+			if r == nil {
+				return
+			}
+			if r == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
+				panic(r)
+			}
+			stack := make([]byte, 8<<10)
+			stack = stack[:runtime.Stack(stack, false)]
+			err = fmt.Errorf("panic: %v\n%s", r, stack)
+		}()
+		return next(c)
+	}
+}
+
+// SecurityHeaders sets what every answer carries. A handler that serves something other than data (the
+// documentation, the hosted page) replaces Content-Security-Policy with its own.
+func SecurityHeaders(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		h := c.Response().Header()
+		h.Set("Cache-Control", "no-store")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		return next(c)
+	}
+}
+
+// exposed are the answer's headers that a page may read.
+const exposed = "Content-Language, Deprecation, ETag, Idempotent-Replayed, Link, Location, RateLimit, RateLimit-Policy, Retry-After, Sunset, WWW-Authenticate, X-Request-Id"
+
+// CORS lets pages of the given origins call the API. Origins are compared exactly; there is no
+// wildcard, and no credentials: a page sends a bearer token, never a cookie.
+func CORS(origins []string) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			req, h := c.Request(), c.Response().Header()
+			h.Add(echo.HeaderVary, echo.HeaderOrigin)
+			origin := req.Header.Get(echo.HeaderOrigin)
+			allowed := origin != "" && slices.Contains(origins, origin)
+			if allowed {
+				h.Set(echo.HeaderAccessControlAllowOrigin, origin)
+				h.Set(echo.HeaderAccessControlExposeHeaders, exposed)
+			}
+			if req.Method != http.MethodOptions || req.Header.Get(echo.HeaderAccessControlRequestMethod) == "" {
+				return next(c)
+			}
+			h.Add(echo.HeaderVary, echo.HeaderAccessControlRequestMethod)
+			h.Add(echo.HeaderVary, echo.HeaderAccessControlRequestHeaders)
+			if allowed {
+				h.Set(echo.HeaderAccessControlAllowMethods, "GET, POST, PUT, PATCH, DELETE")
+				h.Set(echo.HeaderAccessControlAllowHeaders, strings.Join([]string{
+					echo.HeaderAuthorization, echo.HeaderContentType, echo.HeaderContentEncoding, headerAccount, headerIdempotencyKey,
+					"If-Match", "If-None-Match", "Last-Event-ID", headerTraceparent,
+				}, ", "))
+				h.Set(echo.HeaderAccessControlMaxAge, "600")
+			}
+			return c.NoContent(http.StatusNoContent)
+		}
+	}
+}

@@ -1,0 +1,132 @@
+package middleware
+
+import (
+	"context"
+	"errors"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/accrue-billing/accrue/api/body"
+	"github.com/accrue-billing/accrue/api/route"
+	"github.com/accrue-billing/accrue/internal/errs"
+)
+
+// ErrContentType says that the body is not in a form that the operation takes.
+var ErrContentType = errs.New(errs.UnsupportedMedia, "unsupported_media_type", "The content type is not spoken here.")
+
+// deprecation announces the end of a route (RFC 9745, RFC 8594).
+func deprecation(r route.Route) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		if r.Deprecated.IsZero() {
+			return next
+		}
+		return func(c echo.Context) error {
+			h := c.Response().Header()
+			h.Set("Deprecation", "@"+strconv.FormatInt(r.Deprecated.Unix(), 10))
+			if !r.Sunset.IsZero() {
+				h.Set("Sunset", r.Sunset.UTC().Format(http.TimeFormat))
+			}
+			if r.Successor != "" {
+				h.Add("Link", "<"+r.Successor+`>; rel="deprecation"; type="text/html"`)
+			}
+			return next(c)
+		}
+	}
+}
+
+// deadline bounds the operation. A stream (negative time-out) is also freed from the server's own
+// limits of reading and writing.
+func deadline(r route.Route) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			if r.Timeout < 0 {
+				control := http.NewResponseController(c.Response().Writer)
+				if err := control.SetWriteDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+					return err
+				}
+				return next(c)
+			}
+			ctx, cancel := context.WithTimeout(c.Request().Context(), r.Timeout)
+			defer cancel()
+			c.SetRequest(c.Request().WithContext(ctx))
+			return next(c)
+		}
+	}
+}
+
+// accept refuses a request whose answer the caller says it cannot read.
+func accept(r route.Route) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			if header := c.Request().Header.Values(echo.HeaderAccept); len(header) > 0 && !acceptable(strings.Join(header, ","), r.Produces) {
+				return echo.NewHTTPError(http.StatusNotAcceptable)
+			}
+			return next(c)
+		}
+	}
+}
+
+func acceptable(header string, offers []string) bool {
+	if strings.TrimSpace(header) == "" {
+		return true
+	}
+	for part := range strings.SplitSeq(header, ",") {
+		wanted, params, err := mime.ParseMediaType(strings.TrimSpace(part))
+		if err != nil || params["q"] == "0" {
+			continue
+		}
+		for _, offer := range offers {
+			kind, _, _ := strings.Cut(offer, "/")
+			if wanted == "*/*" || wanted == offer || wanted == kind+"/*" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// takeBody reads the body, bounded and decompressed, and checks that it is in a form that the
+// operation takes. An operation without a body does not get one: what it cannot read it must not be
+// able to keep.
+func takeBody(r route.Route) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			if !r.HasBody() {
+				return next(c)
+			}
+			req := c.Request()
+			data, err := body.Read(req, r.MaxBody)
+			if err != nil {
+				if errors.Is(err, body.ErrEncoding) {
+					c.Response().Header().Set(echo.HeaderAcceptEncoding, body.AcceptEncoding)
+				}
+				return err
+			}
+			if len(data) > 0 {
+				if err := checkContentType(req.Header, r.Consumes); err != nil {
+					return err
+				}
+			}
+			body.Set(c, data)
+			return next(c)
+		}
+	}
+}
+
+func checkContentType(h http.Header, consumes []string) error {
+	refused := ErrContentType.With("supported", consumes)
+	media, params, err := mime.ParseMediaType(h.Get(echo.HeaderContentType))
+	if err != nil || !slices.Contains(consumes, media) {
+		return refused
+	}
+	if cs, ok := params["charset"]; ok && !strings.EqualFold(cs, "utf-8") {
+		return refused.Details("The charset is not spoken here; send UTF-8.")
+	}
+	return nil
+}

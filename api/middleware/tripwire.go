@@ -1,0 +1,117 @@
+package middleware
+
+import (
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/accrue-billing/accrue/api/body"
+	"github.com/accrue-billing/accrue/internal/cardguard"
+	"github.com/accrue-billing/accrue/internal/errs"
+)
+
+// ErrCardData refuses a request that holds card data. It names the place and never the value, and
+// nothing of the request has been kept when it is returned.
+var ErrCardData = errs.New(errs.Invalid, "card_data_not_accepted",
+	"The request seems to hold card data. Card numbers and security codes go to the payment provider's own form, never to this API.")
+
+// unsearched reports whether a header holds credentials, digests or the identifiers of machines, and
+// never a person's typing. Tracing systems in between write decimal identifiers of 64 bits, of which
+// some would pass for card numbers.
+func unsearched(name string) bool {
+	switch name {
+	case echo.HeaderAuthorization, headerTraceparent, "Tracestate", "Baggage", "B3", "Ce-Time", "If-Match", "If-None-Match":
+		return true
+	}
+	return strings.HasSuffix(name, "-Id") || strings.Contains(name, "Trace") ||
+		strings.HasPrefix(name, "X-B3-") || strings.HasPrefix(name, "X-Datadog-")
+}
+
+// tripwire refuses requests with card data in the address, the headers or the body, before anything
+// could log, store, hash or trace them.
+func tripwire(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if err := searchAddress(c.Request().URL); err != nil {
+			return err
+		}
+		if err := searchHeaders(c.Request().Header); err != nil {
+			return err
+		}
+		if data := body.Bytes(c); len(data) > 0 {
+			if err := searchBody(c.Request().Header.Get(echo.HeaderContentType), data); err != nil {
+				return err
+			}
+		}
+		return next(c)
+	}
+}
+
+func searchAddress(u *url.URL) error {
+	for segment := range strings.SplitSeq(u.Path, "/") {
+		if cardguard.HasNumber(segment) {
+			return cardData("", "path")
+		}
+	}
+	if u.RawQuery == "" {
+		return nil
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil && cardguard.HasNumber(u.RawQuery) {
+		return cardData("", "query")
+	}
+	for name, values := range query {
+		if cardguard.ForbiddenName(name) || cardguard.HasNumber(name) {
+			return cardData("", "query")
+		}
+		for _, v := range values {
+			if cardguard.HasNumber(v) {
+				return cardData("", "query")
+			}
+		}
+	}
+	return nil
+}
+
+func searchHeaders(h http.Header) error {
+	for name, values := range h {
+		if unsearched(name) {
+			continue
+		}
+		for _, v := range values {
+			if cardguard.HasNumber(v) {
+				return cardData("", "headers")
+			}
+			if strings.HasPrefix(name, "Ce-") { // CloudEvents write their headers percent-encoded
+				if plain, err := url.PathUnescape(v); err == nil && cardguard.HasNumber(plain) {
+					return cardData("", "headers")
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func searchBody(contentType string, data []byte) error {
+	media, _, _ := mime.ParseMediaType(contentType)
+	if media == "text/csv" || media == echo.MIMETextPlain {
+		if cardguard.HasNumber(string(data)) {
+			return cardData("", "body")
+		}
+		return nil
+	}
+	if f, found := cardguard.JSON(data); found {
+		return cardData("#"+f.Pointer, "body")
+	}
+	return nil
+}
+
+func cardData(pointer, where string) error {
+	e := *ErrCardData
+	if pointer != "" {
+		e.Fields = []errs.Field{{Pointer: pointer, Detail: "looks like card data", Code: "card_data"}}
+	}
+	return e.With("location", where)
+}

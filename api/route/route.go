@@ -1,0 +1,143 @@
+// Package route describes the operations of the API, one value for each.
+//
+// A Route is declared once, next to its handler, and everything else follows from it: the router's
+// entry, the scope that is required, the rate class, whether an Idempotency-Key or an If-Match must be
+// sent, the limits of size and time, and the comparison with the OpenAPI document. What is not in the
+// table is not served.
+package route
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/accrue-billing/accrue/internal/auth"
+)
+
+// Class groups operations that share a rate limit.
+type Class string
+
+// The classes. Money writes are few and dear, ingest is many and cheap.
+const (
+	Reads  Class = "reads"
+	Ingest Class = "ingest"
+	Money  Class = "money"
+)
+
+// AccountRule says how an operation gets its account.
+type AccountRule uint8
+
+// The rules.
+const (
+	// AccountRequired: the operation acts for one account, the credential's own or the one that an
+	// operator or platform service names by Accrue-Account. middleware.Account gives it.
+	AccountRequired AccountRule = iota
+	// AccountOptional: a platform service may leave the header out, because the body names an account
+	// with each item. middleware.AccountIfAny gives it.
+	AccountOptional
+	// AccountNone: the operation belongs to no account.
+	AccountNone
+)
+
+// Limits where a route declares none.
+const (
+	DefaultMaxBody = 64 << 10
+	DefaultTimeout = 10 * time.Second
+)
+
+// Route is one operation.
+type Route struct {
+	Method string
+	Path   string // as in the OpenAPI document: "/v1/invoices/{id}"
+
+	Scope   auth.Scope // required of the caller
+	Public  bool       // no credential is asked for; Scope and Account are not used then
+	Account AccountRule
+	Class   Class // Reads if empty
+
+	Idempotent bool // an Idempotency-Key is required
+	IfMatch    bool // an If-Match is required
+
+	Consumes []string // media types of the body; application/json if empty
+	Produces []string // media types of the answer; application/json if empty
+	MaxBody  int64    // bytes after decompression; DefaultMaxBody if zero
+	// Timeout is how long the operation may take; DefaultTimeout if zero, none if negative (streams).
+	Timeout time.Duration
+
+	Deprecated time.Time // since when; zero unless deprecated
+	Sunset     time.Time // when it ends; zero if not decided
+	Successor  string    // address of a page about what to use instead
+
+	Handler echo.HandlerFunc
+}
+
+// Name identifies the route in logs, metrics and idempotency scopes: "POST /v1/top-ups".
+func (r Route) Name() string { return r.Method + " " + r.Path }
+
+// EchoPath returns the path in the router's notation: "/v1/invoices/:id".
+func (r Route) EchoPath() string {
+	return strings.NewReplacer("{", ":", "}", "").Replace(r.Path)
+}
+
+// WithDefaults fills what was left out.
+func (r Route) WithDefaults() Route {
+	if r.Class == "" {
+		r.Class = Reads
+	}
+	if r.MaxBody == 0 {
+		r.MaxBody = DefaultMaxBody
+	}
+	if r.Timeout == 0 {
+		r.Timeout = DefaultTimeout
+	}
+	if len(r.Consumes) == 0 {
+		r.Consumes = []string{echo.MIMEApplicationJSON}
+	}
+	if len(r.Produces) == 0 {
+		r.Produces = []string{echo.MIMEApplicationJSON}
+	}
+	if r.Public {
+		r.Account = AccountNone
+	}
+	return r
+}
+
+// HasBody reports whether the operation may take a body.
+func (r Route) HasBody() bool {
+	return r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch
+}
+
+// Check returns what is wrong with a declaration.
+func (r Route) Check() error {
+	var problems []error
+	fail := func(format string, args ...any) {
+		problems = append(problems, fmt.Errorf("%s: %s", r.Name(), fmt.Sprintf(format, args...)))
+	}
+	if r.Handler == nil {
+		fail("has no handler")
+	}
+	if !strings.HasPrefix(r.Path, "/") || strings.Contains(r.Path, ":") {
+		fail("wants a path like /v1/things/{id}")
+	}
+	if r.Public == (r.Scope != "") {
+		fail("must be either public or name a scope")
+	}
+	if !r.Public && !slices.Contains(auth.All(), r.Scope) {
+		fail("names the unknown scope %q", r.Scope)
+	}
+	if strings.HasPrefix(r.Path, "/v1/admin") && r.Scope != auth.Operator {
+		fail("is under /v1/admin and must require the operator scope")
+	}
+	if r.Public && r.Idempotent {
+		fail("is public: nobody's keys could be told apart")
+	}
+	if !r.Sunset.IsZero() && (r.Deprecated.IsZero() || r.Sunset.Before(r.Deprecated)) {
+		fail("ends before it is deprecated")
+	}
+	return errors.Join(problems...)
+}

@@ -1,0 +1,21 @@
+// Package v1 is version 1 of the HTTP API: one file for each resource, with its wire types, its
+// handlers and the conversion between the two.
+//
+// A handler decodes, calls once, converts and answers. It returns errors and never writes them; the
+// account comes from middleware.Account, never from a body or an address. Each resource declares its
+// operations as route values in a function of its own, which Routes joins.
+package v1
+
+import (
+	"slices"
+
+	"github.com/accrue-billing/accrue/api/route"
+)
+
+// Deps is what the handlers use: the concepts' stores for reading and the operations for writing.
+type Deps struct{}
+
+// Routes returns the operations of version 1.
+func Routes(d Deps) []route.Route {
+	return slices.Concat[[]route.Route]()
+}

@@ -1,0 +1,295 @@
+package auth
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/errs"
+)
+
+// What a token may be.
+const (
+	maxTokenBytes   = 8 << 10
+	leeway          = 30 * time.Second
+	maxCachedTokens = 10_000
+)
+
+// Issuer is an identity provider whose tokens are believed.
+type Issuer struct {
+	Name     string // the iss claim, compared exactly
+	Audience string // must be among the token's aud
+	// TokenType is the typ that the header must carry, "at+jwt" for access tokens of RFC 9068, so that
+	// an ID token cannot serve as one. Empty asks for none.
+	TokenType string
+	JWKSURL   string // where the keys are published, https (http on the loopback in test mode)
+	Keys      []byte // or the keys themselves: a JWK Set or PEM public keys
+	// Scopes are those that the issuer may give; what else its tokens name is ignored. Empty means all.
+	Scopes []Scope
+}
+
+// Verifier checks signed tokens. It is safe for concurrent use.
+type Verifier struct {
+	issuers map[string]*issuer
+	parser  *jwt.Parser
+	clock   clock.Clock
+
+	mu    sync.RWMutex
+	cache map[[sha256.Size]byte]verified
+}
+
+type issuer struct {
+	Issuer
+	keys      keySource
+	validator *jwt.Validator
+}
+
+// verified is a token that has passed. It stays good until it expires or its issuer's keys change.
+type verified struct {
+	principal Principal
+	issuer    *issuer
+	set       *keySet
+}
+
+// NewVerifier returns a verifier for the given issuers. transport is used to fetch keys; nil means
+// the default.
+func NewVerifier(issuers []Issuer, mode Mode, clk clock.Clock, transport http.RoundTripper) (*Verifier, error) {
+	v := &Verifier{
+		issuers: map[string]*issuer{},
+		clock:   clk,
+		cache:   map[[sha256.Size]byte]verified{},
+		parser: jwt.NewParser(
+			jwt.WithValidMethods([]string{"RS256", "ES256", "EdDSA"}),
+			jwt.WithStrictDecoding(),
+			jwt.WithoutClaimsValidation(), // done per issuer, once the issuer is known
+		),
+	}
+	for _, cfg := range issuers {
+		i, err := newIssuer(cfg, mode, clk, transport)
+		if err != nil {
+			return nil, fmt.Errorf("issuer %q: %w", cfg.Name, err)
+		}
+		if _, twice := v.issuers[cfg.Name]; twice {
+			return nil, fmt.Errorf("issuer %q is configured twice", cfg.Name)
+		}
+		v.issuers[cfg.Name] = i
+	}
+	return v, nil
+}
+
+func newIssuer(cfg Issuer, mode Mode, clk clock.Clock, transport http.RoundTripper) (*issuer, error) {
+	if cfg.Name == "" || cfg.Audience == "" {
+		return nil, errors.New("name and audience are required")
+	}
+	i := &issuer{
+		Issuer: cfg,
+		validator: jwt.NewValidator(
+			jwt.WithIssuer(cfg.Name), jwt.WithAudience(cfg.Audience),
+			jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(leeway), jwt.WithTimeFunc(clk),
+		),
+	}
+	switch {
+	case (cfg.JWKSURL == "") == (len(cfg.Keys) == 0):
+		return nil, errors.New("give either an address of the key set or the keys")
+	case cfg.JWKSURL != "":
+		u, err := url.Parse(cfg.JWKSURL)
+		if err != nil {
+			return nil, fmt.Errorf("address of the key set: %w", err)
+		}
+		loopback := slices.Contains([]string{"127.0.0.1", "::1", "localhost"}, u.Hostname())
+		if u.Scheme != "https" && (u.Scheme != "http" || mode == Live || !loopback) {
+			return nil, errors.New("the key set must be fetched by https")
+		}
+		i.keys.url, i.keys.client, i.keys.clock = cfg.JWKSURL, newKeyClient(transport), clk
+	default:
+		set, err := parseKeys(cfg.Keys)
+		if err != nil {
+			return nil, err
+		}
+		i.keys.static = set
+	}
+	return i, nil
+}
+
+// Run keeps the keys of all issuers fresh until ctx ends.
+func (v *Verifier) Run(ctx context.Context) error {
+	tick := time.NewTicker(backgroundRefresh)
+	defer tick.Stop()
+	for {
+		for _, i := range v.issuers {
+			if i.keys.static == nil {
+				i.keys.refresh(ctx, refreshInterval)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// Verify returns the principal that a token stands for. It returns ErrInvalidToken, with the cause
+// for the log, or an Unavailable error when the issuer's keys cannot be had.
+func (v *Verifier) Verify(ctx context.Context, token string) (Principal, error) {
+	if len(token) > maxTokenBytes || strings.Count(token, ".") != 2 {
+		return Principal{}, ErrInvalidToken.Because(errors.New("not a compact token of reasonable size"))
+	}
+	digest := sha256.Sum256([]byte(token))
+	if p, ok := v.cached(ctx, digest); ok {
+		return p, nil
+	}
+	hit, err := v.verify(ctx, token)
+	if err != nil {
+		if errs.KindOf(err) == errs.Unavailable {
+			return Principal{}, err
+		}
+		return Principal{}, ErrInvalidToken.Because(err)
+	}
+	v.remember(digest, hit)
+	return hit.principal, nil
+}
+
+func (v *Verifier) verify(ctx context.Context, token string) (verified, error) {
+	var out verified
+	claims := jwt.MapClaims{} // a map, so that names are compared exactly
+	_, err := v.parser.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) {
+		name, err := claims.GetIssuer()
+		if err != nil {
+			return nil, err
+		}
+		iss, ok := v.issuers[name]
+		if !ok {
+			return nil, errors.New("unknown issuer")
+		}
+		kid, err := checkHeader(t.Header, iss.TokenType)
+		if err != nil {
+			return nil, err
+		}
+		key, set, err := iss.keys.find(ctx, kid)
+		if err != nil {
+			return nil, err
+		}
+		if key.alg != t.Method.Alg() {
+			return nil, fmt.Errorf("key is for %s", key.alg)
+		}
+		out.issuer, out.set = iss, set
+		return key.key, nil
+	})
+	if err != nil {
+		if u := errKeysUnavailable; errors.Is(err, u) {
+			return verified{}, u
+		}
+		return verified{}, err
+	}
+	if err := out.issuer.validator.Validate(claims); err != nil {
+		return verified{}, err
+	}
+	out.principal, err = out.issuer.principal(claims)
+	return out, err
+}
+
+// checkHeader returns the key id of a token's header. Addresses of keys and embedded keys (jku, x5u,
+// jwk, x5c) are not looked at. An extension that the sender calls critical is not understood.
+func checkHeader(header map[string]any, tokenType string) (kid string, err error) {
+	if _, ok := header["crit"]; ok {
+		return "", errors.New("critical header parameter not understood")
+	}
+	if raw, ok := header["kid"]; ok {
+		if kid, ok = raw.(string); !ok || kid == "" {
+			return "", errors.New("kid is not a text")
+		}
+	}
+	if tokenType != "" {
+		typ, _ := header["typ"].(string)
+		if typ = strings.TrimPrefix(strings.ToLower(typ), "application/"); typ != strings.ToLower(tokenType) {
+			return "", fmt.Errorf("typ is %q, want %q", typ, tokenType)
+		}
+	}
+	return kid, nil
+}
+
+func (i *issuer) principal(claims jwt.MapClaims) (Principal, error) {
+	subject, err := text(claims, "sub", true)
+	if err != nil {
+		return Principal{}, err
+	}
+	ref, err := text(claims, "account_id", false)
+	if err != nil {
+		return Principal{}, err
+	}
+	scope, err := text(claims, "scope", false)
+	if err != nil {
+		return Principal{}, err
+	}
+	if issued, err := claims.GetIssuedAt(); err != nil || issued == nil {
+		return Principal{}, errors.New("iat is required")
+	}
+	expiry, err := claims.GetExpirationTime()
+	if err != nil {
+		return Principal{}, err
+	}
+	p := Principal{
+		Kind: User, Subject: i.Name + "|" + subject, ExternalAccount: ref,
+		Scopes: ParseScopes(scope), Expiry: expiry.Time,
+	}
+	if len(i.Scopes) > 0 {
+		p.Scopes = slices.DeleteFunc(p.Scopes, func(s Scope) bool { return !slices.Contains(i.Scopes, s) })
+	}
+	if slices.Contains(p.Scopes, Operator) {
+		p.Kind = OperatorUser
+	}
+	return p, nil
+}
+
+// text returns a claim that must be a text of at most 255 bytes if it is there.
+func text(claims jwt.MapClaims, name string, required bool) (string, error) {
+	raw, ok := claims[name]
+	if !ok && !required {
+		return "", nil
+	}
+	s, ok := raw.(string)
+	if !ok || (required && s == "") || len(s) > 255 && name != "scope" {
+		return "", fmt.Errorf("%s is missing or not a text", name)
+	}
+	return s, nil
+}
+
+func (v *Verifier) cached(ctx context.Context, digest [sha256.Size]byte) (Principal, bool) {
+	v.mu.RLock()
+	hit, ok := v.cache[digest]
+	v.mu.RUnlock()
+	if !ok || !v.clock().Before(hit.principal.Expiry.Add(leeway)) {
+		return Principal{}, false
+	}
+	// A key that its issuer has withdrawn takes its tokens with it.
+	if set, err := hit.issuer.keys.set(ctx); err != nil || set != hit.set {
+		return Principal{}, false
+	}
+	return hit.principal, true
+}
+
+func (v *Verifier) remember(digest [sha256.Size]byte, hit verified) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.cache) >= maxCachedTokens { // drop the dead, and then any few: the order of a map is arbitrary
+		now, drop := v.clock(), maxCachedTokens/10
+		for d, e := range v.cache {
+			if drop > 0 || now.After(e.principal.Expiry) {
+				delete(v.cache, d)
+				drop--
+			}
+		}
+	}
+	v.cache[digest] = hit
+}
