@@ -17,10 +17,12 @@ CREATE TABLE usage_events (
   source       text NOT NULL,
   event_id     text NOT NULL,
   meter        text NOT NULL,
-  quantity     numeric(24, 9) NOT NULL,
+  quantity     numeric(24, 9) NOT NULL,  -- as reported
+  counted      numeric(24, 9),           -- as rounded up by the meter, where that makes a difference
+  value        text,                     -- what a meter of distinct values counts once
   occurred_at  timestamptz NOT NULL,
   period_start timestamptz NOT NULL,
-  series       uuid NOT NULL,            -- digest of the dimensions; the nil UUID without any
+  series       uuid NOT NULL,            -- where it counts: digest of the dimensions, nil without any, ff… beyond the cap
   dimensions   jsonb,
   PRIMARY KEY (account_id, occurred_at, key, received_at) -- the order of look-ups and exports: the one index to keep
 ) PARTITION BY RANGE (received_at);

@@ -19,12 +19,14 @@ import (
 	"context"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/ledger"
 )
 
 // Tx is everything one database transaction can read and write.
 type Tx interface {
 	Accounts() account.Store
+	Entitlements() entitlement.Store
 	Ledger() ledger.Store
 }
 

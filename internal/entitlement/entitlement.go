@@ -191,15 +191,21 @@ type Store interface {
 	Put(ctx context.Context, e Entitlement) error
 }
 
-// Use is what an account has used and holds of one meter in one period.
+// Use is what an account has used of one series of a meter in one period. What is reserved has no
+// dimensions yet, and stands in an entry without any.
 type Use struct {
-	Meter    string
-	Used     money.Decimal
-	Reserved money.Decimal
+	Meter      string
+	Dimensions map[string]string
+	Used       money.Decimal
+	Reserved   money.Decimal
+	Events     int64
 }
 
 // A Pricer prices an account's use of a period, tax included. It is asked inside the transaction
 // that admits usage, with the entitlement's row locked, so it must be quick and must write nothing.
+// More use must not cost less.
 type Pricer interface {
+	// Accrued returns what the use of the period that starts at periodStart costs. What is reserved
+	// counts as used.
 	Accrued(ctx context.Context, e Entitlement, periodStart time.Time, use []Use) (money.Amount, error)
 }

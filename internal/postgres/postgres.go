@@ -24,6 +24,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/ledger"
 )
@@ -48,6 +49,8 @@ type stores struct{ db *gorm.DB }
 
 func (s stores) Accounts() account.Store { return accountStore(s) }
 func (s stores) Ledger() ledger.Store    { return ledgerStore(s) }
+
+func (s stores) Entitlements() entitlement.Store { return entitlementStore(s) }
 
 var (
 	_ billing.Database = (*DB)(nil)
@@ -89,7 +92,7 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 		TranslateError:         true,
 		DisableAutomaticPing:   true,
 		// The values of a statement may be personal data, so statements are never logged.
-		Logger:  logger.Discard,
+		Logger: logger.Discard,
 		// Times come from the caller. A row that lets GORM fill one in shows by the year 1.
 		NowFunc: func() time.Time { return time.Time{} },
 	})

@@ -1,0 +1,375 @@
+package metering
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Bounds on an event's time, by the account's clock. They are inclusive.
+const (
+	MaxAge    = 35 * 24 * time.Hour
+	MaxFuture = 5 * time.Minute
+)
+
+// BucketWidth is the width of the roll-ups that charts and ranges are read from. Every time zone's
+// offset is a multiple of it.
+const BucketWidth = 15 * time.Minute
+
+// item is one event on its way through a flush.
+type item struct {
+	event   *Event
+	meter   *Meter
+	key     uuid.UUID
+	content uuid.UUID
+	result  *Result
+
+	// Set by sort, for events that are new to us:
+	fresh   bool
+	period  time.Time
+	total   TotalKey
+	counted money.Decimal
+	series  Series
+	first   [3]bool // a distinct value that the total, the series or the bucket has not seen
+}
+
+// verdict decides the events of one flush, in the order in which they came. It is pure but for its
+// lookups, so that a transaction may be tried again.
+type verdict struct {
+	now    time.Time // real time
+	items  []item
+	known  Known
+	lookup Lookup
+	pricer entitlement.Pricer
+	cache  *seriesCache
+	retry  map[Ref]bool // events that an earlier try may have stored, without knowing
+
+	writes   Writes
+	accepted map[Ref]*item
+	judged   []*item // the accepted ones, as in writes.Events
+	seen     map[UniqueKey]bool
+	counted  []SeriesKey        // those of counting that count once this transaction is committed
+	counting map[SeriesKey]bool // series that the cache does not know yet; true: nor does the store
+}
+
+func (v *verdict) decide(ctx context.Context) (Writes, error) {
+	v.writes = Writes{At: v.now, Events: make([]Row, 0, len(v.items))}
+	v.accepted = make(map[Ref]*item, len(v.items))
+	v.counting = map[SeriesKey]bool{}
+	v.judged, v.counted = nil, nil
+	claimed := make(map[Ref]bool, len(v.retry))
+	v.sort(claimed)
+	if err := v.assignSeries(ctx); err != nil {
+		return Writes{}, fmt.Errorf("assign series: %w", err)
+	}
+	if err := v.lookUpUnique(ctx); err != nil {
+		return Writes{}, fmt.Errorf("look up distinct values: %w", err)
+	}
+	if err := v.admit(ctx); err != nil {
+		return Writes{}, fmt.Errorf("admit: %w", err)
+	}
+	if err := v.showConflicts(ctx); err != nil {
+		return Writes{}, fmt.Errorf("show conflicts: %w", err)
+	}
+	v.keepSeries()
+	v.rollUp()
+	return v.writes, nil
+}
+
+// sort answers repetitions and what the account's state or the event's time forbids, and finds the
+// period of the rest.
+func (v *verdict) sort(claimed map[Ref]bool) {
+	for i := range v.items {
+		it := &v.items[i]
+		ref := Ref{it.event.Account, it.key}
+		it.fresh = false
+		*it.result = Result{}
+		if stored, ok := v.known.Events[ref]; ok {
+			switch {
+			case stored.Content != it.content:
+				it.result.Status = Conflict
+			case v.retry[ref] && !claimed[ref]:
+				it.result.Status = Accepted
+				claimed[ref] = true // once: what follows in the same flush is a repetition
+			default:
+				it.result.Status = Duplicate
+			}
+			continue
+		}
+		ad := v.known.Admissions[it.event.Account]
+		if ad == nil {
+			it.result.Problem = problemUnknownAccount
+			continue
+		}
+		if it.result.Problem = v.timely(it, ad); it.result.Problem != nil {
+			continue
+		}
+		it.fresh = true
+		it.total = TotalKey{it.event.Account, it.meter.Code, it.period.UnixMicro()}
+		it.counted = it.meter.Counted(it.event.Quantity)
+		if it.meter.Aggregation == Count {
+			it.counted = one
+		}
+		it.series = NoSeries
+		if len(it.event.Dimensions) > 0 {
+			it.series = it.event.Dimensions.Series()
+		}
+	}
+}
+
+var one = money.DecimalFromInt(1)
+
+func (v *verdict) timely(it *item, ad *Admission) *Problem {
+	if ad.Status == account.Closed {
+		return problemClosed
+	}
+	now := ad.now(v.now)
+	at := it.event.OccurredAt
+	if at.Before(now.Add(-MaxAge)) {
+		return problemTooOld
+	}
+	if at.After(now.Add(MaxFuture)) {
+		return problemInFuture
+	}
+	var ok bool
+	if it.period, ok = ad.PeriodOf(at); !ok {
+		return problemPeriodNotOpen
+	}
+	return nil
+}
+
+// assignSeries sends what is beyond a meter's cap on series to OtherSeries.
+func (v *verdict) assignSeries(ctx context.Context) error {
+	var unknown []SeriesKey
+	asked := map[SeriesKey]bool{}
+	for i := range v.items {
+		it := &v.items[i]
+		if !it.fresh || it.series == NoSeries {
+			continue
+		}
+		key := SeriesKey{it.total, it.series}
+		if !asked[key] && !v.cache.has(key) {
+			asked[key] = true
+			unknown = append(unknown, key)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	known, counts, err := v.lookup.Series(ctx, unknown)
+	if err != nil {
+		return err
+	}
+	other := map[SeriesKey]bool{}
+	for i := range v.items {
+		it := &v.items[i]
+		if !it.fresh || it.series == NoSeries {
+			continue
+		}
+		key := SeriesKey{it.total, it.series}
+		switch {
+		case !asked[key]:
+		case other[key]:
+			it.series = OtherSeries
+		case known[key]:
+			v.counting[key] = false
+			asked[key] = false
+		case counts[it.total] >= it.meter.seriesCap():
+			other[key] = true
+			it.series = OtherSeries
+		default:
+			counts[it.total]++
+			v.counting[key] = true
+			asked[key] = false
+		}
+	}
+	return nil
+}
+
+// keepSeries remembers the series of accepted events that were not known before.
+func (v *verdict) keepSeries() {
+	for _, it := range v.judged {
+		key := SeriesKey{it.total, it.series}
+		fresh, ok := v.counting[key]
+		if !ok {
+			continue
+		}
+		delete(v.counting, key)
+		v.counted = append(v.counted, key)
+		if fresh {
+			v.writes.Known = append(v.writes.Known, SeriesRow{it.event.Account, it.meter.Code, it.series, it.event.Dimensions})
+		}
+	}
+}
+
+// uniqueKeys names a distinct value in each roll-up that counts it: total, series and bucket.
+func uniqueKeys(it *item) [3]UniqueKey {
+	var buf [320]byte
+	scope := func(kind byte, at int64, s Series) UniqueKey {
+		b := append(buf[:0], kind)
+		b = append(b, s[:]...)
+		b = binary.BigEndian.AppendUint64(b, uint64(at)) //nolint:gosec // the bits are hashed, not counted with
+		b = appendText(b, it.event.Value)
+		return UniqueKey{it.total, digest(b)}
+	}
+	bucket := it.event.OccurredAt.Truncate(BucketWidth).UnixMicro()
+	return [3]UniqueKey{scope('t', 0, NoSeries), scope('s', 0, it.series), scope('b', bucket, it.series)}
+}
+
+func (v *verdict) lookUpUnique(ctx context.Context) error {
+	var keys []UniqueKey
+	for i := range v.items {
+		if it := &v.items[i]; it.fresh && it.meter.Aggregation == Unique {
+			k := uniqueKeys(it)
+			keys = append(keys, k[:]...)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	seen, err := v.lookup.Unique(ctx, keys)
+	v.seen = seen
+	return err
+}
+
+// admit accepts or refuses each fresh event by the account's limits, in order.
+func (v *verdict) admit(ctx context.Context) error {
+	capped := map[account.ID][]*item{}
+	var order []account.ID
+	for i := range v.items {
+		it := &v.items[i]
+		if !it.fresh {
+			continue
+		}
+		a := it.event.Account
+		if v.pricer != nil && v.known.Admissions[a].HasHardSpendLimit() {
+			if capped[a] == nil {
+				order = append(order, a)
+			}
+			capped[a] = append(capped[a], it)
+			continue
+		}
+		v.judge(it)
+	}
+	for _, a := range order {
+		s := spending{verdict: v, admission: v.known.Admissions[a], prices: map[int64]int64{}}
+		if err := s.admit(ctx, capped[a]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// judge answers one fresh event by everything but the spend limit, and reports whether it was accepted.
+func (v *verdict) judge(it *item) bool {
+	*it.result = Result{}
+	ref := Ref{it.event.Account, it.key}
+	if first := v.accepted[ref]; first != nil {
+		if first.content == it.content {
+			it.result.Status = Duplicate
+		} else {
+			it.result.Status, it.result.Stored = Conflict, first.event
+		}
+		return false
+	}
+	ad := v.known.Admissions[it.event.Account]
+	if ad.Status == account.Suspended {
+		v.reject(it, problemSuspended)
+		return false
+	}
+	if limit, ok := ad.HardLimit(it.meter.Code); ok {
+		held := v.known.Totals[it.total]
+		after := v.after(it, held.Used)
+		if after.Cmp(held.Used) > 0 && after.Add(held.Reserved).Cmp(limit) > 0 {
+			v.reject(it, &Problem{
+				Code: string(entitlement.LimitReached), Kept: true, ResetsAt: ad.ResetsAt(it.period),
+				Detail: "The event would pass the limit of " + limit.String() + " on this meter.",
+			})
+			return false
+		}
+		held.Used = after
+		v.known.Totals[it.total] = held
+	}
+	v.accept(it, ref)
+	return true
+}
+
+// after returns what a limit is compared with: the period's quantity with the event in it.
+func (v *verdict) after(it *item, used money.Decimal) money.Decimal {
+	switch it.meter.Aggregation {
+	case Max, Last: // a value within the limit is no reason to refuse, nor one that changes nothing
+		if it.counted.Cmp(used) > 0 {
+			return it.counted
+		}
+		return used
+	case Unique:
+		if v.seen[uniqueKeys(it)[0]] {
+			return used
+		}
+		return used.Add(one)
+	default:
+		return used.Add(it.counted)
+	}
+}
+
+func (v *verdict) accept(it *item, ref Ref) {
+	it.result.Status = Accepted
+	v.accepted[ref] = it
+	v.writes.Events = append(v.writes.Events, Row{
+		Event: it.event, Key: it.key, Content: it.content, Counted: it.counted, Period: it.period, Series: it.series,
+	})
+	v.judged = append(v.judged, it)
+	if it.meter.Aggregation == Unique {
+		for i, k := range uniqueKeys(it) {
+			it.first[i] = !v.seen[k]
+			if it.first[i] {
+				v.seen[k] = true
+				v.writes.Unique = append(v.writes.Unique, k)
+			}
+		}
+	}
+}
+
+func (v *verdict) reject(it *item, p *Problem) {
+	it.result.Status, it.result.Problem = Rejected, p
+	if p.Kept {
+		v.writes.Rejects = append(v.writes.Rejects, Reject{it.event, p.Code})
+	}
+}
+
+// showConflicts fetches what is stored under an identity that came with other content.
+func (v *verdict) showConflicts(ctx context.Context) error {
+	var refs map[Ref]Stored
+	for i := range v.items {
+		it := &v.items[i]
+		if it.result.Status != Conflict || it.result.Stored != nil {
+			continue
+		}
+		if refs == nil {
+			refs = map[Ref]Stored{}
+		}
+		ref := Ref{it.event.Account, it.key}
+		refs[ref] = v.known.Events[ref]
+	}
+	if len(refs) == 0 {
+		return nil
+	}
+	raw, err := v.lookup.Raw(ctx, refs)
+	if err != nil {
+		return err
+	}
+	for i := range v.items {
+		it := &v.items[i]
+		if it.result.Status == Conflict && it.result.Stored == nil {
+			it.result.Stored = raw[Ref{it.event.Account, it.key}]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,420 @@
+package metering
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/errs"
+)
+
+// Errors of the ingester. In each case nothing of the call is acknowledged, and the same events may
+// be sent again without being counted twice.
+var (
+	ErrBusy = errs.New(errs.Unavailable, "ingest_busy",
+		"More usage is waiting to be stored than is taken in. Send the events again.").After(time.Second)
+	ErrStopping = errs.New(errs.Unavailable, "ingest_stopping",
+		"This instance is shutting down. Send the events again.").After(time.Second)
+	ErrStore = errs.New(errs.Unavailable, "ingest_unavailable",
+		"The events could not be stored now. Send them again.").After(2 * time.Second)
+)
+
+// Options tune an Ingester. The zero value of a field means its default.
+type Options struct {
+	Committers int // goroutines, each with its share of the accounts; default 2
+	FlushSize  int // events of a transaction at most; default 2,000
+	QueueSize  int // events that wait for a committer at most; default 20,000
+	// OneAccount puts each account into a transaction of its own, for a database that shards by
+	// account.
+	OneAccount bool
+	// Pricer enforces hard spend limits; without one they are not looked at.
+	Pricer entitlement.Pricer
+	// Changed, if set, is told which accounts' usage changed, after the commit. It must not block.
+	Changed func([]account.ID)
+	// Patience bounds how long a flush is tried again before its callers are sent away; default 10 s.
+	Patience time.Duration
+}
+
+// Ingester stores usage by group commit without a timer: each committer takes whatever waits for
+// it, stores it in one transaction and answers all of it after the commit. Alone, a caller waits for
+// one transaction; under load, a transaction carries up to FlushSize events. All events of an account
+// go through one committer of this process, in the order in which they came.
+//
+// Add may be called from any number of goroutines while Run runs.
+type Ingester struct {
+	journal   Journal
+	catalogue Catalogue
+	clock     clock.Clock
+	log       *slog.Logger
+	opt       Options
+	cache     seriesCache
+	queues    []*queue
+}
+
+// NewIngester returns an ingester that stores with journal once Run runs.
+func NewIngester(journal Journal, catalogue Catalogue, clk clock.Clock, log *slog.Logger, opt Options) *Ingester {
+	opt.Committers = orDefault(opt.Committers, 2)
+	opt.FlushSize = orDefault(opt.FlushSize, 2000)
+	opt.QueueSize = orDefault(opt.QueueSize, 20_000)
+	if opt.Patience <= 0 {
+		opt.Patience = 10 * time.Second
+	}
+	in := &Ingester{journal: journal, catalogue: catalogue, clock: clk, log: log, opt: opt}
+	for range opt.Committers {
+		in.queues = append(in.queues, newQueue(opt.QueueSize))
+	}
+	return in
+}
+
+func orDefault(n, def int) int {
+	if n <= 0 {
+		return def
+	}
+	return n
+}
+
+// Run stores what Add queues until ctx ends; then it stores what is still waiting and returns nil.
+func (in *Ingester) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, q := range in.queues {
+		wg.Go(func() {
+			stop := context.AfterFunc(ctx, q.close)
+			defer stop()
+			for {
+				chunks := q.take(in.opt.FlushSize)
+				if chunks == nil {
+					return
+				}
+				in.flush(context.WithoutCancel(ctx), chunks)
+			}
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+// Waiting returns how many events wait for a committer.
+func (in *Ingester) Waiting() int {
+	n := 0
+	for _, q := range in.queues {
+		n += q.waiting()
+	}
+	return n
+}
+
+// Add stores events and returns a result for each, in their order, once those that were accepted
+// are durable, counted and visible to every reader. The results of good events do not depend on bad
+// ones beside them.
+//
+// Where ctx ends first, Add returns its error; what was queued is stored nevertheless. ErrBusy,
+// ErrStopping and ErrStore say that none or only some of the events were stored.
+func (in *Ingester) Add(ctx context.Context, events []Event) ([]Result, error) {
+	results := make([]Result, len(events))
+	call := &call{done: make(chan struct{})}
+	shares := make([][]item, len(in.queues))
+	var meter *Meter // mostly that of the event before
+	n := 0
+	for i := range events {
+		e := &events[i]
+		if e.Source == "" {
+			e.Source = DefaultSource
+		}
+		if meter == nil || meter.Code != e.Meter {
+			meter = in.catalogue.Meter(e.Meter)
+		}
+		if results[i].Problem = e.validate(meter); results[i].Problem != nil {
+			continue
+		}
+		s := in.shard(e.Account)
+		if shares[s] == nil {
+			shares[s] = make([]item, 0, len(events)-i)
+		}
+		shares[s] = append(shares[s], item{event: e, meter: meter, key: e.Key(), content: e.Content(), result: &results[i]})
+		n++
+	}
+	if n == 0 {
+		return results, nil
+	}
+	call.pending.Store(1) // kept until everything is queued
+	var err error
+	for s, items := range shares {
+		for part := range slices.Chunk(items, in.opt.FlushSize) {
+			call.pending.Add(1)
+			if err = in.queues[s].put(chunk{part, call}); err != nil {
+				call.pending.Add(-1)
+				break
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	if err != nil {
+		call.fail(err)
+	}
+	call.finish()
+	select {
+	case <-call.done:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if call.err != nil {
+		return nil, call.err
+	}
+	return results, nil
+}
+
+func (in *Ingester) shard(a account.ID) int {
+	u := a.UUID()
+	return int(u[15]) % len(in.queues) // the last byte of a UUIDv7 is random
+}
+
+// flush stores chunks in one transaction, or in one for each account.
+func (in *Ingester) flush(ctx context.Context, chunks []chunk) {
+	if !in.opt.OneAccount {
+		in.store(ctx, chunks)
+		return
+	}
+	byAccount := map[account.ID][]chunk{}
+	var order []account.ID
+	for _, c := range chunks {
+		parts := map[account.ID][]item{}
+		for i := range c.items {
+			a := c.items[i].event.Account
+			if parts[a] == nil && byAccount[a] == nil {
+				order = append(order, a)
+				byAccount[a] = []chunk{}
+			}
+			parts[a] = append(parts[a], c.items[i])
+		}
+		c.call.pending.Add(int64(len(parts)))
+		for a, items := range parts {
+			byAccount[a] = append(byAccount[a], chunk{items, c.call})
+		}
+		c.call.finish()
+	}
+	for _, a := range order {
+		in.store(ctx, byAccount[a])
+	}
+}
+
+// store answers chunks after one transaction, or after several where some value is refused.
+func (in *Ingester) store(ctx context.Context, chunks []chunk) {
+	items := chunks[0].items
+	if len(chunks) > 1 {
+		n := 0
+		for _, c := range chunks {
+			n += len(c.items)
+		}
+		items = make([]item, 0, n)
+		for _, c := range chunks {
+			items = append(items, c.items...)
+		}
+	}
+	err := in.commit(ctx, items)
+	for _, c := range chunks {
+		if err != nil {
+			c.call.fail(ErrStore.Because(err))
+		}
+		c.call.finish()
+	}
+}
+
+// commit stores items, again and again while that may help. Where the database refuses the values,
+// halves are tried, until the one item that it refuses is found and rejected alone.
+func (in *Ingester) commit(ctx context.Context, items []item) error {
+	ctx, cancel := context.WithTimeout(ctx, in.opt.Patience)
+	defer cancel()
+	ask := askFor(items)
+	var uncertain map[Ref]bool
+	pause := 20 * time.Millisecond
+	for {
+		var v *verdict
+		err := in.journal.Append(ctx, ask, func(ctx context.Context, known Known, lookup Lookup) (Writes, error) {
+			v = &verdict{
+				now: in.clock(), items: items, known: known, lookup: lookup, pricer: in.opt.Pricer,
+				cache: &in.cache, retry: uncertain,
+			}
+			return v.decide(ctx)
+		})
+		switch {
+		case err == nil:
+			in.cache.add(v.counted)
+			in.tell(v)
+			return nil
+		case errors.Is(err, ErrRefused):
+			if len(items) == 1 {
+				in.log.WarnContext(ctx, "usage event refused by the database", "account", items[0].event.Account, "error", err)
+				*items[0].result = Result{Problem: problemNotStorable}
+				return nil
+			}
+			half := len(items) / 2
+			if err := in.commit(ctx, items[:half]); err != nil {
+				return err
+			}
+			return in.commit(ctx, items[half:])
+		case errors.Is(err, ErrOutcomeUnknown) && v != nil:
+			if uncertain == nil {
+				uncertain = map[Ref]bool{}
+			}
+			for _, r := range v.writes.Events {
+				uncertain[Ref{r.Event.Account, r.Key}] = true
+			}
+		}
+		in.log.WarnContext(ctx, "usage not stored, trying again", "events", len(items), "error", err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+			pause = min(2*pause, time.Second)
+		}
+	}
+}
+
+func (in *Ingester) tell(v *verdict) {
+	if in.opt.Changed == nil || len(v.judged) == 0 {
+		return
+	}
+	var changed []account.ID
+	seen := map[account.ID]bool{}
+	for _, it := range v.judged {
+		if a := it.event.Account; !seen[a] {
+			seen[a] = true
+			changed = append(changed, a)
+		}
+	}
+	in.opt.Changed(changed)
+}
+
+func askFor(items []item) Ask {
+	ask := Ask{Events: make([]Ref, len(items))}
+	seen := map[account.ID]bool{}
+	meters := map[*Meter]bool{}
+	var last account.ID
+	for i := range items {
+		if m := items[i].meter; !meters[m] {
+			meters[m] = true
+			ask.Meters = append(ask.Meters, m.Code)
+		}
+		a := items[i].event.Account
+		ask.Events[i] = Ref{a, items[i].key}
+		if a != last && !seen[a] {
+			seen[a] = true
+			ask.Accounts = append(ask.Accounts, a)
+		}
+		last = a
+	}
+	slices.SortFunc(ask.Accounts, func(a, b account.ID) int { return compareUUID(a.UUID(), b.UUID()) })
+	return ask
+}
+
+func compareUUID(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }
+
+// call is one call of Add: it is done when all of its chunks are.
+type call struct {
+	pending atomic.Int64
+	once    sync.Once
+	err     error // the first failure; read after done is closed
+	done    chan struct{}
+}
+
+func (c *call) fail(err error) { c.once.Do(func() { c.err = err }) }
+
+func (c *call) finish() {
+	if c.pending.Add(-1) == 0 {
+		close(c.done)
+	}
+}
+
+// chunk is a run of events of one call that are stored together.
+type chunk struct {
+	items []item
+	call  *call
+}
+
+// queue holds chunks for one committer, up to a number of events.
+type queue struct {
+	mu     sync.Mutex
+	chunks []chunk
+	events int
+	most   int
+	closed bool
+	ready  chan struct{} // holds a token while something waits, or the queue is closed
+}
+
+func newQueue(most int) *queue { return &queue{most: most, ready: make(chan struct{}, 1)} }
+
+func (q *queue) put(c chunk) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return ErrStopping
+	}
+	if q.events > 0 && q.events+len(c.items) > q.most {
+		return ErrBusy
+	}
+	q.chunks = append(q.chunks, c)
+	q.events += len(c.items)
+	q.signal()
+	return nil
+}
+
+func (q *queue) signal() {
+	select {
+	case q.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.signal()
+}
+
+func (q *queue) waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.events
+}
+
+// take waits for chunks and returns as many as make up to n events, at least one; nil once the
+// queue is closed and empty.
+func (q *queue) take(n int) []chunk {
+	for range q.ready {
+		q.mu.Lock()
+		k, sum := 0, 0
+		for k < len(q.chunks) && (k == 0 || sum+len(q.chunks[k].items) <= n) {
+			sum += len(q.chunks[k].items)
+			k++
+		}
+		taken := slices.Clone(q.chunks[:k])
+		rest := copy(q.chunks, q.chunks[k:])
+		clear(q.chunks[rest:])
+		q.chunks = q.chunks[:rest]
+		q.events -= sum
+		if rest > 0 || q.closed {
+			q.signal()
+		}
+		done := q.closed && k == 0
+		q.mu.Unlock()
+		if k > 0 {
+			return taken
+		}
+		if done {
+			return nil
+		}
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+package metering
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Ref names an event.
+type Ref struct {
+	Account account.ID
+	Key     uuid.UUID
+}
+
+// Stored is what the permanent key of an event remembers of it.
+type Stored struct {
+	Content    uuid.UUID
+	OccurredAt time.Time
+}
+
+// Admission is what admits an account's usage, and the account's time.
+type Admission struct {
+	entitlement.Entitlement
+	ClockAt time.Time // on the account's test clock; zero in real time
+}
+
+// now returns the account's time.
+func (a *Admission) now(real time.Time) time.Time {
+	if a.ClockAt.IsZero() {
+		return real
+	}
+	return a.ClockAt
+}
+
+// TotalKey names a period total.
+type TotalKey struct {
+	Account account.ID
+	Meter   string
+	Period  int64 // start, in microseconds since 1970
+}
+
+// Held is what counts against a limit.
+type Held struct{ Used, Reserved money.Decimal }
+
+// SeriesKey names a series within a period.
+type SeriesKey struct {
+	TotalKey
+	Series Series
+}
+
+// UniqueKey names a value that a roll-up counts once. Value is a digest of the roll-up and the value.
+type UniqueKey struct {
+	TotalKey
+	Value uuid.UUID
+}
+
+// Ask says what an ingest transaction will decide about.
+type Ask struct {
+	Accounts []account.ID // ascending, each once: the order in which rows are locked
+	Events   []Ref
+	Meters   []string // each once
+}
+
+// Known is what an ingest transaction has read, with the accounts' entitlements locked.
+type Known struct {
+	Admissions map[account.ID]*Admission
+	Events     map[Ref]Stored    // those of the asked that are stored
+	Totals     map[TotalKey]Held // of open periods, for the accounts that have a limit
+}
+
+// A Lookup reads more within an ingest transaction; each call is one round trip.
+type Lookup interface {
+	// Series returns which of the series are counted already, and how many each period total has.
+	Series(ctx context.Context, keys []SeriesKey) (known map[SeriesKey]bool, counts map[TotalKey]int, err error)
+	// Unique returns which of the values are counted already.
+	Unique(ctx context.Context, keys []UniqueKey) (map[UniqueKey]bool, error)
+	// Raw returns the named events so far as they are kept.
+	Raw(ctx context.Context, refs map[Ref]Stored) (map[Ref]*Event, error)
+	// Uses returns all that an account has used and reserved in a period, by series.
+	Uses(ctx context.Context, a account.ID, period time.Time) ([]entitlement.Use, error)
+}
+
+// Row is one event to be stored.
+type Row struct {
+	Event   *Event
+	Key     uuid.UUID
+	Content uuid.UUID
+	Counted money.Decimal
+	Period  time.Time
+	Series  Series
+}
+
+// Rollup is what one flush adds to one roll-up: a total, a series or a bucket.
+type Rollup struct {
+	Account  account.ID
+	Meter    string
+	At       int64  // start of the period or of the bucket, in microseconds since 1970
+	Series   Series // NoSeries in a total
+	Quantity money.Decimal
+	Events   int64
+	LastAt   int64 // whose value it is, where the aggregation does not add
+	LastKey  uuid.UUID
+}
+
+// Rollups are roll-ups by the way in which they merge with what is stored.
+type Rollups struct{ Add, Max, Last []Rollup }
+
+// SeriesRow is a series to be remembered.
+type SeriesRow struct {
+	Account    account.ID
+	Meter      string
+	Series     Series
+	Dimensions Dimensions
+}
+
+// Reject is an event that was refused for the account's limits or standing, kept for reconciliation.
+type Reject struct {
+	Event  *Event
+	Reason string
+}
+
+// Writes is what an ingest transaction stores.
+type Writes struct {
+	At      time.Time // received
+	Events  []Row
+	Totals  Rollups
+	Series  Rollups
+	Buckets Rollups
+	Known   []SeriesRow
+	Unique  []UniqueKey
+	Rejects []Reject
+}
+
+// ErrOutcomeUnknown says that a transaction was sent to be committed and no answer came.
+var ErrOutcomeUnknown = errors.New("outcome of the commit is unknown")
+
+// A Journal stores usage.
+type Journal interface {
+	// Append runs one transaction: it locks what is asked, reads what is known of it, calls decide
+	// once and stores what that returns. Any error but ErrOutcomeUnknown means that nothing was
+	// stored. ErrRefused in the chain says that the writes themselves were refused and that a
+	// repetition cannot succeed; any other error may pass.
+	Append(ctx context.Context, ask Ask, decide func(context.Context, Known, Lookup) (Writes, error)) error
+}
+
+// ErrRefused says that the database refused the written values, not the moment.
+var ErrRefused = errors.New("the values were refused")

@@ -1,0 +1,177 @@
+package metering
+
+import (
+	"context"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/entitlement"
+)
+
+// spending admits one account's events under its hard spend limit.
+type spending struct {
+	*verdict
+	admission *Admission
+	prices    map[int64]int64 // by period: what its use cost before this flush
+	uses      map[int64][]entitlement.Use
+}
+
+// admit takes as many of the events, in order, as the spend limit allows. It prices the whole run
+// first and halves it where that is too much, so that a flush far from the limit is priced once.
+func (s *spending) admit(ctx context.Context, items []*item) error {
+	s.uses = map[int64][]entitlement.Use{}
+	for _, it := range items {
+		p := it.total.Period
+		if _, ok := s.uses[p]; ok {
+			continue
+		}
+		uses, err := s.lookup.Uses(ctx, s.admission.Account, it.period)
+		if err != nil {
+			return err
+		}
+		s.uses[p] = uses
+		if s.prices[p], err = s.price(ctx, it.period, uses); err != nil {
+			return err
+		}
+	}
+	return s.take(ctx, items)
+}
+
+func (s *spending) price(ctx context.Context, period time.Time, uses []entitlement.Use) (int64, error) {
+	amount, err := s.pricer.Accrued(ctx, s.admission.Entitlement, period, uses)
+	return amount.Minor, err
+}
+
+func (s *spending) take(ctx context.Context, items []*item) error {
+	mark := s.mark(items)
+	for _, it := range items {
+		s.judge(it)
+	}
+	within, err := s.within(ctx, mark)
+	if err != nil || within {
+		return err
+	}
+	s.rewind(mark, items)
+	if len(items) == 1 {
+		s.reject(items[0], &Problem{
+			Code: string(entitlement.SpendLimitReached), Kept: true, ResetsAt: s.admission.ResetsAt(items[0].period),
+			Detail: "The event would pass the account's spend limit.",
+		})
+		return nil
+	}
+	half := len(items) / 2
+	if err := s.take(ctx, items[:half]); err != nil {
+		return err
+	}
+	return s.take(ctx, items[half:])
+}
+
+// within prices every period with the account's accepted events in it. Use that costs nothing more
+// is not refused, even past the limit.
+func (s *spending) within(ctx context.Context, m mark) (bool, error) {
+	for p, before := range s.uses {
+		if !s.touched(p, m) {
+			continue
+		}
+		after := s.with(p, before)
+		cost, err := s.price(ctx, time.UnixMicro(p).UTC(), after)
+		if err != nil {
+			return false, err
+		}
+		if cost > *s.admission.SpendLimit && cost > s.prices[p] {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (s *spending) touched(period int64, m mark) bool {
+	for _, it := range s.judged[m.judged:] {
+		if it.total.Period == period {
+			return true
+		}
+	}
+	return false
+}
+
+// with returns the use of a period with all of the account's accepted events added.
+func (s *spending) with(period int64, uses []entitlement.Use) []entitlement.Use {
+	type place struct {
+		meter  string
+		series Series
+	}
+	out := append([]entitlement.Use(nil), uses...)
+	at := make(map[place]int, len(out))
+	for i, u := range out {
+		if u.Reserved.IsZero() {
+			at[place{u.Meter, DimensionsOf(u.Dimensions).Series()}] = i
+		}
+	}
+	for _, it := range s.judged {
+		if it.total.Account != s.admission.Account || it.total.Period != period {
+			continue
+		}
+		dims := it.event.Dimensions
+		if it.series == OtherSeries {
+			dims = nil
+		}
+		key := place{it.meter.Code, dims.Series()}
+		i, ok := at[key]
+		if !ok {
+			i = len(out)
+			at[key] = i
+			out = append(out, entitlement.Use{Meter: it.meter.Code, Dimensions: dims.Map()})
+		}
+		u := &out[i]
+		u.Events++
+		switch it.meter.Aggregation {
+		case Max, Last:
+			if it.counted.Cmp(u.Used) > 0 {
+				u.Used = it.counted
+			}
+		case Unique:
+			if it.first[1] {
+				u.Used = u.Used.Add(one)
+			}
+		default:
+			u.Used = u.Used.Add(it.counted)
+		}
+	}
+	return out
+}
+
+// mark remembers what judging a run of events changes.
+type mark struct {
+	events, judged, rejects, unique int
+	totals                          map[TotalKey]Held
+}
+
+func (s *spending) mark(items []*item) mark {
+	m := mark{
+		events: len(s.writes.Events), judged: len(s.judged),
+		rejects: len(s.writes.Rejects), unique: len(s.writes.Unique),
+		totals: map[TotalKey]Held{},
+	}
+	for _, it := range items {
+		m.totals[it.total] = s.known.Totals[it.total]
+	}
+	return m
+}
+
+func (s *spending) rewind(m mark, items []*item) {
+	for _, it := range s.judged[m.judged:] {
+		delete(s.accepted, Ref{it.event.Account, it.key})
+	}
+	for _, k := range s.writes.Unique[m.unique:] {
+		delete(s.seen, k)
+	}
+	for _, it := range items {
+		*it.result = Result{}
+	}
+	for k, h := range m.totals {
+		s.known.Totals[k] = h
+	}
+	s.writes.Events = s.writes.Events[:m.events]
+	s.judged = s.judged[:m.judged]
+	s.writes.Rejects = s.writes.Rejects[:m.rejects]
+	s.writes.Unique = s.writes.Unique[:m.unique]
+}

@@ -1,0 +1,90 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// entitlementChannel is where replicas hear that an account's entitlement changed; the payload is the
+// account's UUID.
+const entitlementChannel = "accrue_entitlements"
+
+type entitlementStore stores
+
+var _ entitlement.Store = entitlementStore{}
+
+const entitlementColumns = `
+SELECT status, level, currency, period_starts, period_end, limits, spend_limit, spend_mode, updated_at, version
+FROM entitlements WHERE account_id = $1`
+
+func (s entitlementStore) Get(ctx context.Context, a account.ID) (_ entitlement.Entitlement, err error) {
+	defer errs.Wrap(&err, "entitlement of %s", a)
+	return s.read(ctx, a, entitlementColumns)
+}
+
+func (s entitlementStore) Lock(ctx context.Context, a account.ID) (_ entitlement.Entitlement, err error) {
+	defer errs.Wrap(&err, "lock entitlement of %s", a)
+	return s.read(ctx, a, entitlementColumns+" FOR NO KEY UPDATE")
+}
+
+func (s entitlementStore) read(ctx context.Context, a account.ID, query string) (entitlement.Entitlement, error) {
+	e := entitlement.Entitlement{Account: a}
+	var status, currency, mode string
+	var limits []byte
+	err := s.db.Statement.ConnPool.QueryRowContext(ctx, query, a.UUID()).Scan(&status, &e.Level, &currency,
+		pgtype.NewMap().SQLScanner(&e.PeriodStarts), &e.PeriodEnd, &limits, &e.SpendLimit, &mode, &e.UpdatedAt, &e.Version)
+	if errors.Is(err, sql.ErrNoRows) {
+		return e, entitlement.ErrNotFound
+	}
+	if err != nil {
+		return e, translate(err)
+	}
+	e.Status, e.Currency, e.SpendMode = account.Status(status), money.Currency(currency), entitlement.Mode(mode)
+	for i := range e.PeriodStarts {
+		e.PeriodStarts[i] = e.PeriodStarts[i].UTC()
+	}
+	e.PeriodEnd, e.UpdatedAt = e.PeriodEnd.UTC(), e.UpdatedAt.UTC()
+	return e, json.Unmarshal(limits, &e.Limits)
+}
+
+func (s entitlementStore) Put(ctx context.Context, e entitlement.Entitlement) (err error) {
+	defer errs.Wrap(&err, "put entitlement of %s", e.Account)
+	if e.Limits == nil {
+		e.Limits = map[string]entitlement.Limit{}
+	}
+	if e.SpendMode == "" {
+		e.SpendMode = entitlement.Hard
+	}
+	limits, err := json.Marshal(e.Limits)
+	if err != nil {
+		return err
+	}
+	starts := make([]time.Time, len(e.PeriodStarts))
+	copy(starts, e.PeriodStarts)
+	conn := s.db.Statement.ConnPool
+	_, err = conn.ExecContext(ctx, `
+INSERT INTO entitlements AS t (account_id, status, level, currency, period_starts, period_end, limits, spend_limit, spend_mode, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+ON CONFLICT (account_id) DO UPDATE SET
+  status = excluded.status, level = excluded.level, currency = excluded.currency,
+  period_starts = excluded.period_starts, period_end = excluded.period_end, limits = excluded.limits,
+  spend_limit = excluded.spend_limit, spend_mode = excluded.spend_mode, updated_at = excluded.updated_at,
+  version = t.version + 1`,
+		e.Account.UUID(), string(e.Status), e.Level, string(e.Currency), starts, e.PeriodEnd, string(limits), e.SpendLimit,
+		string(e.SpendMode), e.UpdatedAt)
+	if err != nil {
+		return translate(err)
+	}
+	_, err = conn.ExecContext(ctx, "SELECT pg_notify($1, $2)", entitlementChannel, e.Account.UUID().String())
+	return translate(err)
+}
