@@ -1,0 +1,443 @@
+package postgres_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/postgres"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// The meters of these tests, one for each aggregation.
+var testMeters = metering.Meters{
+	{Code: "voice", Unit: "second", Aggregation: metering.Sum, Dimensions: []string{"project", "tag"}, SeriesCap: 3},
+	{Code: "text", Unit: "word", Aggregation: metering.Sum},
+	{Code: "calls", Unit: "call", Aggregation: metering.Count, Dimensions: []string{"project"}},
+	{Code: "peak", Unit: "channel", Aggregation: metering.Max, Dimensions: []string{"project"}},
+	{Code: "seats", Unit: "seat", Aggregation: metering.Last},
+	{Code: "callers", Unit: "caller", Aggregation: metering.Unique, Dimensions: []string{"project"}},
+	{Code: "minutes", Unit: "second", Aggregation: metering.Sum, First: money.MustDecimal("60"), Step: money.MustDecimal("6")},
+	{Code: "concurrent", Unit: "connection", Aggregation: metering.Sum, Reserved: true},
+}
+
+// meterBench is a database with an account and a running ingester.
+type meterBench struct {
+	db      *postgres.DB
+	account account.Account
+	in      *metering.Ingester
+}
+
+func newMeterBench(t *testing.T, opt metering.Options) *meterBench {
+	t.Helper()
+	db := postgrestest.New(t)
+	b := &meterBench{db: db, account: mustAccount(t, db)}
+	mustEntitle(t, db, b.account.ID, nil)
+	b.in = mustRun(t, db, opt)
+	return b
+}
+
+// mustRun runs an ingester, at noon for ever, until the test ends.
+func mustRun(t *testing.T, db *postgres.DB, opt metering.Options) *metering.Ingester {
+	t.Helper()
+	in := metering.NewIngester(postgres.Journal(db.Pool()), testMeters, clock.Fixed(noon), slog.New(slog.DiscardHandler), opt)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- in.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("ingester: %v", err)
+		}
+	})
+	return in
+}
+
+// mustEntitle opens the period of March 2026, and February behind it.
+func mustEntitle(t *testing.T, db *postgres.DB, a account.ID, change func(*entitlement.Entitlement)) {
+	t.Helper()
+	e := entitlement.Entitlement{
+		Account: a, Status: account.Active, Level: "pro", Currency: money.USD,
+		PeriodStarts: []time.Time{noon.AddDate(0, -1, 0), noon.AddDate(0, 0, -10)}, PeriodEnd: noon.AddDate(0, 0, 20), UpdatedAt: noon,
+	}
+	if change != nil {
+		change(&e)
+	}
+	if err := db.Entitlements().Put(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *meterBench) event(id, meter, quantity string) metering.Event {
+	return metering.Event{
+		Account: b.account.ID, Source: "test", ID: id, Meter: meter, Quantity: money.MustDecimal(quantity),
+		OccurredAt: noon.Add(-time.Hour),
+	}
+}
+
+func (b *meterBench) mustAdd(t *testing.T, events ...metering.Event) []metering.Result {
+	t.Helper()
+	results, err := b.in.Add(t.Context(), events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return results
+}
+
+// total reads a period total behind the service's back: quantity and number of events.
+func (b *meterBench) total(t *testing.T, meter string) string {
+	t.Helper()
+	return mustText(t, b.db, `SELECT coalesce(string_agg(trim_scale(quantity) || '/' || events, ' ' ORDER BY period_start), '')
+		FROM usage_totals WHERE account_id = $1 AND meter = $2`, b.account.ID.UUID(), meter)
+}
+
+func mustText(t *testing.T, db *postgres.DB, query string, args ...any) (s string) {
+	t.Helper()
+	if err := db.Pool().QueryRow(t.Context(), query, args...).Scan(&s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func statuses(results []metering.Result) (s string) {
+	for i, r := range results {
+		if i > 0 {
+			s += " "
+		}
+		s += r.Status.String()
+		if r.Problem != nil {
+			s += ":" + r.Problem.Code
+		}
+	}
+	return s
+}
+
+func wantStatuses(t *testing.T, results []metering.Result, want string) {
+	t.Helper()
+	if got := statuses(results); got != want {
+		t.Errorf("results\n got %s\nwant %s", got, want)
+	}
+}
+
+func TestIngest(t *testing.T) {
+	t.Parallel()
+
+	t.Run("CountsAnEventOnceForEver", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		e := b.event("call-1", "text", "63.5")
+		wantStatuses(t, b.mustAdd(t, e), "accepted")
+		wantStatuses(t, b.mustAdd(t, e, e), "duplicate duplicate")
+		other := b.event("call-1", "text", "64")
+		results := b.mustAdd(t, other)
+		wantStatuses(t, results, "conflict")
+		if s := results[0].Stored; s == nil || s.Quantity.String() != "63.5" || s.Source != "test" || !s.OccurredAt.Equal(e.OccurredAt) {
+			t.Errorf("the conflict shows %+v", s)
+		}
+		if got := b.total(t, "text"); got != "63.5/1" {
+			t.Errorf("total %s", got)
+		}
+	})
+
+	t.Run("ToldApartWithinOneBatch", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		first := b.event("a", "text", "1")
+		wantStatuses(t, b.mustAdd(t, first, first, b.event("a", "text", "2"), b.event("b", "text", "3")),
+			"accepted duplicate conflict accepted")
+		if got := b.total(t, "text"); got != "4/2" {
+			t.Errorf("total %s", got)
+		}
+	})
+
+	t.Run("RetentionNeverCountsTwice", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		owner := postgrestest.Connect(t, b.db.Pool().Config().ConnString())
+		e := b.event("old", "text", "5")
+		b.mustAdd(t, e)
+		if _, err := owner.Exec(t.Context(), "DELETE FROM usage_events"); err != nil {
+			t.Fatal(err)
+		}
+		wantStatuses(t, b.mustAdd(t, e), "duplicate")
+		results := b.mustAdd(t, b.event("old", "text", "6"))
+		wantStatuses(t, results, "conflict")
+		if results[0].Stored != nil {
+			t.Error("shows an event that is not kept any more")
+		}
+	})
+
+	t.Run("AnswersEachItem", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		at := func(id string, when time.Time) metering.Event {
+			e := b.event(id, "text", "1")
+			e.OccurredAt = when
+			return e
+		}
+		with := func(id, meter string, change func(*metering.Event)) metering.Event {
+			e := b.event(id, meter, "1")
+			change(&e)
+			return e
+		}
+		const us = time.Microsecond
+		start := noon.AddDate(0, -1, 0)
+		events := []metering.Event{
+			at("future", noon.Add(5*time.Minute)),
+			at("beyond", noon.Add(5*time.Minute+us)),
+			at("old", noon.Add(-35*24*time.Hour-us)),
+			at("before", start.Add(-us)),
+			at("first", start),
+			with("unknown", "fax", func(*metering.Event) {}),
+			with("negative", "text", func(e *metering.Event) { e.Quantity = money.MustDecimal("-1") }),
+			with("dim", "text", func(e *metering.Event) { e.Dimensions = metering.DimensionsOf(map[string]string{"project": "x"}) }),
+			with("dim2", "voice", func(e *metering.Event) { e.Dimensions = metering.DimensionsOf(map[string]string{"project": "x"}) }),
+			with("nul", "text", func(e *metering.Event) { e.ID = "a\x00b" }),
+			with("stranger", "text", func(e *metering.Event) { e.Account = account.ID{} }),
+			with("reserved", "concurrent", func(*metering.Event) {}),
+			with("novalue", "callers", func(*metering.Event) {}),
+		}
+		wantStatuses(t, b.mustAdd(t, events...), "accepted rejected:in_future rejected:too_old rejected:period_not_open accepted "+
+			"rejected:unknown_meter rejected:negative_quantity rejected:unknown_dimension accepted rejected:invalid_id "+
+			"rejected:unknown_account rejected:meter_takes_no_events rejected:invalid_value")
+	})
+
+	t.Run("PeriodsAreHalfOpen", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		boundary := noon.AddDate(0, 0, -10)
+		before, on := b.event("before", "text", "1"), b.event("on", "text", "2")
+		before.OccurredAt, on.OccurredAt = boundary.Add(-time.Microsecond), boundary
+		b.mustAdd(t, before, on)
+		if got := b.total(t, "text"); got != "1/1 2/1" {
+			t.Errorf("totals by period %s", got)
+		}
+	})
+
+	t.Run("ClosedAndSuspendedAccountsTakeNone", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		kept := b.event("kept", "text", "1")
+		b.mustAdd(t, kept)
+		mustEntitle(t, b.db, b.account.ID, func(e *entitlement.Entitlement) { e.Status = account.Suspended })
+		wantStatuses(t, b.mustAdd(t, b.event("s", "text", "1"), kept), "rejected:account_suspended duplicate")
+		mustEntitle(t, b.db, b.account.ID, func(e *entitlement.Entitlement) { e.Status = account.Closed })
+		wantStatuses(t, b.mustAdd(t, b.event("c", "text", "1"), kept), "rejected:account_closed duplicate")
+		if got := mustText(t, b.db, `SELECT string_agg(event_id || ':' || reason, ' ') FROM usage_rejects`); got != "s:account_suspended" {
+			t.Errorf("on record: %s", got)
+		}
+	})
+
+	t.Run("GoesByTheTestClockOfTheAccount", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		if _, err := b.db.Pool().Exec(t.Context(), "UPDATE accounts SET clock_at = $1", noon.AddDate(0, 0, 15)); err != nil {
+			t.Fatal(err)
+		}
+		e := b.event("later", "text", "1")
+		e.OccurredAt = noon.AddDate(0, 0, 15)
+		wantStatuses(t, b.mustAdd(t, e), "accepted")
+	})
+
+	t.Run("RoundsEachEventWhereTheMeterSaysSo", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		b.mustAdd(t, b.event("0", "minutes", "0"), b.event("1", "minutes", "1"), b.event("2", "minutes", "61"), b.event("3", "minutes", "66"))
+		if got := b.total(t, "minutes"); got != "192/4" { // 0 + 60 + 66 + 66
+			t.Errorf("total %s", got)
+		}
+	})
+
+	t.Run("AnOverflowingTotalHurtsNobodyElse", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		b.mustAdd(t, b.event("big", "text", "999999999999999"))
+		wantStatuses(t, b.mustAdd(t, b.event("x", "minutes", "60"), b.event("more", "text", "999999999999999"), b.event("y", "minutes", "60")),
+			"accepted rejected:not_storable accepted")
+		if got := b.total(t, "text"); got != "999999999999999/1" {
+			t.Errorf("total %s", got)
+		}
+	})
+
+	t.Run("SeriesBeyondTheCapCountAsOther", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		var events []metering.Event
+		for i := range 10 {
+			e := b.event(fmt.Sprint(i), "voice", "1")
+			e.Dimensions = metering.DimensionsOf(map[string]string{"project": fmt.Sprint(i % 5)})
+			events = append(events, e)
+		}
+		b.mustAdd(t, events[:4]...)
+		b.mustAdd(t, events[4:]...)
+		got := mustText(t, b.db, `SELECT string_agg(coalesce(d.dimensions ->> 'project', 'other') || ':' || trim_scale(quantity), ' ' ORDER BY d.dimensions ->> 'project')
+			FROM usage_series_totals LEFT JOIN usage_series d USING (account_id, meter, series)`)
+		if got != "0:2 1:2 2:2 other:4" {
+			t.Errorf("series %s", got)
+		}
+		if got := b.total(t, "voice"); got != "10/10" {
+			t.Errorf("total %s", got)
+		}
+	})
+
+	t.Run("MaxLastAndUniqueGoByEventTime", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		var events []metering.Event
+		for i, q := range []string{"5", "9", "3"} {
+			for _, m := range []string{"peak", "seats", "callers"} {
+				e := b.event(fmt.Sprint(m, i), m, q)
+				e.OccurredAt = noon.Add(-time.Duration(i) * time.Minute) // the first is the latest
+				if m == "callers" {
+					e.Value = []string{"anna", "ben", "anna"}[i]
+				}
+				events = append(events, e)
+			}
+		}
+		rand.Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
+		for _, e := range events {
+			b.mustAdd(t, e)
+		}
+		for meter, want := range map[string]string{"peak": "9/3", "seats": "5/3", "callers": "2/3"} {
+			if got := b.total(t, meter); got != want {
+				t.Errorf("%s = %s, want %s", meter, got, want)
+			}
+		}
+	})
+
+	t.Run("StoresWhatIsQueuedWhenItsCallerLeaves", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, _ = b.in.Add(ctx, []metering.Event{b.event("left", "text", "1")})
+		wantStatuses(t, b.mustAdd(t, b.event("left", "text", "1")), "duplicate")
+	})
+}
+
+func TestHardLimits(t *testing.T) {
+	t.Parallel()
+
+	limited := func(e *entitlement.Entitlement) {
+		e.Limits = map[string]entitlement.Limit{
+			"text":    {Quantity: money.MustDecimal("10"), Mode: entitlement.Hard},
+			"minutes": {Quantity: money.MustDecimal("10"), Mode: entitlement.Soft},
+			"callers": {Quantity: money.MustDecimal("1"), Mode: entitlement.Hard},
+			"peak":    {Quantity: money.MustDecimal("4"), Mode: entitlement.Hard},
+		}
+	}
+
+	t.Run("RefuseWholeEventsInOrderOfArrival", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		mustEntitle(t, b.db, b.account.ID, limited)
+		results := b.mustAdd(t, b.event("1", "text", "8"), b.event("2", "text", "3"), b.event("3", "text", "2"), b.event("4", "text", "0.000000001"), b.event("5", "text", "0"))
+		wantStatuses(t, results, "accepted rejected:limit_reached accepted rejected:limit_reached accepted")
+		if got := results[1].Problem.ResetsAt; !got.Equal(noon.AddDate(0, 0, 20)) {
+			t.Errorf("resets at %s", got)
+		}
+		if got := b.total(t, "text"); got != "10/3" {
+			t.Errorf("total %s", got)
+		}
+		if got := mustText(t, b.db, `SELECT string_agg(event_id || ':' || reason, ' ' ORDER BY event_id) FROM usage_rejects`); got != "2:limit_reached 4:limit_reached" {
+			t.Errorf("on record: %s", got)
+		}
+		// After an upgrade the same id is welcome.
+		mustEntitle(t, b.db, b.account.ID, nil)
+		wantStatuses(t, b.mustAdd(t, b.event("2", "text", "3")), "accepted")
+	})
+
+	t.Run("SoftOnesLetPass", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		mustEntitle(t, b.db, b.account.ID, limited)
+		wantStatuses(t, b.mustAdd(t, b.event("1", "minutes", "60")), "accepted")
+	})
+
+	t.Run("CountDistinctValuesAndPeaks", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		mustEntitle(t, b.db, b.account.ID, limited)
+		anna, again, ben := b.event("1", "callers", "1"), b.event("2", "callers", "1"), b.event("3", "callers", "1")
+		anna.Value, again.Value, ben.Value = "anna", "anna", "ben"
+		wantStatuses(t, b.mustAdd(t, anna, again, ben), "accepted accepted rejected:limit_reached")
+		wantStatuses(t, b.mustAdd(t, b.event("p", "peak", "4"), b.event("q", "peak", "5")), "accepted rejected:limit_reached")
+	})
+
+	t.Run("GrantExactlyTheLimitToManyCallers", func(t *testing.T) {
+		t.Parallel()
+		rounds := 200
+		if testing.Short() {
+			rounds = 10
+		}
+		db := postgrestest.New(t)
+		// Two replicas: what one holds in memory must not matter.
+		replicas := []*metering.Ingester{mustRun(t, db, metering.Options{}), mustRun(t, db, metering.Options{})}
+		for range rounds {
+			a := mustAccount(t, db)
+			mustEntitle(t, db, a.ID, func(e *entitlement.Entitlement) {
+				e.Limits = map[string]entitlement.Limit{"text": {Quantity: money.MustDecimal("30"), Mode: entitlement.Hard}}
+			})
+			var wg sync.WaitGroup
+			granted := make([]int, 50)
+			for i := range granted {
+				wg.Go(func() {
+					e := metering.Event{Account: a.ID, ID: fmt.Sprint(i), Meter: "text", Quantity: money.MustDecimal("1"), OccurredAt: noon}
+					results, err := replicas[i%2].Add(t.Context(), []metering.Event{e})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					granted[i] = metering.Summarize(results).Accepted
+				})
+			}
+			wg.Wait()
+			sum := 0
+			for _, n := range granted {
+				sum += n
+			}
+			if sum != 30 {
+				t.Fatalf("granted %d of 30", sum)
+			}
+		}
+	})
+}
+
+// unitPricer charges one minor unit for each unit of use, whatever it is.
+type unitPricer struct{}
+
+func (unitPricer) Accrued(_ context.Context, e entitlement.Entitlement, _ time.Time, use []entitlement.Use) (money.Amount, error) {
+	var sum money.Decimal
+	for _, u := range use {
+		sum = sum.Add(u.Used).Add(u.Reserved)
+	}
+	return money.Round(sum, 1, 100, e.Currency)
+}
+
+func TestSpendLimit(t *testing.T) {
+	t.Parallel()
+
+	b := newMeterBench(t, metering.Options{Pricer: unitPricer{}})
+	limit := int64(100)
+	mustEntitle(t, b.db, b.account.ID, func(e *entitlement.Entitlement) { e.SpendLimit = &limit })
+	dim := b.event("1", "voice", "40")
+	dim.Dimensions = metering.DimensionsOf(map[string]string{"project": "x"})
+	wantStatuses(t, b.mustAdd(t, dim, b.event("2", "text", "30")), "accepted accepted")
+	wantStatuses(t, b.mustAdd(t, b.event("3", "text", "20"), b.event("4", "text", "20"), b.event("5", "text", "5"), b.event("5", "text", "5"), b.event("6", "voice", "5"), b.event("7", "voice", "0"), b.event("8", "voice", "1")),
+		"accepted rejected:spend_limit_reached accepted duplicate accepted accepted rejected:spend_limit_reached")
+	if got := b.total(t, "text") + " " + b.total(t, "voice"); got != "55/3 45/3" {
+		t.Errorf("totals %s", got)
+	}
+	past := b.event("9", "text", "100")
+	past.OccurredAt = noon.AddDate(0, 0, -15)
+	wantStatuses(t, b.mustAdd(t, past), "accepted") // the limit is one of each period
+}
