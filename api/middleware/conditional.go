@@ -13,17 +13,16 @@ import (
 const (
 	versionKey = "accrue.version"
 	// AnyVersion is what ExpectedVersion returns for "If-Match: *".
-	AnyVersion int64 = 0
+	AnyVersion int64 = -1
 	// noVersion is of a tag that no representation of ours ever had. It matches nothing.
-	noVersion int64 = -1
+	noVersion int64 = -2
 )
 
-// Errors of conditional requests.
+// Errors of conditional requests. A version that is not the present one is account.ErrStale, found by
+// the operation.
 var (
 	ErrIfMatchRequired = errs.New(errs.PreconditionRequired, "if_match_required", "Send the ETag that you read as If-Match, so that nobody's change is lost.")
 	ErrIfMatch         = errs.New(errs.Malformed, "invalid_if_match", "If-Match wants one entity tag in quotes, or *.")
-	// ErrStale is what an operation returns when the version that the caller expects is not the present one.
-	ErrStale = errs.New(errs.PreconditionFailed, "stale_version", "The record has changed since it was read; read it again.")
 )
 
 // ifMatch parses the If-Match header. The comparison itself belongs into the transaction that makes
@@ -60,15 +59,15 @@ func parseTag(tag string) (int64, error) {
 	}
 	digits, ok := strings.CutPrefix(opaque[1:len(opaque)-1], "v")
 	n, err := strconv.ParseInt(digits, 10, 64)
-	if !ok || err != nil || n <= 0 || strconv.FormatInt(n, 10) != digits {
+	if !ok || err != nil || n < 0 || strconv.FormatInt(n, 10) != digits {
 		return noVersion, nil //nolint:nilerr // well formed, but never a tag of ours
 	}
 	return n, nil
 }
 
 // ExpectedVersion returns the version that the caller's If-Match names, for the operation to compare
-// inside its transaction. It is AnyVersion for "*" and negative for a tag that can match nothing; see
-// Matches.
+// inside its transaction: zero where nothing has been written yet, AnyVersion for "*", and another
+// negative number for a tag that can match nothing. See Matches.
 func ExpectedVersion(c echo.Context) int64 {
 	v, ok := c.Get(versionKey).(int64)
 	if !ok {

@@ -1,5 +1,5 @@
-// Command codes collects the codes of all problems from the source: every call of errs.New with a
-// kind and a literal code. It is run by "go generate ./api/problem".
+// Command codes collects the codes of all problems from the source: every error of package
+// errs with a kind and a literal code. It is run by "go generate ./api/problem".
 package main
 
 import (
@@ -62,8 +62,11 @@ func run(root, out string) error {
 			return err
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
-			if call, ok := n.(*ast.CallExpr); ok {
-				collect(found, call)
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				collect(found, n)
+			case *ast.CompositeLit:
+				collectLiteral(found, n)
 			}
 			return true
 		})
@@ -97,6 +100,30 @@ func collect(found map[string]problem.Code, call *ast.CallExpr) {
 	detail, ok2 := literal(call.Args[2])
 	if k, known := kinds[kind.Sel.Name]; known && ok1 && ok2 {
 		add(found, k, code, detail)
+	}
+}
+
+// collectLiteral takes errs.Error{Kind: errs.Kind, Code: "code", Detail: "detail"}.
+func collectLiteral(found map[string]problem.Code, lit *ast.CompositeLit) {
+	if lit.Type == nil || !selects(lit.Type, "errs", "Error") {
+		return
+	}
+	var kind, code, detail ast.Expr
+	for _, e := range lit.Elts {
+		if kv, ok := e.(*ast.KeyValueExpr); ok {
+			switch name, _ := kv.Key.(*ast.Ident); {
+			case name == nil:
+			case name.Name == "Kind":
+				kind = kv.Value
+			case name.Name == "Code":
+				code = kv.Value
+			case name.Name == "Detail":
+				detail = kv.Value
+			}
+		}
+	}
+	if kind != nil && code != nil && detail != nil {
+		collect(found, &ast.CallExpr{Fun: &ast.SelectorExpr{X: ast.NewIdent("errs"), Sel: ast.NewIdent("New")}, Args: []ast.Expr{kind, code, detail}})
 	}
 }
 

@@ -1,0 +1,125 @@
+package v1
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/accrue-billing/accrue/api/cursor"
+	"github.com/accrue-billing/accrue/api/middleware"
+	"github.com/accrue-billing/accrue/api/strictjson"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/page"
+)
+
+// Page is one page of a list.
+type Page[T any] struct {
+	Data       []T     `json:"data" validate:"required"`
+	HasMore    bool    `json:"has_more" validate:"required"`                            // whether more follows this page
+	NextCursor *string `json:"next_cursor" validate:"required" extensions:"x-nullable"` // send it as cursor to read on; null on the last page
+} //@name Page
+
+// Lists reads and writes the cursors of lists. PublicURL makes the links absolute.
+type Lists struct {
+	Cursors   *cursor.Codec
+	PublicURL string
+}
+
+// request reads limit and cursor from the query, and returns the filters, which must be among those
+// named.
+func (l Lists) request(c echo.Context, filters ...string) (page.Request, url.Values, error) {
+	r := page.Request{Limit: page.DefaultLimit}
+	q, err := query(c, append([]string{"limit", "cursor"}, filters...)...)
+	if err != nil {
+		return r, nil, err
+	}
+	if s := q.Get("limit"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 || n > page.MaxLimit {
+			return r, nil, errs.InvalidField("#/limit", "out_of_range", "must be a whole number from 1 to %d", page.MaxLimit)
+		}
+		r.Limit = n
+	}
+	if s := q.Get("cursor"); s != "" {
+		if r.After, err = l.Cursors.Decode(binding(c, q), s); err != nil {
+			return r, nil, err
+		}
+	}
+	return r, q, nil
+}
+
+// list answers with a page, its cursor and its links.
+func list[D, T any](c echo.Context, l Lists, p page.Page[D], convert func(D) T) error {
+	out := Page[T]{Data: make([]T, len(p.Data)), HasMore: p.Next != ""}
+	for i, d := range p.Data {
+		out.Data[i] = convert(d)
+	}
+	q := c.QueryParams() // request has checked them
+	b := binding(c, q)
+	links := []string{l.link(c, q, "", "first")}
+	if p.Next != "" {
+		next := l.Cursors.Encode(b, p.Next)
+		out.NextCursor = &next
+		links = append(links, l.link(c, q, next, "next"))
+	}
+	c.Response().Header().Set("Link", strings.Join(links, ", "))
+	return c.JSON(http.StatusOK, out)
+}
+
+func (l Lists) link(c echo.Context, q url.Values, cursor, rel string) string {
+	target := url.Values{}
+	for k, v := range q {
+		if k != "cursor" {
+			target[k] = v
+		}
+	}
+	if cursor != "" {
+		target.Set("cursor", cursor)
+	}
+	u := l.PublicURL + c.Request().URL.EscapedPath()
+	if len(target) > 0 {
+		u += "?" + target.Encode()
+	}
+	return "<" + u + `>; rel="` + rel + `"`
+}
+
+var errQuery = errs.New(errs.Malformed, "malformed_query", "The query of the address cannot be read.")
+
+// binding is what the cursors of this request's list are bound to.
+func binding(c echo.Context, q url.Values) cursor.List {
+	filter := url.Values{}
+	for k, v := range q {
+		if k != "cursor" && k != "limit" {
+			filter[k] = v
+		}
+	}
+	return cursor.List{
+		Account: middleware.AccountIfAny(c), Route: c.Path(), Path: c.Request().URL.EscapedPath(), Filter: filter,
+	}
+}
+
+// query returns the query's parameters: those named, each at most once and fit to be stored. A name that
+// is not known is refused, since a filter with a typing error would silently give the whole list.
+func query(c echo.Context, known ...string) (url.Values, error) {
+	q, err := url.ParseQuery(c.Request().URL.RawQuery)
+	if err != nil {
+		return nil, errQuery
+	}
+	for name, values := range q {
+		pointer := strictjson.Fragment("/" + name)
+		if !slices.Contains(known, name) {
+			return nil, errs.InvalidField(pointer, "unknown_parameter", "is not a parameter of this operation")
+		}
+		if len(values) > 1 {
+			return nil, errs.InvalidField(pointer, "duplicate_member", "stands twice in the query")
+		}
+		if _, err := strictjson.CheckText(values[0]); err != nil {
+			return nil, errs.InvalidField(pointer, "invalid_text", "%s", err.Error())
+		}
+	}
+	return q, nil
+}
