@@ -246,14 +246,14 @@ func (m *Migrator) alone(ctx context.Context, fn func(ctx context.Context) error
 	for {
 		var got bool
 		if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1::bigint)", int64(migrationLock)).Scan(&got); err != nil {
-			return err
+			return fmt.Errorf("ask for the migration lock: %w", err)
 		}
 		if got {
 			break
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("another runner is at work: %w", ctx.Err())
+			return fmt.Errorf("another runner holds the migration lock: %w", ctx.Err())
 		case <-time.After(migrationLockPoll):
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,7 +30,39 @@ func TestMain(m *testing.M) {
 		fmt.Println(s.DSN("postgres"))
 		select {} // until it is killed
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if golden != "" {
+		_ = os.RemoveAll(golden)
+	}
+	os.Exit(code)
+}
+
+// golden is a finished cluster that tests copy, since making one costs a second of CPU.
+var (
+	golden     string
+	makeGolden = sync.OnceValue(func() (err error) {
+		if golden, err = os.MkdirTemp("", "accrue-golden-"); err != nil {
+			return err
+		}
+		s, err := Start(context.Background(), testConfig(filepath.Join(golden, "pg")))
+		if err != nil {
+			return err
+		}
+		return s.Stop(context.Background())
+	})
+)
+
+// cluster returns a data folder that has been used before.
+func cluster(t *testing.T) string {
+	t.Helper()
+	if err := makeGolden(); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "pg")
+	if out, err := exec.Command("cp", "-a", filepath.Join(golden, "pg"), dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return dir
 }
 
 func testConfig(dir string) Config {
@@ -92,7 +125,7 @@ func TestStart_ColdThenWarmKeepsTheData(t *testing.T) {
 
 func TestStart_ListensOnNoNetworkAddress(t *testing.T) {
 	t.Parallel()
-	s := start(t, filepath.Join(t.TempDir(), "pg"))
+	s := start(t, cluster(t))
 	if got := query(t, s.DSN("postgres"), "SHOW listen_addresses"); got != "" {
 		t.Fatalf("listen_addresses = %q", got)
 	}
@@ -107,7 +140,7 @@ func TestStart_ListensOnNoNetworkAddress(t *testing.T) {
 
 func TestStart_SecondOwnerIsRefused(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "pg")
+	dir := cluster(t)
 	s := start(t, dir)
 
 	_, err := Start(t.Context(), testConfig(dir))
@@ -121,7 +154,7 @@ func TestStart_SecondOwnerIsRefused(t *testing.T) {
 
 func TestStart_AfterTheParentWasKilled(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "pg")
+	dir := cluster(t)
 	for round := range 3 {
 		parent := exec.Command(os.Args[0])
 		parent.Env = append(os.Environ(), parentDir+"="+dir)
@@ -158,7 +191,7 @@ func TestStart_AfterTheParentWasKilled(t *testing.T) {
 
 func TestStart_StalePidOfAnotherProcess(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "pg")
+	dir := cluster(t)
 	if err := start(t, dir).Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +221,7 @@ func TestStart_StalePidOfAnotherProcess(t *testing.T) {
 
 func TestStart_RecoversAfterTheServerWasKilled(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "pg")
+	dir := cluster(t)
 	s := start(t, dir)
 	query(t, s.DSN("postgres"), "CREATE TABLE t AS SELECT 'committed'::text AS v")
 	if err := s.proc.cmd.Process.Signal(syscall.SIGQUIT); err != nil {
@@ -265,7 +298,7 @@ func TestStart_BadSettings(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg := testConfig(filepath.Join(t.TempDir(), "pg"))
+			cfg := testConfig(cluster(t))
 			cfg.Settings = map[string]string{c.setting: c.value}
 			_, err := Start(t.Context(), cfg)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -286,7 +319,7 @@ func TestStart_LongPath(t *testing.T) {
 
 func TestStop_ImmediateWhenTimeIsUp(t *testing.T) {
 	t.Parallel()
-	s := start(t, filepath.Join(t.TempDir(), "pg"))
+	s := start(t, cluster(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.Stop(ctx); err != nil && !errors.Is(err, context.Canceled) {
