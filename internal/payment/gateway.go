@@ -64,9 +64,9 @@ type Gateway interface {
 	// A setup that is attached already gives the same method again.
 	Attach(ctx context.Context, r AttachRequest) (AttachResult, error)
 
-	// ConfirmSetup returns how an attachment stands after the customer has been through the action
-	// that it required. It returns ErrMissing if there is no such setup.
-	ConfirmSetup(ctx context.Context, ref string) (AttachResult, error)
+	// ConfirmSetup completes an attachment after the customer has been through the action that it
+	// required, and returns how it stands. It returns ErrMissing if there is no such setup.
+	ConfirmSetup(ctx context.Context, r ConfirmSetupRequest) (AttachResult, error)
 
 	// UpdateBilling changes the address or the expiry of a saved card and returns the card as it is
 	// afterwards. It returns ErrMissing or ErrForeignToken if the customer has no such card.
@@ -85,7 +85,8 @@ type Gateway interface {
 	ConfirmCharge(ctx context.Context, r ConfirmRequest) (ChargeResult, error)
 
 	// LookupCharge returns the charge as it is now, by its reference or by the payment that it was
-	// made for. ErrMissing means that the provider never made it: no money was moved.
+	// made for. ErrMissing means that the provider never made it: no money was moved. A provider that
+	// cannot be sure of that without CustomerRef and Since answers ErrUnknown.
 	LookupCharge(ctx context.Context, l ChargeLookup) (ChargeResult, error)
 
 	// CancelCharge gives up a charge that has not succeeded and returns what came of it. Where the
@@ -287,6 +288,13 @@ type AttachRequest struct {
 	Token       string // what the provider's script made of the card
 	Billing     Billing
 	ReturnURL   string // where the browser comes back to after 3-D Secure
+}
+
+// ConfirmSetupRequest takes an attachment further after the customer has acted.
+type ConfirmSetupRequest struct {
+	Key     string
+	Ref     string  // AttachResult.SetupRef
+	Billing Billing // as in the AttachRequest
 }
 
 // AttachResult says what came of saving a card.

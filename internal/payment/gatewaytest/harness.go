@@ -79,6 +79,10 @@ func billing() payment.Billing {
 	}
 }
 
+func confirmation(setupRef string) payment.ConfirmSetupRequest {
+	return payment.ConfirmSetupRequest{Key: unique("key"), Ref: setupRef, Billing: billing()}
+}
+
 // attached is an account with a saved card.
 type attached struct {
 	Harness
@@ -96,7 +100,7 @@ func attach(t *testing.T, h Harness, token string) attached {
 	}
 	if h.Remembers && res.Outcome == payment.OutcomeRequiresAction {
 		h.Act(t, res.SetupRef, true)
-		if res, err = h.Gateway.ConfirmSetup(t.Context(), res.SetupRef); err != nil {
+		if res, err = h.Gateway.ConfirmSetup(t.Context(), confirmation(res.SetupRef)); err != nil {
 			t.Fatalf("confirm: %v", err)
 		}
 	}

@@ -99,10 +99,11 @@ func (c *Client) Attach(ctx context.Context, r payment.AttachRequest) (payment.A
 	return out.port()
 }
 
-// ConfirmSetup implements payment.Gateway. The provider has taken the customer's answer by itself.
-func (c *Client) ConfirmSetup(ctx context.Context, ref string) (payment.AttachResult, error) {
+// ConfirmSetup implements payment.Gateway. The provider has taken the customer's answer by itself, and
+// has kept the billing details since Attach.
+func (c *Client) ConfirmSetup(ctx context.Context, r payment.ConfirmSetupRequest) (payment.AttachResult, error) {
 	var out attachment
-	if err := c.get(ctx, "/v1/attachments/"+url.PathEscape(ref), &out); err != nil {
+	if err := c.get(ctx, "/v1/attachments/"+url.PathEscape(r.Ref), &out); err != nil {
 		return payment.AttachResult{}, err
 	}
 	return out.port()
