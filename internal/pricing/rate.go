@@ -2,6 +2,7 @@ package pricing
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/period"
@@ -64,15 +65,16 @@ type rater struct {
 	contract   string
 	commitment *plan.Commitment
 
-	small   [16]tally // most versions have no more charges, and then nothing is allocated
+	small   [8]tally // most versions have no more charges, and then nothing is allocated
 	tallies []tally
 	other   []Usage // of meters that the version does not price
 
-	lines    []Line
-	parts    []Part
-	usage    money.Amount // usage lines with their minimums and maximums
-	total    money.Amount
-	absorbed money.Amount
+	lines     []Line           // without explain, room for the one in hand
+	parts     []Part           // of all lines, one after the other
+	fractions []money.Fraction // of the line in hand, one for each part
+	usage     money.Amount     // usage lines with their minimums and maximums
+	total     money.Amount
+	absorbed  money.Amount
 }
 
 func (r *rater) run() error {
@@ -165,16 +167,25 @@ func (r *rater) unpriced(u *Usage) {
 	r.other = append(r.other, Usage{Meter: u.Meter, Quantity: u.Quantity, Events: u.Events})
 }
 
-// makeRoom allocates what the bill will hold, in two pieces.
+// makeRoom allocates what the bill will hold, in one piece for lines and one for parts.
 func (r *rater) makeRoom() {
 	if !r.explain {
+		r.lines, r.parts = make([]Line, 0, 1), make([]Part, 0, 1)
 		return
 	}
-	lines, parts := 5+len(r.other), 0
+	lines, parts, most := len(r.other), 0, 1
+	for _, may := range [...]bool{
+		r.v.Fee != nil, r.v.Minimum != nil, r.v.Credit != nil, r.commitment != nil, r.in.Cap != nil,
+	} {
+		if may {
+			lines++
+		}
+	}
 	for i := range r.v.Charges {
 		lines++
 		if p, ok := r.v.Charges[i].Price(r.in.Currency); ok {
 			parts += max(1, len(p.Tiers))
+			most = max(most, len(p.Tiers))
 			if p.Minimum != nil || p.Maximum != nil {
 				lines++
 			}
@@ -182,9 +193,23 @@ func (r *rater) makeRoom() {
 	}
 	r.lines = make([]Line, 0, lines)
 	r.parts = make([]Part, 0, parts)
+	r.fractions = make([]money.Fraction, 0, most)
 }
 
-// add puts a line on the bill.
+// line begins a line in its final place, since lines are large; add ends it. A line that is not
+// added is overwritten by the next.
+func (r *rater) line(k Kind, charge string, m plan.MeterCode, description string) *Line {
+	n := len(r.lines)
+	if n == cap(r.lines) { // cannot be: makeRoom counts every line that may come
+		r.lines = slices.Grow(r.lines, 1)
+	}
+	l := &r.lines[:n+1][n]
+	*l = Line{}
+	l.Kind, l.Charge, l.Meter, l.Description = k, charge, m, description
+	return l
+}
+
+// add puts the line begun last on the bill.
 func (r *rater) add(l *Line) (err error) {
 	if r.total, err = r.total.Add(l.Amount); err != nil {
 		return err
@@ -193,7 +218,7 @@ func (r *rater) add(l *Line) (err error) {
 		d := &l.Derivation
 		d.Plan, d.Version, d.Hash, d.Contract = r.v.Plan, r.v.Number, r.v.Hash, r.contract
 		d.Kind, d.Charge, d.Meter, d.Currency, d.Amount = l.Kind, l.Charge, l.Meter, r.in.Currency, l.Amount
-		r.lines = append(r.lines, *l)
+		r.lines = r.lines[:len(r.lines)+1]
 	}
 	return nil
 }
@@ -206,11 +231,11 @@ func (r *rater) fee() error {
 	if !ok {
 		return ErrCurrency.With("currencies", r.v.Currencies)
 	}
-	line := Line{Kind: KindFee, Description: r.v.Fee.Name}
-	if err := r.derive(&line, base, r.share, nil); err != nil {
+	line := r.line(KindFee, "", "", r.v.Fee.Name)
+	if err := r.derive(line, base, r.share, nil); err != nil {
 		return err
 	}
-	return r.add(&line)
+	return r.add(line)
 }
 
 func (r *rater) charges() error {
@@ -228,10 +253,11 @@ func (r *rater) charges() error {
 	}
 	for i := range r.other {
 		u := &r.other[i]
-		line := Line{Kind: KindUsage, Meter: u.Meter, Description: string(u.Meter), Quantity: u.Quantity, Amount: money.Zero(r.in.Currency)}
+		line := r.line(KindUsage, "", u.Meter, string(u.Meter))
+		line.Quantity, line.Amount = u.Quantity, money.Zero(r.in.Currency)
 		line.Derivation.Quantity, line.Derivation.Rounded = u.Quantity, u.Quantity
 		line.Derivation.Evidence.Events = u.Events
-		if err := r.add(&line); err != nil {
+		if err := r.add(line); err != nil {
 			return err
 		}
 	}
@@ -265,8 +291,8 @@ func (r *rater) charge(c *plan.Charge, t *tally) (err error) {
 
 // bound adds the line that lifts a charge to its minimum or lowers it to its maximum, if it must.
 func (r *rater) bound(c *plan.Charge, t *tally, kind Kind, word string, bound money.Amount) error {
-	line := Line{Kind: kind, Charge: c.Code, Meter: c.Meter}
-	if err := r.derive(&line, bound, r.share, &t.amount); err != nil {
+	line := r.line(kind, c.Code, c.Meter, c.Name)
+	if err := r.derive(line, bound, r.share, &t.amount); err != nil {
 		return err
 	}
 	if s := line.Amount.Sign(); s == 0 || (s > 0) != (kind == KindMinimum) {
@@ -279,7 +305,7 @@ func (r *rater) bound(c *plan.Charge, t *tally, kind Kind, word string, bound mo
 	if t.amount, err = t.amount.Add(line.Amount); err != nil {
 		return err
 	}
-	return r.add(&line)
+	return r.add(line)
 }
 
 // percents adds the charges in proportion to others. A percentage is taken of rounded lines, so that
@@ -297,15 +323,15 @@ func (r *rater) percents() error {
 		if base.IsZero() {
 			continue
 		}
-		line := Line{Kind: KindPercent, Charge: c.Code, Description: c.Name}
+		line := r.line(KindPercent, c.Code, "", c.Name)
 		rate, err := percentage(c.Percent.Rate)
 		if err != nil {
 			return err
 		}
-		if err := r.derive(&line, base, rate, nil); err != nil {
+		if err := r.derive(line, base, rate, nil); err != nil {
 			return err
 		}
-		if err := r.add(&line); err != nil {
+		if err := r.add(line); err != nil {
 			return err
 		}
 	}
@@ -337,8 +363,8 @@ func (r *rater) minimum() error {
 	if !ok {
 		return nil
 	}
-	line := Line{Kind: KindMinimum, Description: "Minimum usage"}
-	if err := r.derive(&line, least, r.share, &r.usage); err != nil {
+	line := r.line(KindMinimum, "", "", "Minimum usage")
+	if err := r.derive(line, least, r.share, &r.usage); err != nil {
 		return err
 	}
 	if line.Amount.Sign() <= 0 {
@@ -348,7 +374,7 @@ func (r *rater) minimum() error {
 	if r.usage, err = r.usage.Add(line.Amount); err != nil {
 		return err
 	}
-	return r.add(&line)
+	return r.add(line)
 }
 
 // credit takes off the usage that the fee covers.
@@ -357,14 +383,14 @@ func (r *rater) credit() error {
 	if !ok || r.usage.Sign() <= 0 {
 		return nil
 	}
-	line := Line{Kind: KindCredit, Description: "Included usage"}
-	if err := r.derive(&line, credit, r.share, &r.usage); err != nil {
+	line := r.line(KindCredit, "", "", "Included usage")
+	if err := r.derive(line, credit, r.share, &r.usage); err != nil {
 		return err
 	}
 	if line.Amount.IsZero() {
 		return nil
 	}
-	return r.add(&line)
+	return r.add(line)
 }
 
 // commit bills what is missing from a commitment, and what usage beyond it costs more or less.
@@ -380,7 +406,7 @@ func (r *rater) commit() error {
 	if !ok {
 		return ErrCurrency.With("commitment", r.contract)
 	}
-	line := Line{Kind: KindCommitment, Description: "Commitment true-up"}
+	line := r.line(KindCommitment, "", "", "Commitment true-up")
 	spent, held := r.usage, r.share
 	if r.commitment.Term {
 		t := r.in.Term
@@ -393,12 +419,12 @@ func (r *rater) commit() error {
 		}
 		held = whole
 	}
-	if err := r.derive(&line, sum, held, &spent); err != nil {
+	if err := r.derive(line, sum, held, &spent); err != nil {
 		return err
 	}
 	switch {
 	case line.Amount.Sign() > 0:
-		return r.add(&line)
+		return r.add(line)
 	case line.Amount.Sign() < 0 && !r.commitment.Term && !r.commitment.OverageRate.IsZero():
 		return r.overage(line.Amount.Neg())
 	}
@@ -411,14 +437,14 @@ func (r *rater) overage(beyond money.Amount) error {
 		return err
 	}
 	rate.from = rate.den // the price itself is on the usage lines already
-	line := Line{Kind: KindOverage, Description: "Overage"}
-	if err := r.derive(&line, beyond, rate, nil); err != nil {
+	line := r.line(KindOverage, "", "", "Overage")
+	if err := r.derive(line, beyond, rate, nil); err != nil {
 		return err
 	}
 	if line.Amount.IsZero() {
 		return nil
 	}
-	return r.add(&line)
+	return r.add(line)
 }
 
 // cap clamps the bill to the spending limit. What passes it is absorbed, and the bill says so.
@@ -429,15 +455,15 @@ func (r *rater) cap() error {
 	if r.in.Cap.Currency != r.in.Currency {
 		return ErrCurrency.With("cap", r.in.Cap.Currency)
 	}
-	line := Line{Kind: KindAbsorbed, Description: "Beyond the spending limit, not billed"}
-	if err := r.derive(&line, r.total, whole, r.in.Cap); err != nil {
+	line := r.line(KindAbsorbed, "", "", "Beyond the spending limit, not billed")
+	if err := r.derive(line, r.total, whole, r.in.Cap); err != nil {
 		return err
 	}
 	if line.Amount.Sign() >= 0 {
 		return nil
 	}
 	r.absorbed = line.Amount.Neg()
-	return r.add(&line)
+	return r.add(line)
 }
 
 // Prorate returns the share of a sum per period that falls on the time held. Shares telescope: those

@@ -17,10 +17,9 @@ func (r *rater) usageLine(c *plan.Charge, price *plan.Price, t *tally) error {
 	if c.Included.Cmp(included) < 0 {
 		included = c.Included
 	}
-	line := Line{
-		Kind: KindUsage, Charge: c.Code, Meter: c.Meter, Description: c.Name,
-		Quantity: t.quantity, Included: included, Billable: rounded.Sub(included), Amount: money.Zero(r.in.Currency),
-	}
+	line := r.line(KindUsage, c.Code, c.Meter, c.Name)
+	line.Quantity, line.Included, line.Billable = t.quantity, included, rounded.Sub(included)
+	line.Amount = money.Zero(r.in.Currency)
 	var exact money.Fraction
 	first := len(r.parts)
 	if price != nil {
@@ -42,7 +41,7 @@ func (r *rater) usageLine(c *plan.Charge, price *plan.Price, t *tally) error {
 			return err
 		}
 	}
-	return r.add(&line)
+	return r.add(line)
 }
 
 // roundUp returns the least multiple of step that covers q; without a step, q.
@@ -60,102 +59,118 @@ func roundUp(q, step money.Decimal) (money.Decimal, error) {
 	return q, nil
 }
 
-// price prices the billable part of a total quantity. With explain it leaves the parts in r.parts.
-func (r *rater) price(p *plan.Price, per int64, total, included, billable money.Decimal) (money.Amount, money.Fraction, error) {
-	var room [16]money.Fraction
-	fractions := room[:0]
-	first := len(r.parts)
-	var exact money.Fraction
-
-	part := func(b *Part, per int64) error {
-		units := b.Units
-		if b.Packages > 0 {
-			units = money.DecimalFromInt(b.Packages)
-		}
-		f, err := money.Quotient(units, b.UnitPrice, per)
-		if err != nil {
-			return err
-		}
-		if b.Flat != nil && b.Units.Sign() > 0 {
-			if f, err = f.AddAmount(*b.Flat); err != nil {
-				return err
-			}
-		}
-		if len(fractions) == 0 {
-			exact = f
-		} else if exact, err = exact.Add(f); err != nil {
-			return err
-		}
-		fractions = append(fractions, f)
-		if r.explain {
-			r.parts = append(r.parts, *b)
-		}
-		return nil
-	}
-
-	err := eachPart(p, per, total, included, billable, part)
-	if err != nil {
-		return money.Amount{}, exact, err
-	}
-	amount, err := exact.Round(r.in.Currency)
-	if err != nil || !r.explain {
-		return amount, exact, err
-	}
-	var shares [16]money.Amount
-	dst := shares[:]
-	if len(fractions) > len(dst) {
-		dst = make([]money.Amount, len(fractions))
-	}
-	if err := money.Apportion(dst, amount, fractions); err != nil {
-		return amount, exact, err
-	}
-	for i := range fractions {
-		r.parts[first+i].Amount = dst[i]
-	}
-	return amount, exact, nil
+// tiering is the arithmetic of one usage line, on the stack.
+type tiering struct {
+	r     *rater
+	exact money.Fraction
 }
 
-// eachPart calls part with what each tier prices, and with the size of the unit that it is quoted in.
-func eachPart(p *plan.Price, per int64, total, included, billable money.Decimal, part func(*Part, int64) error) error {
+// price prices the billable part of a total quantity. With explain it leaves the parts in r.parts.
+func (r *rater) price(p *plan.Price, per int64, total, included, billable money.Decimal) (money.Amount, money.Fraction, error) {
+	x := tiering{r: r}
+	r.fractions = r.fractions[:0]
+	first := len(r.parts)
+	if err := x.tiers(p, per, total, included, billable); err != nil {
+		return money.Amount{}, x.exact, err
+	}
+	amount, err := x.exact.Round(r.in.Currency)
+	if err != nil || !r.explain {
+		return amount, x.exact, err
+	}
+	var room [16]money.Amount
+	shares := room[:]
+	if len(r.fractions) > len(shares) {
+		shares = make([]money.Amount, len(r.fractions))
+	}
+	if err := money.Apportion(shares, amount, r.fractions); err != nil {
+		return amount, x.exact, err
+	}
+	for i := range r.fractions {
+		r.parts[first+i].Amount = shares[i]
+	}
+	return amount, x.exact, nil
+}
+
+// part begins a part in its final place; add prices it.
+func (r *rater) part(over, upTo, price money.Decimal, flat *money.Amount) *Part {
+	if !r.explain {
+		r.parts = r.parts[:0]
+	}
+	r.parts = append(r.parts, Part{Over: over, UpTo: upTo, UnitPrice: price, Flat: flat})
+	return &r.parts[len(r.parts)-1]
+}
+
+// add prices a part. per is the size of the unit that its price is quoted in.
+func (x *tiering) add(b *Part, units money.Decimal, per int64) error {
+	f, err := money.Quotient(units, b.UnitPrice, per)
+	if err != nil {
+		return err
+	}
+	if b.Flat != nil && units.Sign() > 0 {
+		if f, err = f.AddAmount(*b.Flat); err != nil {
+			return err
+		}
+	}
+	if x.exact.IsZero() { // and perhaps without a denominator yet
+		x.exact = f
+	} else if x.exact, err = x.exact.Add(f); err != nil {
+		return err
+	}
+	if x.r.explain {
+		x.r.fractions = append(x.r.fractions, f)
+	}
+	return nil
+}
+
+// tiers adds the parts of a price, tier by tier, up to the tier that the total lies in.
+func (x *tiering) tiers(p *plan.Price, per int64, total, included, billable money.Decimal) error {
 	switch p.Model {
 	case plan.PerUnit:
-		return part(&Part{Units: billable, UnitPrice: p.UnitPrice}, per)
+		b := x.r.part(money.Decimal{}, money.Decimal{}, p.UnitPrice, nil)
+		b.Units = billable
+		return x.add(b, billable, per)
 	case plan.Package:
 		n, err := billable.CeilDiv(p.Package)
 		if err != nil {
 			return err
 		}
-		return part(&Part{Units: billable, UnitPrice: p.UnitPrice, Packages: n}, 1)
+		b := x.r.part(money.Decimal{}, money.Decimal{}, p.UnitPrice, nil)
+		b.Units, b.Packages = billable, n
+		return x.add(b, money.DecimalFromInt(n), 1)
 	case plan.Volume:
 		var over money.Decimal
 		for i := range p.Tiers {
 			t := &p.Tiers[i]
 			if t.UpTo.IsZero() || total.Cmp(t.UpTo) <= 0 {
-				return part(&Part{Over: over, UpTo: t.UpTo, Units: billable, UnitPrice: t.UnitPrice, Flat: t.Flat}, per)
+				b := x.r.part(over, t.UpTo, t.UnitPrice, t.Flat)
+				b.Units = billable
+				return x.add(b, billable, per)
 			}
 			over = t.UpTo
 		}
 	case plan.Graduated:
-		var over money.Decimal
-		for i := range p.Tiers {
-			t := &p.Tiers[i]
-			b := Part{Over: over, UpTo: t.UpTo, UnitPrice: t.UnitPrice, Flat: t.Flat}
-			from, to := over, total
-			if included.Cmp(from) > 0 {
-				from = included
-			}
-			last := t.UpTo.IsZero() || total.Cmp(t.UpTo) <= 0
-			if !last {
-				to = t.UpTo
-			}
-			if to.Cmp(from) > 0 {
-				b.Units = to.Sub(from)
-			}
-			if err := part(&b, per); err != nil || last {
-				return err
-			}
-			over = t.UpTo
-		}
+		return x.graduated(p.Tiers, per, total, included)
 	}
 	return fmt.Errorf("pricing: the model %q prices no quantity of %s", p.Model, total)
+}
+
+func (x *tiering) graduated(tiers []plan.Tier, per int64, total, included money.Decimal) error {
+	var over money.Decimal
+	from := included // what is billable begins here, and then where each tier begins
+	for i := range tiers {
+		t := &tiers[i]
+		b := x.r.part(over, t.UpTo, t.UnitPrice, t.Flat)
+		to, last := total, true
+		if !t.UpTo.IsZero() && total.Cmp(t.UpTo) > 0 {
+			to, last = t.UpTo, false
+		}
+		if units := to.Sub(from); units.Sign() > 0 {
+			b.Units, from = units, to
+		}
+		if err := x.add(b, b.Units, per); err != nil || last {
+			return err
+		}
+		over = t.UpTo
+	}
+	return fmt.Errorf("pricing: no tier holds a quantity of %s", total)
 }

@@ -54,8 +54,9 @@ func Apportion(dst []Amount, whole Amount, parts []Fraction) error {
 	var small [16]uint128
 	lost := small[:0]
 	left := whole.Minor
+	scale := powersOfTen[whole.Currency.Exponent()]
 	for i, p := range parts {
-		n, rest, ok := p.floor(whole.Currency)
+		n, rest, ok := p.floor(scale)
 		if !ok || n.hi != 0 || n.lo > MaxMinor {
 			return fmt.Errorf("%w: %s", ErrOverflow, p)
 		}

@@ -169,10 +169,9 @@ func (f Fraction) Round(c Currency) (Amount, error) {
 	return q.amount(f.neg, c)
 }
 
-// floor returns the whole minor units in |f| and what is left over, as minor units times the
-// denominator.
-func (f Fraction) floor(c Currency) (whole, rest uint128, ok bool) {
-	num, ok := f.num.mul64(powersOfTen[c.Exponent()])
+// floor returns the whole units of 1/scale in |f| and what is left over, times the denominator.
+func (f Fraction) floor(scale uint64) (whole, rest uint128, ok bool) {
+	num, ok := f.num.mul64(scale)
 	if !ok {
 		return uint128{}, uint128{}, false
 	}
