@@ -21,6 +21,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/ledger"
+	"github.com/accrue-billing/accrue/internal/plan"
 )
 
 // Tx is everything one database transaction can read and write.
@@ -28,6 +29,7 @@ type Tx interface {
 	Accounts() account.Store
 	Entitlements() entitlement.Store
 	Ledger() ledger.Store
+	Plans() plan.Store
 }
 
 // A Transactor runs fn so that either all of its writes happen or none do.

@@ -27,6 +27,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/ledger"
+	"github.com/accrue-billing/accrue/internal/plan"
 )
 
 // Config says how to connect.
@@ -49,6 +50,7 @@ type stores struct{ db *gorm.DB }
 
 func (s stores) Accounts() account.Store { return accountStore(s) }
 func (s stores) Ledger() ledger.Store    { return ledgerStore(s) }
+func (s stores) Plans() plan.Store       { return planStore(s) }
 
 func (s stores) Entitlements() entitlement.Store { return entitlementStore(s) }
 

@@ -1,0 +1,79 @@
+package plan
+
+import (
+	"context"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/errs"
+)
+
+// Effect is what applying a catalogue does, or would do, to one plan.
+type Effect struct {
+	Plan    Code     `json:"plan"`
+	Before  int      `json:"before"` // the number of the version on sale; 0: none
+	After   int      `json:"after"`  // the number of the version that would be
+	Changes []Change `json:"changes,omitempty"`
+}
+
+// SameMeasure reports whether two definitions of a meter count the same thing, so that usage recorded
+// under the one can be read under the other.
+func SameMeasure(a, b Meter) bool {
+	return a.Code == b.Code && a.Unit == b.Unit && a.Aggregation == b.Aggregation && a.Reserved == b.Reserved
+}
+
+// Preview says what Apply would do, and does nothing. It fails as Apply does.
+func Preview(ctx context.Context, s Store, c Catalogue) (_ []Effect, err error) {
+	defer errs.Wrap(&err, "preview catalogue")
+	meters, err := s.Meters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, old := range meters {
+		if m, ok := c.Meter(old.Code); ok && !SameMeasure(old, m) {
+			return nil, ErrMeterChanged.With("meter", m.Code)
+		}
+	}
+	effects := make([]Effect, 0, len(c.Offers))
+	for i := range c.Offers {
+		o := &c.Offers[i]
+		e := Effect{Plan: o.Plan.Code, After: 1}
+		versions, err := s.Versions(ctx, o.Plan.Code)
+		if err != nil && errs.KindOf(err) != errs.NotFound {
+			return nil, err
+		}
+		if len(versions) > 0 {
+			e.After = versions[0].Number + 1
+			if latest := versions[0]; latest.ArchivedAt.IsZero() {
+				e.Before, e.Changes = latest.Number, Diff(latest, o.Version)
+				if latest.Hash == o.Version.ContentHash() {
+					e.After = latest.Number
+				}
+			}
+		}
+		effects = append(effects, e)
+	}
+	return effects, nil
+}
+
+// Apply writes a catalogue to the store: meters first, then every plan, with a new version where the
+// terms differ. Applying the same catalogue twice changes nothing. Plans that the catalogue does not
+// name stay as they are; take them off sale with Store.Archive. Run it in one transaction, so that
+// a catalogue is applied whole or not at all.
+func Apply(ctx context.Context, s Store, c Catalogue, at time.Time) (_ []Effect, err error) {
+	defer errs.Wrap(&err, "apply catalogue")
+	effects, err := Preview(ctx, s, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.PutMeters(ctx, c.Meters); err != nil {
+		return nil, err
+	}
+	for i := range c.Offers {
+		v, _, err := s.Publish(ctx, c.Offers[i].Plan, c.Offers[i].Version, at)
+		if err != nil {
+			return nil, err
+		}
+		effects[i].After = v.Number
+	}
+	return effects, nil
+}
