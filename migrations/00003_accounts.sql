@@ -11,6 +11,7 @@ CREATE TABLE accounts (
   updated_at  timestamptz NOT NULL,
   version     bigint NOT NULL DEFAULT 1
 );
+CREATE INDEX accounts_on_test_clocks ON accounts (id) WHERE clock_at IS NOT NULL;
 -- Lookup by the operator's own name for the account: a table of its own, keyed by what is looked up.
 CREATE TABLE account_external_ids (
   external_id text PRIMARY KEY,
@@ -63,7 +64,7 @@ CREATE TABLE idempotency_keys (
   PRIMARY KEY (account_id, scope, key),
   CHECK ((status IS NULL) = (body IS NULL))
 );
-CREATE INDEX idempotency_keys_expiry ON idempotency_keys (account_id, expires_at);
+CREATE INDEX idempotency_keys_expiry ON idempotency_keys (expires_at);
 
 -- What happened, in the account's own gap-free order: the outbox of webhooks, of the event stream and of the audit.
 CREATE TABLE account_events (
@@ -83,7 +84,6 @@ CREATE TABLE job_intents (
   kind       text NOT NULL,
   args       jsonb NOT NULL,
   due_at     timestamptz NOT NULL,
-  created_at timestamptz NOT NULL,
   relayed_at timestamptz,
   PRIMARY KEY (account_id, id)
 );

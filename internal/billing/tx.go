@@ -20,8 +20,12 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/ledger"
+	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/subscription"
 )
 
 // Tx is everything one database transaction can read and write.
@@ -30,6 +34,10 @@ type Tx interface {
 	Entitlements() entitlement.Store
 	Ledger() ledger.Store
 	Plans() plan.Store
+	Subscriptions() subscription.Store
+	Outbox() outbox.Store
+	Jobs() job.Queue
+	Idempotency() idempotency.Store
 }
 
 // A Transactor runs fn so that either all of its writes happen or none do.

@@ -19,6 +19,7 @@ var ErrBusy = errs.New(errs.Unavailable, "database_unavailable", "The service is
 // of shards does not report it.
 const (
 	uniqueViolation      = "23505"
+	foreignKeyViolation  = "23503"
 	serializationFailure = "40001"
 	deadlockDetected     = "40P01"
 	lockNotAvailable     = "55P03"
@@ -49,6 +50,11 @@ func retryable(err error) bool {
 // unique reports whether err says that a key is taken.
 func unique(err error) bool {
 	return sqlState(err) == uniqueViolation || errors.Is(err, gorm.ErrDuplicatedKey)
+}
+
+// orphan reports whether err says that the row which another refers to is not there.
+func orphan(err error) bool {
+	return sqlState(err) == foreignKeyViolation || errors.Is(err, gorm.ErrForeignKeyViolated)
 }
 
 // translate makes ErrBusy of what the database will be able to do later: no connection, shutdown, full

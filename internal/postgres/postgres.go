@@ -26,8 +26,12 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/ledger"
+	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/subscription"
 )
 
 // Config says how to connect.
@@ -48,9 +52,13 @@ type DB struct {
 // stores makes every store over a pool or over a transaction.
 type stores struct{ db *gorm.DB }
 
-func (s stores) Accounts() account.Store { return accountStore(s) }
-func (s stores) Ledger() ledger.Store    { return ledgerStore(s) }
-func (s stores) Plans() plan.Store       { return planStore(s) }
+func (s stores) Accounts() account.Store           { return accountStore(s) }
+func (s stores) Ledger() ledger.Store              { return ledgerStore(s) }
+func (s stores) Plans() plan.Store                 { return planStore(s) }
+func (s stores) Subscriptions() subscription.Store { return subscriptionStore(s) }
+func (s stores) Outbox() outbox.Store              { return outboxStore(s) }
+func (s stores) Jobs() job.Queue                   { return jobQueue(s) }
+func (s stores) Idempotency() idempotency.Store    { return idempotencyStore(s) }
 
 func (s stores) Entitlements() entitlement.Store { return entitlementStore(s) }
 

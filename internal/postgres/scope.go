@@ -8,6 +8,9 @@ import (
 	"gorm.io/gorm/clause"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // of begins every tenant query: it binds the account, so no query can be written without one. The zero
@@ -52,3 +55,62 @@ func onConflictUpdate(key []string, columns ...string) clause.OnConflict {
 	}
 	return c
 }
+
+// take reads one row, or returns missing.
+func take[R any](q *gorm.DB, missing error) (R, error) {
+	var row R
+	err := q.Take(&row).Error
+	return row, notFound(err, missing)
+}
+
+// find reads every row and makes a T of each.
+func find[R, T any](q *gorm.DB, to func(R) T) ([]T, error) {
+	var rows []R
+	if err := q.Find(&rows).Error; err != nil {
+		return nil, translate(err)
+	}
+	out := make([]T, len(rows))
+	for i, r := range rows {
+		out[i] = to(r)
+	}
+	return out, nil
+}
+
+// newest orders a list by identifier, the newest first, from the position that r names.
+func newest[T id.Prefixed](q *gorm.DB, r page.Request) *gorm.DB {
+	q = q.Order("id DESC").Limit(r.Limit + 1)
+	if after, err := id.Parse[T](r.After); err == nil {
+		q = q.Where("id < ?", after.UUID())
+	}
+	return q
+}
+
+// changed makes missing of an update that found no row.
+func changed(res *gorm.DB, missing error) error {
+	if res.Error != nil {
+		return translate(res.Error)
+	}
+	if res.RowsAffected == 0 {
+		return missing
+	}
+	return nil
+}
+
+// textOrNil is NULL for the empty text.
+func textOrNil(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// textOf is the empty text for NULL.
+func textOf(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// minor makes an amount of a column.
+func minor(n int64, currency string) money.Amount { return money.New(n, money.Currency(currency)) }

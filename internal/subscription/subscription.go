@@ -94,7 +94,9 @@ type Period struct {
 // Errors of the concept.
 var (
 	ErrNotFound = errs.New(errs.NotFound, "subscription_not_found", "The account has no active subscription.")
-	ErrSamePlan = errs.New(errs.Conflict, "already_on_plan", "The account is on this plan already.")
+	// ErrContractNotFound says that the account has no such contract.
+	ErrContractNotFound = errs.New(errs.NotFound, "contract_not_found", "The account has no such contract.")
+	ErrSamePlan         = errs.New(errs.Conflict, "already_on_plan", "The account is on this plan already.")
 	// ErrPeriodClosed says that the period was closed before: a rerun has nothing to do.
 	ErrPeriodClosed = errs.New(errs.Conflict, "period_closed", "The period is closed.")
 )
@@ -157,8 +159,9 @@ type Store interface {
 	// Lock returns the account's agreement and holds it until the transaction ends, or ErrNotFound.
 	Lock(ctx context.Context, a account.ID) (Subscription, error)
 	// Save writes the agreement, raises its revision and keeps the open period's record in step with it.
+	// It returns account.ErrStale if the revision is another.
 	Save(ctx context.Context, s *Subscription) error
-	// ClosePeriod records that p is closed and opens next. It returns ErrPeriodClosed if p was closed before.
+	// ClosePeriod records that p was closed at p.ClosedAt, under the terms that p names, and opens next. It returns ErrPeriodClosed if p was closed before.
 	ClosePeriod(ctx context.Context, p Period, next Period) error
 	// Periods returns the account's periods, the latest first, at most limit.
 	Periods(ctx context.Context, a account.ID, limit int) ([]Period, error)
@@ -168,7 +171,9 @@ type Store interface {
 	// the longest overdue first.
 	Due(ctx context.Context, now time.Time, limit int) ([]Due, error)
 
-	// CreateContract, Contract and EndContract keep what was agreed with one account.
+	// CreateContract, Contract and EndContract keep what was agreed with one account. The last two
+	// return ErrContractNotFound. A contract that has been ended keeps its first end. Contracts are
+	// listed in the order in which they begin.
 	CreateContract(ctx context.Context, c Contract) error
 	Contract(ctx context.Context, a account.ID, id ContractID) (Contract, error)
 	Contracts(ctx context.Context, a account.ID) ([]Contract, error)

@@ -1,0 +1,133 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/idempotency"
+)
+
+type keyRow struct {
+	AccountID   account.ID `gorm:"primaryKey"`
+	Scope       string     `gorm:"primaryKey"`
+	Key         string     `gorm:"primaryKey"`
+	Fingerprint []byte
+	OperationID *uuid.UUID
+	Status      *int
+	Body        []byte
+	LockedUntil time.Time
+	CreatedAt   time.Time `gorm:"autoCreateTime:false"`
+	ExpiresAt   time.Time
+}
+
+func (keyRow) TableName() string { return "idempotency_keys" }
+
+type idempotencyStore stores
+
+var _ idempotency.Store = idempotencyStore{}
+
+func (s idempotencyStore) of(ctx context.Context, a account.ID, r idempotency.Request) *gorm.DB {
+	return stores(s).of(ctx, a).Model(&keyRow{}).Where("scope = ? AND key = ?", r.Scope, r.Key)
+}
+
+// clock reads the database's time. Leases go by it, since the clocks of replicas differ. It is read
+// first and given as a parameter: a cluster of shards takes no volatile function in a write.
+func (s idempotencyStore) clock(ctx context.Context) (now time.Time, err error) {
+	err = s.db.WithContext(ctx).Raw("SELECT clock_timestamp()").Scan(&now).Error
+	return now.UTC(), translate(err)
+}
+
+// Claim inserts first: of two requests at the same moment the second waits here for the first one's
+// commit, and then finds its row.
+func (s idempotencyStore) Claim(ctx context.Context, a account.ID, r idempotency.Request, operation uuid.UUID) (_ idempotency.Claimed, err error) {
+	defer errs.Wrap(&err, "claim idempotency key of %s", a)
+	now, err := s.clock(ctx)
+	if err != nil {
+		return idempotency.Claimed{}, err
+	}
+	res := s.db.WithContext(ctx).Clauses(clause.OnConflict{DoNothing: true}).Create(&keyRow{
+		AccountID: a, Scope: r.Scope, Key: r.Key, Fingerprint: r.Fingerprint[:], OperationID: operationOrNil(operation),
+		LockedUntil: now.Add(idempotency.Lease), CreatedAt: now, ExpiresAt: now.Add(idempotency.Kept),
+	})
+	if res.Error != nil {
+		return idempotency.Claimed{}, translate(res.Error)
+	}
+	if res.RowsAffected == 1 {
+		return idempotency.Claimed{Outcome: idempotency.Fresh}, nil
+	}
+	// The row may be gone again (released, expired): then whoever released it was quicker than we are.
+	row, err := take[keyRow](s.of(ctx, a, r).Clauses(clause.Locking{Strength: "UPDATE"}), idempotency.ErrInProgress)
+	if err != nil {
+		return idempotency.Claimed{}, err
+	}
+	if now, err = s.clock(ctx); err != nil { // we may have waited long for the row
+		return idempotency.Claimed{}, err
+	}
+	switch {
+	case !bytes.Equal(row.Fingerprint, r.Fingerprint[:]):
+		return idempotency.Claimed{}, idempotency.ErrReused
+	case row.Status != nil:
+		return idempotency.Claimed{Outcome: idempotency.Replay, Answer: idempotency.Answer{Status: *row.Status, Body: row.Body}}, nil
+	case now.Before(row.LockedUntil):
+		return idempotency.Claimed{}, idempotency.ErrInProgress
+	}
+	claimed := idempotency.Claimed{Outcome: idempotency.Fresh}
+	if row.OperationID != nil {
+		claimed = idempotency.Claimed{Outcome: idempotency.Resume, Operation: *row.OperationID}
+	} else {
+		row.OperationID = operationOrNil(operation)
+	}
+	err = s.of(ctx, a, r).Updates(map[string]any{"operation_id": row.OperationID, "locked_until": now.Add(idempotency.Lease)}).Error
+	return claimed, translate(err)
+}
+
+func operationOrNil(u uuid.UUID) *uuid.UUID {
+	if u == uuid.Nil {
+		return nil
+	}
+	return &u
+}
+
+func (s idempotencyStore) Complete(ctx context.Context, a account.ID, r idempotency.Request, ans idempotency.Answer) (err error) {
+	defer errs.Wrap(&err, "complete idempotency key of %s", a)
+	if ans.Body == nil {
+		ans.Body = []byte{}
+	}
+	// The first answer stands: whoever repeats the work must not change what was said.
+	return translate(s.of(ctx, a, r).Where("fingerprint = ? AND status IS NULL", r.Fingerprint[:]).
+		Updates(map[string]any{"status": ans.Status, "body": ans.Body}).Error)
+}
+
+func (s idempotencyStore) Release(ctx context.Context, a account.ID, r idempotency.Request) (err error) {
+	defer errs.Wrap(&err, "release idempotency key of %s", a)
+	return translate(s.of(ctx, a, r).Where("fingerprint = ? AND status IS NULL", r.Fingerprint[:]).Delete(&keyRow{}).Error)
+}
+
+// Expire reads over all accounts and deletes account by account.
+func (s idempotencyStore) Expire(ctx context.Context, now time.Time, limit int) (n int, err error) {
+	defer errs.Wrap(&err, "expire idempotency keys")
+	var rows []keyRow
+	err = stores(s).all(ctx).Select("account_id", "scope", "key").Where("expires_at <= ?", now).Order("expires_at").Limit(limit).Find(&rows).Error
+	if err != nil {
+		return 0, translate(err)
+	}
+	byAccount := map[account.ID][][]any{}
+	for _, r := range rows {
+		byAccount[r.AccountID] = append(byAccount[r.AccountID], []any{r.Scope, r.Key})
+	}
+	for a, keys := range byAccount {
+		res := stores(s).of(ctx, a).Where("(scope, key) IN ? AND expires_at <= ?", keys, now).Delete(&keyRow{})
+		if res.Error != nil {
+			return n, translate(res.Error)
+		}
+		n += int(res.RowsAffected)
+	}
+	return n, nil
+}

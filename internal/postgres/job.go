@@ -1,0 +1,52 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/job"
+)
+
+type intentRow struct {
+	AccountID account.ID `gorm:"primaryKey"`
+	ID        job.ID     `gorm:"primaryKey"`
+	Kind      string
+	Args      []byte `gorm:"type:jsonb"`
+	DueAt     time.Time
+	RelayedAt *time.Time
+}
+
+func (intentRow) TableName() string { return "job_intents" }
+
+func (r intentRow) intent() job.Intent {
+	return job.Intent{ID: r.ID, Account: r.AccountID, Kind: job.Kind(r.Kind), Args: r.Args, DueAt: r.DueAt.UTC()}
+}
+
+type jobQueue stores
+
+var _ job.Queue = jobQueue{}
+
+func (s jobQueue) Enqueue(ctx context.Context, a account.ID, kind job.Kind, args any, due time.Time) (err error) {
+	defer errs.Wrap(&err, "enqueue %s for %s", kind, a)
+	body, err := object(args)
+	if err != nil {
+		return err
+	}
+	return translate(s.db.WithContext(ctx).Create(&intentRow{
+		AccountID: a, ID: id.New[job.Intent](), Kind: string(kind), Args: body, DueAt: due,
+	}).Error)
+}
+
+func (s jobQueue) Due(ctx context.Context, now time.Time, limit int) (_ []job.Intent, err error) {
+	defer errs.Wrap(&err, "due jobs")
+	return find(stores(s).all(ctx).Where("relayed_at IS NULL AND due_at <= ?", now).Order("due_at, account_id, id").Limit(limit), intentRow.intent)
+}
+
+func (s jobQueue) Relayed(ctx context.Context, in job.Intent, at time.Time) (err error) {
+	defer errs.Wrap(&err, "relay job %s", in.ID)
+	res := stores(s).of(ctx, in.Account).Model(&intentRow{}).Where("id = ? AND relayed_at IS NULL", in.ID).Update("relayed_at", at)
+	return translate(res.Error)
+}
