@@ -93,23 +93,26 @@ CREATE TABLE usage_rejects (
   PRIMARY KEY (account_id, id)
 );
 CREATE INDEX usage_rejects_received ON usage_rejects (account_id, received_at);
--- Corrections name the event that they void or amend; the event itself is never changed.
+-- Corrections name the event that they void or amend; the event itself is never changed. The latest
+-- one of an event says what it counts.
 CREATE TABLE usage_corrections (
   account_id   uuid NOT NULL,
   id           uuid NOT NULL,
   key          uuid NOT NULL,
+  sequence     integer NOT NULL CHECK (sequence > 0), -- of the event's corrections
   kind         text NOT NULL CHECK (kind IN ('void', 'amend')),
   meter        text NOT NULL,
-  quantity_before numeric(24, 9) NOT NULL,
-  quantity_after  numeric(24, 9) NOT NULL,
+  quantity_before numeric(24, 9) NOT NULL, -- as counted
+  quantity_after  numeric(24, 9) NOT NULL CHECK (quantity_after >= 0),
   period_start timestamptz NOT NULL,
   reason       text NOT NULL,
   actor        text NOT NULL,
   at           timestamptz NOT NULL,
   PRIMARY KEY (account_id, id),
-  FOREIGN KEY (account_id, key) REFERENCES usage_event_keys (account_id, key)
+  UNIQUE (account_id, key, sequence),
+  FOREIGN KEY (account_id, key) REFERENCES usage_event_keys (account_id, key),
+  CHECK (kind = 'amend' OR quantity_after = 0)
 );
-CREATE INDEX usage_corrections_key ON usage_corrections (account_id, key);
 CREATE TABLE reservations (
   account_id   uuid NOT NULL REFERENCES accounts (id),
   id           uuid NOT NULL,

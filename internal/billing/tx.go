@@ -23,6 +23,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/ledger"
+	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/subscription"
@@ -32,6 +33,7 @@ import (
 type Tx interface {
 	Accounts() account.Store
 	Entitlements() entitlement.Store
+	Usage() metering.Store
 	Ledger() ledger.Store
 	Plans() plan.Store
 	Subscriptions() subscription.Store

@@ -209,18 +209,24 @@ func (v *verdict) keepSeries() {
 	}
 }
 
-// uniqueKeys names a distinct value in each roll-up that counts it: total, series and bucket.
-func uniqueKeys(it *item) [3]UniqueKey {
+// UniqueDigests names a distinct value in each of the three roll-ups that count it: the period's
+// total, the series in the period, and the bucket.
+func UniqueDigests(value string, series Series, at time.Time) [3]uuid.UUID {
 	var buf [320]byte
-	scope := func(kind byte, at int64, s Series) UniqueKey {
+	scope := func(kind byte, at int64, s Series) uuid.UUID {
 		b := append(buf[:0], kind)
 		b = append(b, s[:]...)
 		b = binary.BigEndian.AppendUint64(b, uint64(at)) //nolint:gosec // the bits are hashed, not counted with
-		b = appendText(b, it.event.Value)
-		return UniqueKey{it.total, digest(b)}
+		return digest(appendText(b, value))
 	}
-	bucket := it.event.OccurredAt.Truncate(BucketWidth).UnixMicro()
-	return [3]UniqueKey{scope('t', 0, NoSeries), scope('s', 0, it.series), scope('b', bucket, it.series)}
+	return [3]uuid.UUID{scope('t', 0, NoSeries), scope('s', 0, series), scope('b', at.Truncate(BucketWidth).UnixMicro(), series)}
+}
+
+func uniqueKeys(it *item) (keys [3]UniqueKey) {
+	for i, d := range UniqueDigests(it.event.Value, it.series, it.event.OccurredAt) {
+		keys[i] = UniqueKey{it.total, d}
+	}
+	return keys
 }
 
 func (v *verdict) lookUpUnique(ctx context.Context) error {

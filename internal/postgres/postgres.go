@@ -29,6 +29,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/ledger"
+	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/subscription"
@@ -61,6 +62,7 @@ func (s stores) Jobs() job.Queue                   { return jobQueue(s) }
 func (s stores) Idempotency() idempotency.Store    { return idempotencyStore(s) }
 
 func (s stores) Entitlements() entitlement.Store { return entitlementStore(s) }
+func (s stores) Usage() metering.Store           { return usageStore(s) }
 
 var (
 	_ billing.Database = (*DB)(nil)

@@ -1,0 +1,220 @@
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/internal/period"
+)
+
+const recordColumns = `x.key, x.source, x.event_id, x.meter, x.quantity, coalesce(x.value, ''), x.occurred_at, x.dimensions,
+  x.received_at, x.counts, x.period_start, x.void`
+
+func scanRecord(rows *sql.Rows, r *metering.Record) (key uuid.UUID, err error) {
+	var dims sql.RawBytes
+	err = rows.Scan(&key, &r.Source, &r.ID, &r.Meter, &r.Quantity, &r.Value, &r.OccurredAt, &dims, &r.ReceivedAt, &r.Counted,
+		&r.Period, &r.Voided)
+	if err != nil {
+		return key, err
+	}
+	r.OccurredAt, r.ReceivedAt, r.Period = r.OccurredAt.UTC(), r.ReceivedAt.UTC(), r.Period.UTC()
+	r.Dimensions, err = dimensionsOf(string(dims))
+	return key, err
+}
+
+// selection is the WHERE of a filter, after effective's own.
+func selection(f metering.Filter, args []any) (string, []any) {
+	var b strings.Builder
+	add := func(condition string, v any) {
+		args = append(args, v)
+		b.WriteString(" AND " + condition + strconv.Itoa(len(args)))
+	}
+	if f.ID != "" {
+		source := f.Source
+		if source == "" {
+			source = metering.DefaultSource
+		}
+		key := metering.KeyOf(source, f.ID)
+		add("e.key = $", key)
+		// The permanent key knows the time, and with it the one index of the events.
+		b.WriteString(" AND e.occurred_at = (SELECT k.occurred_at FROM usage_event_keys k WHERE k.account_id = $1 AND k.key = $" + strconv.Itoa(len(args)) + ")")
+	} else if f.Source != "" {
+		add("e.source = $", f.Source)
+	}
+	if !f.Start.IsZero() {
+		add("e.occurred_at >= $", f.Start)
+	}
+	if !f.End.IsZero() {
+		add("e.occurred_at < $", f.End)
+	}
+	if f.Meter != "" {
+		add("e.meter = $", f.Meter)
+	}
+	return b.String(), args
+}
+
+func (s usageStore) Events(ctx context.Context, a account.ID, f metering.Filter, r page.Request) (_ page.Page[metering.Record], err error) {
+	defer errs.Wrap(&err, "usage events of %s", a)
+	where, args := selection(f, []any{mustOwner(a)})
+	if at, key, ok := eventPosition(r.After); ok {
+		args = append(args, at, key)
+		where += " AND (e.occurred_at, e.key) > ($" + strconv.Itoa(len(args)-1) + ", $" + strconv.Itoa(len(args)) + ")"
+	}
+	args = append(args, r.Limit+1)
+	var records []metering.Record
+	err = s.each(ctx, func(rows *sql.Rows) error {
+		rec := metering.Record{Event: metering.Event{Account: a}}
+		_, err := scanRecord(rows, &rec)
+		records = append(records, rec)
+		return err
+	}, `SELECT `+recordColumns+` FROM (`+effective+where+`
+ORDER BY e.occurred_at, e.key LIMIT $`+strconv.Itoa(len(args))+`) x ORDER BY x.occurred_at, x.key`, args...)
+	return page.Cut(records, r.Limit, func(rec metering.Record) string {
+		return strconv.FormatInt(rec.OccurredAt.UnixMicro(), 36) + "." + rec.Key().String()
+	}), err
+}
+
+func eventPosition(s string) (at time.Time, key uuid.UUID, ok bool) {
+	micros, text, ok := strings.Cut(s, ".")
+	if !ok {
+		return at, key, false
+	}
+	n, err := strconv.ParseInt(micros, 36, 64)
+	if err != nil {
+		return at, key, false
+	}
+	key, err = uuid.Parse(text)
+	return time.UnixMicro(n).UTC(), key, err == nil
+}
+
+func (s usageStore) Export(ctx context.Context, a account.ID, f metering.Filter, each func(*metering.Record) error) (err error) {
+	defer errs.Wrap(&err, "export usage of %s", a)
+	where, args := selection(f, []any{mustOwner(a)})
+	var rec metering.Record
+	return s.each(ctx, func(rows *sql.Rows) error {
+		rec = metering.Record{Event: metering.Event{Account: a}}
+		if _, err := scanRecord(rows, &rec); err != nil {
+			return err
+		}
+		return each(&rec)
+	}, `SELECT `+recordColumns+` FROM (`+effective+where+` ORDER BY e.occurred_at, e.key) x`, args...)
+}
+
+// lateAfter is how long after the end of its hour an event may come without being called late.
+const lateAfter = time.Hour
+
+func (s usageStore) Hours(ctx context.Context, a account.ID, meter, source string, b period.Bounds) (hours []metering.Hour, err error) {
+	defer errs.Wrap(&err, "hours of %s", a)
+	at := map[int64]int{}
+	hour := func(start time.Time) *metering.Hour {
+		i, ok := at[start.Unix()]
+		if !ok {
+			i = len(hours)
+			at[start.Unix()] = i
+			hours = append(hours, metering.Hour{Start: start.UTC(), Hash: sha256.Sum256(nil)})
+		}
+		return &hours[i]
+	}
+	h := sha256.New()
+	var current *metering.Hour
+	closeHour := func() {
+		if current != nil {
+			current.Hash = [32]byte(h.Sum(nil))
+		}
+		h.Reset()
+	}
+	// Hours are those of UTC. The ids come sorted within the hour, so the hash needs no memory.
+	err = s.each(ctx, func(rows *sql.Rows) error {
+		var e metering.Record
+		var start time.Time
+		if err := rows.Scan(&start, &e.ID, &e.Counted, &e.Voided, &e.ReceivedAt); err != nil {
+			return err
+		}
+		if current == nil || !current.Start.Equal(start) {
+			closeHour()
+			current = hour(start)
+		}
+		if e.Voided {
+			current.Voided++
+			return nil
+		}
+		current.Events++
+		current.Quantity = current.Quantity.Add(e.Counted)
+		if e.ReceivedAt.After(start.Add(time.Hour + lateAfter)) {
+			current.Late++
+		}
+		h.Write([]byte(e.ID + "\n"))
+		return nil
+	}, `SELECT date_trunc('hour', x.occurred_at, 'UTC') AS hour, x.event_id, x.counts, x.void, x.received_at
+FROM (`+effective+` AND e.meter = $2 AND ($3 = '' OR e.source = $3) AND e.occurred_at >= $4 AND e.occurred_at < $5) x
+ORDER BY hour, x.event_id COLLATE "C"`, mustOwner(a), meter, source, b.Start, b.End)
+	closeHour()
+	if err != nil {
+		return nil, err
+	}
+	err = s.each(ctx, func(rows *sql.Rows) error {
+		var start time.Time
+		var n int64
+		err := rows.Scan(&start, &n)
+		hour(start).Rejected = n
+		return err
+	}, `
+SELECT date_trunc('hour', r.occurred_at, 'UTC'), count(DISTINCT (r.source, r.event_id))
+FROM usage_rejects r
+WHERE r.account_id = $1 AND r.meter = $2 AND ($3 = '' OR r.source = $3) AND r.occurred_at >= $4 AND r.occurred_at < $5
+GROUP BY 1 ORDER BY 1`, mustOwner(a), meter, source, b.Start, b.End)
+	return hours, err
+}
+
+func (s usageStore) Fates(ctx context.Context, a account.ID, source string, ids []string) (_ map[string]metering.Fate, err error) {
+	defer errs.Wrap(&err, "fates of events of %s", a)
+	fates := map[string]metering.Fate{}
+	if len(ids) == 0 {
+		return fates, nil
+	}
+	byKey := make(map[uuid.UUID]string, len(ids))
+	keys := make([]string, 0, len(ids))
+	for _, id := range ids {
+		k := metering.KeyOf(source, id)
+		byKey[k] = id
+		keys = append(keys, k.String())
+	}
+	err = s.each(ctx, func(rows *sql.Rows) error {
+		var key uuid.UUID
+		var f metering.Fate
+		err := rows.Scan(&key, &f.Late, &f.Voided)
+		f.Stored = true
+		fates[byKey[key]] = f
+		return err
+	}, `
+SELECT k.key, coalesce(e.received_at > date_trunc('hour', e.occurred_at, 'UTC') + interval '2 hours', false),
+  coalesce((SELECT c.kind = 'void' FROM usage_corrections c WHERE c.account_id = k.account_id AND c.key = k.key
+            ORDER BY c.sequence DESC LIMIT 1), false)
+FROM usage_event_keys k
+LEFT JOIN usage_events e ON e.account_id = k.account_id AND e.occurred_at = k.occurred_at AND e.key = k.key
+WHERE k.account_id = $1 AND k.key = ANY ($2::uuid[])`, mustOwner(a), keys)
+	if err != nil {
+		return nil, err
+	}
+	return fates, s.each(ctx, func(rows *sql.Rows) error {
+		var id, reason string
+		err := rows.Scan(&id, &reason)
+		if _, stored := fates[id]; !stored {
+			fates[id] = metering.Fate{Rejected: reason}
+		}
+		return err
+	}, `
+SELECT DISTINCT ON (r.event_id) r.event_id, r.reason FROM usage_rejects r
+WHERE r.account_id = $1 AND r.source = $2 AND r.event_id = ANY ($3)
+ORDER BY r.event_id, r.received_at DESC`, mustOwner(a), source, ids)
+}

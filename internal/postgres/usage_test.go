@@ -1,0 +1,467 @@
+package postgres_test
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/internal/period"
+	"github.com/accrue-billing/accrue/internal/postgres"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// recount is the naive oracle: it reads the stored events and their latest corrections one by one and
+// adds them up in Go, in maps, as a person would.
+func recount(t *testing.T, db *postgres.DB) map[string]string {
+	t.Helper()
+	type best struct {
+		q      money.Decimal
+		at     time.Time
+		key    uuid.UUID
+		events int
+		values map[string]bool
+	}
+	sums := map[string]*best{}
+	rows, err := db.Pool().Query(t.Context(), `
+SELECT e.account_id, e.key, e.meter, coalesce(e.counted, e.quantity)::text, coalesce(e.value, ''), e.occurred_at, e.period_start, e.series,
+  (SELECT kind FROM usage_corrections c WHERE c.account_id = e.account_id AND c.key = e.key ORDER BY sequence DESC LIMIT 1),
+  (SELECT quantity_after::text FROM usage_corrections c WHERE c.account_id = e.account_id AND c.key = e.key ORDER BY sequence DESC LIMIT 1)
+FROM usage_events e`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var a, key, series uuid.UUID
+		var meter, quantity, value string
+		var at, start time.Time
+		var kind, after *string
+		if err := rows.Scan(&a, &key, &meter, &quantity, &value, &at, &start, &series, &kind, &after); err != nil {
+			t.Fatal(err)
+		}
+		if kind != nil && *kind == "void" {
+			continue
+		}
+		if after != nil {
+			quantity = *after
+		}
+		var q money.Decimal
+		if err := q.Scan(quantity); err != nil {
+			t.Fatal(err)
+		}
+		m := testMeters.Meter(meter)
+		scopes := []string{scopeKey("total", a, meter, start, nil), scopeKey("bucket", a, meter, at.Truncate(15*time.Minute), &series)}
+		if len(m.Dimensions) > 0 {
+			scopes = append(scopes, scopeKey("series", a, meter, start, &series))
+		}
+		for _, s := range scopes {
+			b := sums[s]
+			if b == nil {
+				b = &best{values: map[string]bool{}}
+				sums[s] = b
+			}
+			b.events++
+			later := at.After(b.at) || (at.Equal(b.at) && strings.Compare(string(key[:]), string(b.key[:])) > 0)
+			switch m.Aggregation {
+			case metering.Max:
+				if c := q.Cmp(b.q); b.events == 1 || c > 0 || (c == 0 && later) {
+					b.q, b.at, b.key = q, at, key
+				}
+			case metering.Last:
+				if b.events == 1 || later {
+					b.q, b.at, b.key = q, at, key
+				}
+			case metering.Unique:
+				b.values[value] = true
+				b.q = money.DecimalFromInt(int64(len(b.values)))
+			default:
+				b.q = b.q.Add(q)
+			}
+		}
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for k, b := range sums {
+		out[k] = fmt.Sprint(b.q, "/", b.events)
+	}
+	return out
+}
+
+// scopeKey names a roll-up: which kind, whose, and from when.
+func scopeKey(kind string, a uuid.UUID, meter string, at time.Time, series *uuid.UUID) string {
+	return fmt.Sprintf("%s %s %s %s %v", kind, a, meter, at.UTC().Format(time.RFC3339), series)
+}
+
+// rolledUp reads what the service keeps.
+func rolledUp(t *testing.T, db *postgres.DB) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	rows, err := db.Pool().Query(t.Context(), `
+SELECT 'total', account_id, meter, period_start, NULL::uuid, quantity::text, events FROM usage_totals
+UNION ALL SELECT 'series', account_id, meter, period_start, series, quantity::text, events FROM usage_series_totals
+UNION ALL SELECT 'bucket', account_id, meter, bucket, series, quantity::text, events FROM usage_buckets`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var kind, meter, quantity string
+		var a uuid.UUID
+		var series *uuid.UUID
+		var at time.Time
+		var events int
+		if err := rows.Scan(&kind, &a, &meter, &at, &series, &quantity, &events); err != nil {
+			t.Fatal(err)
+		}
+		var q money.Decimal
+		if err := q.Scan(quantity); err != nil {
+			t.Fatal(err)
+		}
+		if events > 0 {
+			out[scopeKey(kind, a, meter, at, series)] = fmt.Sprint(q, "/", events)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func wantRecount(t *testing.T, db *postgres.DB) {
+	t.Helper()
+	want, got := recount(t, db), rolledUp(t, db)
+	for k, w := range want {
+		if got[k] != w {
+			t.Errorf("%s: rolled up %q, recount %q", k, got[k], w)
+		}
+		delete(got, k)
+	}
+	for k, g := range got {
+		t.Errorf("%s: rolled up %q, recount has none", k, g)
+	}
+}
+
+// randomEvent draws from few identities, so that repetitions and conflicts are common.
+func randomEvent(r *rand.Rand, b *meterBench) metering.Event {
+	meter := testMeters[r.IntN(len(testMeters)-1)] // all but the reserved one
+	e := b.event(fmt.Sprint("id", r.IntN(400)), meter.Code, fmt.Sprint(r.IntN(50)))
+	e.OccurredAt = noon.Add(-time.Duration(r.IntN(20*24)) * time.Hour).Add(time.Duration(r.IntN(4)) * time.Minute)
+	if len(meter.Dimensions) > 0 && r.IntN(3) > 0 {
+		e.Dimensions = metering.DimensionsOf(map[string]string{"project": fmt.Sprint("p", r.IntN(6))})
+	}
+	if meter.Aggregation == metering.Unique {
+		e.Value = fmt.Sprint("v", r.IntN(9))
+	}
+	return e
+}
+
+// Any mix of duplicates, replays, reorderings and concurrent batches, with corrections in between,
+// counts what a naive recount of the acknowledged events counts.
+func TestRollupsEqualANaiveRecount(t *testing.T) {
+	t.Parallel()
+
+	rounds := 6
+	if testing.Short() {
+		rounds = 2
+	}
+	for round := range rounds {
+		t.Run(fmt.Sprint(round), func(t *testing.T) {
+			t.Parallel()
+			b := newMeterBench(t, metering.Options{FlushSize: 37, OneAccount: round%2 == 1})
+			second := mustRun(t, b.db, metering.Options{})
+			accepted := sync.Map{}
+			var wg sync.WaitGroup
+			for worker := range 8 {
+				r := rand.New(rand.NewPCG(uint64(round), uint64(worker)))
+				in := b.in
+				if worker%2 == 1 {
+					in = second
+				}
+				wg.Go(func() {
+					var sent []metering.Event
+					for range 12 {
+						batch := make([]metering.Event, 1+r.IntN(60))
+						for i := range batch {
+							if len(sent) > 0 && r.IntN(4) == 0 {
+								batch[i] = sent[r.IntN(len(sent))]
+							} else {
+								batch[i] = randomEvent(r, b)
+							}
+						}
+						sent = append(sent, batch...)
+						results, err := in.Add(t.Context(), batch)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						for i, res := range results {
+							if res.Status != metering.Accepted {
+								continue
+							}
+							if _, twice := accepted.LoadOrStore(batch[i].ID, true); twice {
+								t.Errorf("%s was accepted twice", batch[i].ID)
+							}
+						}
+						correctOne(t, b, r, batch[r.IntN(len(batch))].ID)
+					}
+				})
+			}
+			wg.Wait()
+			n := 0
+			accepted.Range(func(any, any) bool { n++; return true })
+			if got := mustText(t, b.db, "SELECT count(*)::text FROM usage_events"); got != fmt.Sprint(n) {
+				t.Errorf("%s events stored, %d acknowledged", got, n)
+			}
+			if got := mustText(t, b.db, "SELECT count(*)::text FROM usage_corrections"); got == "0" {
+				t.Error("nothing was corrected: the test shows less than it says")
+			}
+			wantRecount(t, b.db)
+		})
+	}
+}
+
+func correctOne(t *testing.T, b *meterBench, r *rand.Rand, eventID string) {
+	t.Helper()
+	page, err := b.db.Usage().Events(t.Context(), b.account.ID, metering.Filter{Source: "test", ID: eventID}, page.Request{Limit: 1})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if len(page.Data) == 0 {
+		return
+	}
+	c := metering.Correction{
+		ID: id.New[metering.Correction](), Account: b.account.ID, Source: "test", EventID: eventID, Kind: metering.Void,
+		Reason: "a test", Actor: "test", At: noon,
+	}
+	if r.IntN(2) == 0 {
+		c.Kind, c.Quantity = metering.Amend, money.DecimalFromInt(r.Int64N(60))
+	}
+	_, err = correct(t, b, c, page.Data[0].Meter)
+	if err != nil && !errors.Is(err, metering.ErrVoided) && !errors.Is(err, metering.ErrNotAmendable) {
+		t.Error(err)
+	}
+}
+
+func correct(t *testing.T, b *meterBench, c metering.Correction, meter string) (done metering.Correction, err error) {
+	err = b.db.InTx(t.Context(), func(tx billing.Tx) error {
+		done, err = tx.Usage().Correct(t.Context(), c, testMeters.Meter(meter))
+		return err
+	})
+	return done, err
+}
+
+func TestCorrections(t *testing.T) {
+	t.Parallel()
+
+	correction := func(b *meterBench, event string, kind metering.Kind, quantity string) metering.Correction {
+		return metering.Correction{
+			ID: id.New[metering.Correction](), Account: b.account.ID, Source: "test", EventID: event, Kind: kind,
+			Quantity: money.MustDecimal(quantity), Reason: "a wrong report", Actor: "user:anna", At: noon,
+		}
+	}
+
+	t.Run("SayWhatTheyChanged", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		b.mustAdd(t, b.event("1", "text", "10"), b.event("2", "text", "5"))
+		c, err := correct(t, b, correction(b, "1", metering.Amend, "7.5"), "text")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Before.String() != "10" || c.After.String() != "7.5" || c.Meter != "text" {
+			t.Errorf("correction %+v", c)
+		}
+		if _, err := correct(t, b, correction(b, "1", metering.Void, "0"), "text"); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.total(t, "text"); got != "5/1" {
+			t.Errorf("total %s", got)
+		}
+		if _, err := correct(t, b, correction(b, "1", metering.Amend, "3"), "text"); !errors.Is(err, metering.ErrVoided) {
+			t.Errorf("amended a void event: %v", err)
+		}
+		if _, err := correct(t, b, correction(b, "9", metering.Void, "0"), "text"); !errors.Is(err, metering.ErrEventNotFound) {
+			t.Errorf("corrected nothing: %v", err)
+		}
+		// The identity stays used for ever.
+		wantStatuses(t, b.mustAdd(t, b.event("1", "text", "10")), "duplicate")
+	})
+
+	t.Run("KeepToTheLimit", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		mustEntitle(t, b.db, b.account.ID, func(e *entitlement.Entitlement) {
+			e.Limits = map[string]entitlement.Limit{"text": {Quantity: money.MustDecimal("20"), Mode: entitlement.Hard}}
+		})
+		b.mustAdd(t, b.event("1", "text", "10"), b.event("2", "text", "5"))
+		if _, err := correct(t, b, correction(b, "1", metering.Amend, "15.5"), "text"); !errors.Is(err, metering.ErrOverLimit) {
+			t.Errorf("err = %v", err)
+		}
+		if _, err := correct(t, b, correction(b, "1", metering.Amend, "15"), "text"); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("AreRefusedOnceTheEventsAreGone", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		b.mustAdd(t, b.event("1", "peak", "10"), b.event("2", "peak", "5"), b.event("3", "text", "1"))
+		owner := postgrestest.Connect(t, b.db.Pool().Config().ConnString())
+		if _, err := owner.Exec(t.Context(), "DELETE FROM usage_events WHERE event_id IN ('2', '3')"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := correct(t, b, correction(b, "3", metering.Void, "0"), "text"); !errors.Is(err, metering.ErrEventGone) {
+			t.Errorf("err = %v", err)
+		}
+		if _, err := correct(t, b, correction(b, "1", metering.Void, "0"), "peak"); !errors.Is(err, metering.ErrEventGone) {
+			t.Errorf("a peak was recomputed from what is left: %v", err)
+		}
+	})
+}
+
+func TestUsageReads(t *testing.T) {
+	t.Parallel()
+
+	b := newMeterBench(t, metering.Options{})
+	add := func(id, meter, q string, at time.Time, project, value string) {
+		t.Helper()
+		e := b.event(id, meter, q)
+		e.OccurredAt, e.Value = at, value
+		if project != "" {
+			e.Dimensions = metering.DimensionsOf(map[string]string{"project": project})
+		}
+		wantStatuses(t, b.mustAdd(t, e), "accepted")
+	}
+	base := noon.AddDate(0, 0, -5)
+	add("1", "voice", "10", base, "a", "")
+	add("2", "voice", "20", base.Add(20*time.Minute), "a", "")
+	add("3", "voice", "40", base.Add(70*time.Minute), "b", "")
+	add("4", "voice", "80", base.Add(24*time.Hour), "", "")
+	add("5", "peak", "7", base.Add(time.Minute), "", "")
+	add("6", "peak", "3", base.Add(80*time.Minute), "", "")
+	add("7", "callers", "1", base, "", "anna")
+	add("8", "callers", "1", base.Add(time.Hour), "", "anna")
+	usage := b.db.Usage()
+	slices := func(q metering.Query, unique ...string) string {
+		t.Helper()
+		got, err := usage.Slices(t.Context(), b.account.ID, q, unique)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, s := range got {
+			out = append(out, fmt.Sprintf("%s[%s]%d=%s/%d", s.Meter, s.Group, s.Step, s.Quantity(testMeters.Meter(s.Meter).Aggregation), s.Events))
+		}
+		return strings.Join(out, " ")
+	}
+	day := period.Bounds{Start: base, End: base.Add(24 * time.Hour)}
+	for name, c := range map[string]struct {
+		q      metering.Query
+		unique []string
+		want   string
+	}{
+		"whole buckets":         {metering.Query{Bounds: day, Meters: []string{"voice", "peak"}}, nil, "peak[]0=7/2 voice[]0=70/3"},
+		"half-open to the tick": {metering.Query{Bounds: period.Bounds{Start: base.Add(time.Microsecond), End: base.Add(70*time.Minute + time.Microsecond)}, Meters: []string{"voice"}}, nil, "voice[]0=60/2"},
+		"within one bucket":     {metering.Query{Bounds: period.Bounds{Start: base.Add(time.Second), End: base.Add(2 * time.Minute)}, Meters: []string{"voice", "peak"}}, nil, "peak[]0=7/1"},
+		"by dimension":          {metering.Query{Bounds: period.Bounds{Start: base, End: noon}, Meters: []string{"voice"}, GroupBy: "project"}, nil, "voice[]0=80/1 voice[a]0=30/2 voice[b]0=40/1"},
+		"by hour":               {metering.Query{Bounds: day, Meters: []string{"voice"}, Steps: []time.Time{base, base.Add(time.Hour), base.Add(2 * time.Hour)}}, nil, "voice[]0=30/2 voice[]1=40/1"},
+		"distinct over buckets": {metering.Query{Bounds: day, Meters: []string{"callers"}}, []string{"callers"}, "callers[]0=1/2"},
+	} {
+		if got := slices(c.q, c.unique...); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+
+	t.Run("TotalsCarryTheirSeries", func(t *testing.T) {
+		totals, err := usage.Totals(t.Context(), b.account.ID, noon.AddDate(0, 0, -10), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, tot := range totals {
+			got += fmt.Sprint(tot.Meter, "=", tot.Quantity, " ", len(tot.Series), "; ")
+		}
+		if got != "callers=1 1; peak=7 1; voice=150 3; " {
+			t.Errorf("totals %s", got)
+		}
+	})
+
+	t.Run("LateIsWhatWasNotBilled", func(t *testing.T) {
+		err := usage.MarkBilled(t.Context(), b.account.ID, noon.AddDate(0, 0, -10), []metering.Billed{
+			{Meter: "voice", Quantity: money.MustDecimal("140"), Events: 3}, {Meter: "peak", Quantity: money.MustDecimal("7"), Events: 2},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		late, err := usage.LateTotals(t.Context(), b.account.ID, noon)
+		if err != nil || len(late) != 1 || late[0].Meter != "voice" || late[0].Late().String() != "10" || late[0].BilledEvents != 3 {
+			t.Errorf("late %+v, %v", late, err)
+		}
+	})
+
+	t.Run("EventsPageInOrder", func(t *testing.T) {
+		var ids []string
+		r := page.Request{Limit: 3}
+		for {
+			p, err := usage.Events(t.Context(), b.account.ID, metering.Filter{}, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range p.Data {
+				ids = append(ids, e.ID)
+			}
+			if p.Next == "" {
+				break
+			}
+			r.After = p.Next
+		}
+		exported := 0
+		err := usage.Export(t.Context(), b.account.ID, metering.Filter{Meter: "voice"}, func(*metering.Record) error { exported++; return nil })
+		if len(ids) != 8 || ids[7] != "4" || err != nil || exported != 4 {
+			t.Errorf("ids %v, exported %d, %v", ids, exported, err)
+		}
+	})
+
+	t.Run("TheDigestProvesTheEvents", func(t *testing.T) {
+		bounds := period.Bounds{Start: noon.AddDate(0, 0, -10), End: noon.AddDate(0, 0, 20)}
+		d, err := usage.Digest(t.Context(), b.account.ID, "voice", bounds)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := sha256.New()
+		for _, id := range []string{"1", "2", "3", "4"} {
+			k := metering.KeyOf("test", id)
+			h.Write(k[:])
+		}
+		if d.Events != 4 || !d.First.Equal(base) || !d.Last.Equal(base.Add(24*time.Hour)) || d.Hash != [32]byte(h.Sum(nil)) {
+			t.Errorf("digest %+v", d)
+		}
+	})
+
+	t.Run("HoursAndFatesTellAPartnerWhatIsHere", func(t *testing.T) {
+		hours, err := usage.Hours(t.Context(), b.account.ID, "voice", "test", period.Bounds{Start: base.Truncate(time.Hour), End: base.Add(2 * time.Hour)})
+		if err != nil || len(hours) != 2 || hours[0].Events != 2 || hours[0].Quantity.String() != "30" || hours[1].Events != 1 || hours[0].Late != 2 {
+			t.Errorf("hours %+v, %v", hours, err)
+		}
+		fates, err := usage.Fates(t.Context(), b.account.ID, "test", []string{"1", "nowhere"})
+		if err != nil || len(fates) != 1 || !fates["1"].Stored {
+			t.Errorf("fates %+v, %v", fates, err)
+		}
+	})
+}
