@@ -32,6 +32,7 @@ CREATE TABLE payment_methods (
   exp_year     smallint,
   country      text NOT NULL DEFAULT '',
   fingerprint  text NOT NULL DEFAULT '', -- the provider's
+  funding      text NOT NULL DEFAULT '',
   name         text NOT NULL DEFAULT '',
   email        text NOT NULL DEFAULT '',
   address      jsonb NOT NULL DEFAULT '{}',
@@ -83,7 +84,6 @@ CREATE TABLE payments (
 CREATE UNIQUE INDEX payments_one_active_per_invoice ON payments (account_id, invoice_id)
   WHERE status IN ('processing', 'requires_action', 'parked');
 CREATE INDEX payments_to_check ON payments (check_at) WHERE status IN ('processing', 'requires_action');
-CREATE INDEX payments_of_account ON payments (account_id, created_at);
 CREATE TABLE refunds (
   account_id   uuid NOT NULL,
   id           uuid NOT NULL,

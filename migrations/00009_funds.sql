@@ -19,6 +19,7 @@ CREATE INDEX credit_grants_expiry ON credit_grants (expires_at) WHERE remaining 
 CREATE TABLE auto_top_ups (
   account_id      uuid PRIMARY KEY REFERENCES accounts (id),
   enabled         boolean NOT NULL,
+  currency        text NOT NULL,
   threshold       bigint NOT NULL CHECK (threshold >= 0),
   target          bigint NOT NULL,
   monthly_ceiling bigint CHECK (monthly_ceiling > 0),

@@ -21,12 +21,15 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/ledger"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/internal/upgrade"
 )
 
 // Tx is everything one database transaction can read and write.
@@ -40,6 +43,9 @@ type Tx interface {
 	Outbox() outbox.Store
 	Jobs() job.Queue
 	Idempotency() idempotency.Store
+	Invoices() invoice.Store
+	Payments() payment.Store
+	Upgrades() upgrade.Store
 }
 
 // A Transactor runs fn so that either all of its writes happen or none do.

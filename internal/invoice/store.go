@@ -24,7 +24,7 @@ type Store interface {
 	Get(ctx context.Context, a account.ID, id ID) (Invoice, error)
 	// Lock returns the invoice and holds it until the transaction ends, or ErrNotFound.
 	Lock(ctx context.Context, a account.ID, id ID) (Invoice, error)
-	// Save writes the invoice's life and raises its version.
+	// Save writes the invoice's life and raises its version. It returns account.ErrStale if the version is another.
 	Save(ctx context.Context, i *Invoice) error
 	// List pages through the account's invoices, newest first. An empty status means any.
 	List(ctx context.Context, a account.ID, s Status, r page.Request) (page.Page[Invoice], error)
@@ -35,14 +35,14 @@ type Store interface {
 
 	// NextNumber takes the account's next invoice number; a rollback gives it back, so there is no gap.
 	NextNumber(ctx context.Context, a account.ID) (string, error)
-	// Issue writes the content of a final invoice. It is written once.
+	// Issue writes the content of a final invoice. It is written once: again, it gives ErrTransition.
 	Issue(ctx context.Context, c Content) error
 	// Content returns what a final invoice says, or ErrNotFound for a draft.
 	Content(ctx context.Context, a account.ID, id ID) (Content, error)
 	// Contents returns what several final invoices say, without their lines.
 	Contents(ctx context.Context, a account.ID, ids []ID) (map[ID]Content, error)
 
-	// AddCreditNote writes a credit note; CreditNotes pages through them, newest first.
+	// AddCreditNote writes a credit note, or returns ErrNotFound; CreditNotes pages through them, newest first.
 	AddCreditNote(ctx context.Context, n CreditNote) error
 	CreditNotes(ctx context.Context, a account.ID, r page.Request) (page.Page[CreditNote], error)
 

@@ -67,15 +67,18 @@ type Store interface {
 	DefaultMethod(ctx context.Context, a account.ID) (Method, error)
 	// Methods returns the account's cards that are neither failed nor removed, the default first.
 	Methods(ctx context.Context, a account.ID) ([]Method, error)
-	// SaveMethod writes the card and raises its version.
+	// SaveMethod writes the card and raises its version. Like every Save here that takes a pointer, it
+	// returns account.ErrStale if the version is another.
 	SaveMethod(ctx context.Context, m *Method) error
-	// MakeDefault makes an active card the one that is charged, and no other.
+	// MakeDefault makes an active card the one that is charged, and no other. It raises the versions of
+	// the cards that it changes, and returns ErrMethodNotFound unless the card is active.
 	MakeDefault(ctx context.Context, a account.ID, id MethodID, at time.Time) error
 	// Expiring returns up to limit active default cards whose last month ends before t and whose
 	// holder has not been told.
 	Expiring(ctx context.Context, t time.Time, limit int) ([]Method, error)
 
 	CreateRemoval(ctx context.Context, r Removal) error // or ErrRemovalOpen
+	// Removal returns the request or ErrRemovalNotFound; OpenRemovals lists the open ones, oldest first.
 	Removal(ctx context.Context, a account.ID, id RemovalID) (Removal, error)
 	OpenRemovals(ctx context.Context, a account.ID) ([]Removal, error)
 	SaveRemoval(ctx context.Context, r Removal) error
@@ -92,7 +95,7 @@ type Store interface {
 	Payments(ctx context.Context, a account.ID, r page.Request) (page.Page[Payment], error)
 	// PaymentsOf returns the payments of an invoice, oldest first.
 	PaymentsOf(ctx context.Context, a account.ID, i invoice.ID) ([]Payment, error)
-	// Refundable returns the account's payments that have something left to give back, newest first.
+	// RefundablePayments returns the account's payments that have something left to give back, newest first.
 	RefundablePayments(ctx context.Context, a account.ID) ([]Payment, error)
 
 	// CreateTopUp writes a top-up. One may be pending per account: a second one gives ErrTopUpPending.
@@ -104,6 +107,8 @@ type Store interface {
 	// ToppedUp sums the top-ups of an origin that have succeeded or may yet, since t.
 	ToppedUp(ctx context.Context, a account.ID, o Origin, since time.Time, c money.Currency) (money.Amount, error)
 
+	// Refund and RefundByRef (the provider's reference) return the refund or ErrRefundNotFound; RefundsOf
+	// lists those of a payment, oldest first.
 	CreateRefund(ctx context.Context, r Refund) error
 	Refund(ctx context.Context, a account.ID, id RefundID) (Refund, error)
 	RefundByRef(ctx context.Context, a account.ID, ref string) (Refund, error)
@@ -114,16 +119,18 @@ type Store interface {
 	DisputeByRef(ctx context.Context, a account.ID, ref string) (Dispute, error)
 	SaveDispute(ctx context.Context, d Dispute) error
 
-	// Remember ties a provider's reference to a record; Locate finds the record again, or ErrNotFound.
+	// Remember ties a provider's reference to a record, for ever: repeating it is no error, another
+	// record is. Locate finds the record again,
+	// or returns ErrNotFound.
 	Remember(ctx context.Context, provider, ref string, l Located) error
 	Locate(ctx context.Context, provider, ref string) (Located, error)
 
-	// ToCheck returns up to limit records whose check is due.
+	// ToCheck returns up to limit records whose check is due, in real time.
 	ToCheck(ctx context.Context, now time.Time, limit int) ([]Pending, error)
 
 	// SaveEvent stores an inbound webhook and reports whether it is new.
 	SaveEvent(ctx context.Context, e ProviderEvent) (bool, error)
-	// LockEvent returns a stored webhook and holds it until the transaction ends.
+	// LockEvent returns a stored webhook and holds it until the transaction ends, or ErrNotFound.
 	LockEvent(ctx context.Context, provider, eventID string) (ProviderEvent, error)
 	UpdateEvent(ctx context.Context, e ProviderEvent) error
 	// PendingEvents returns up to limit stored webhooks that are due to be processed.

@@ -27,12 +27,15 @@ import (
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/ledger"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/internal/upgrade"
 )
 
 // Config says how to connect.
@@ -60,6 +63,9 @@ func (s stores) Subscriptions() subscription.Store { return subscriptionStore(s)
 func (s stores) Outbox() outbox.Store              { return outboxStore(s) }
 func (s stores) Jobs() job.Queue                   { return jobQueue(s) }
 func (s stores) Idempotency() idempotency.Store    { return idempotencyStore(s) }
+func (s stores) Invoices() invoice.Store           { return invoiceStore(s) }
+func (s stores) Payments() payment.Store           { return paymentStore(s) }
+func (s stores) Upgrades() upgrade.Store           { return upgradeStore(s) }
 
 func (s stores) Entitlements() entitlement.Store { return entitlementStore(s) }
 func (s stores) Usage() metering.Store           { return usageStore(s) }

@@ -76,6 +76,22 @@ func find[R, T any](q *gorm.DB, to func(R) T) ([]T, error) {
 	return out, nil
 }
 
+// findEach is find for rows that may not be readable.
+func findEach[R, T any](q *gorm.DB, to func(R) (T, error)) ([]T, error) {
+	var rows []R
+	if err := q.Find(&rows).Error; err != nil {
+		return nil, translate(err)
+	}
+	out := make([]T, len(rows))
+	for i, r := range rows {
+		var err error
+		if out[i], err = to(r); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 // newest orders a list by identifier, the newest first, from the position that r names.
 func newest[T id.Prefixed](q *gorm.DB, r page.Request) *gorm.DB {
 	q = q.Order("id DESC").Limit(r.Limit + 1)

@@ -234,17 +234,7 @@ func (s subscriptionStore) ClosePeriod(ctx context.Context, p, next subscription
 
 func (s subscriptionStore) Periods(ctx context.Context, a account.ID, limit int) (_ []subscription.Period, err error) {
 	defer errs.Wrap(&err, "periods of %s", a)
-	var rows []periodRow
-	if err := stores(s).of(ctx, a).Order("period_start DESC").Limit(limit).Find(&rows).Error; err != nil {
-		return nil, translate(err)
-	}
-	out := make([]subscription.Period, len(rows))
-	for i, r := range rows {
-		if out[i], err = r.period(); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
+	return findEach(stores(s).of(ctx, a).Order("period_start DESC").Limit(limit), periodRow.period)
 }
 
 func (s subscriptionStore) Period(ctx context.Context, a account.ID, start time.Time) (_ subscription.Period, err error) {
@@ -301,17 +291,7 @@ func (s subscriptionStore) Contract(ctx context.Context, a account.ID, id subscr
 
 func (s subscriptionStore) Contracts(ctx context.Context, a account.ID) (_ []subscription.Contract, err error) {
 	defer errs.Wrap(&err, "contracts of %s", a)
-	var rows []contractRow
-	if err := stores(s).of(ctx, a).Order("starts_at, id").Find(&rows).Error; err != nil {
-		return nil, translate(err)
-	}
-	out := make([]subscription.Contract, len(rows))
-	for i, r := range rows {
-		if out[i], err = r.contract(); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
+	return findEach(stores(s).of(ctx, a).Order("starts_at, id"), contractRow.contract)
 }
 
 func (s subscriptionStore) EndContract(ctx context.Context, a account.ID, id subscription.ContractID, at time.Time) (err error) {

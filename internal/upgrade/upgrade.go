@@ -73,8 +73,8 @@ type Store interface {
 	Pending(ctx context.Context, a account.ID) (Upgrade, error)
 	// OfMethod returns the pending upgrade that waits for a card, or ErrNotFound.
 	OfMethod(ctx context.Context, a account.ID, m payment.MethodID) (Upgrade, error)
-	// Save writes the upgrade and raises its revision.
+	// Save writes the upgrade and raises its revision. It returns account.ErrStale if the revision is another.
 	Save(ctx context.Context, u *Upgrade) error
-	// Expired returns up to limit pending upgrades whose time is over.
+	// Expired returns up to limit pending upgrades whose time is over on their account's clock.
 	Expired(ctx context.Context, now time.Time, limit int) ([]Upgrade, error)
 }

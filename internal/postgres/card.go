@@ -1,0 +1,312 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+	"gorm.io/gorm/clause"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/payment"
+)
+
+type setupRow struct {
+	AccountID   account.ID      `gorm:"primaryKey"`
+	ID          payment.SetupID `gorm:"primaryKey"`
+	Provider    string
+	ProviderRef string
+	UsedBy      payment.MethodID
+	CreatedAt   time.Time `gorm:"autoCreateTime:false"`
+	ExpiresAt   time.Time
+}
+
+func (setupRow) TableName() string { return "payment_setups" }
+
+type methodRow struct {
+	AccountID       account.ID       `gorm:"primaryKey"`
+	ID              payment.MethodID `gorm:"primaryKey"`
+	Status          string
+	IsDefault       bool
+	Provider        string
+	ProviderRef     *string
+	Source          string
+	SetupRef        string
+	Brand           string
+	LastFour        string
+	ExpMonth        *int
+	ExpYear         *int
+	Country         string
+	Fingerprint     string
+	Funding         string
+	Name            string
+	Email           string
+	Address         []byte `gorm:"type:jsonb"`
+	NextAction      []byte `gorm:"type:jsonb"`
+	Failure         []byte `gorm:"type:jsonb"`
+	CheckAt         *time.Time
+	ExpiryNoticedAt *time.Time
+	CreatedAt       time.Time `gorm:"autoCreateTime:false"`
+	UpdatedAt       time.Time `gorm:"autoUpdateTime:false"`
+	Version         int64
+}
+
+func (methodRow) TableName() string { return "payment_methods" }
+
+func toMethodRow(m payment.Method) (row methodRow, err error) {
+	row = methodRow{
+		AccountID: m.Account, ID: m.ID, Status: string(m.Status), IsDefault: m.Default, Provider: m.Provider, ProviderRef: textOrNil(m.ProviderRef),
+		Source: m.Source, SetupRef: m.SetupRef, Brand: m.Card.Brand, LastFour: m.Card.Last4, ExpMonth: numberOrNil(m.Card.ExpMonth),
+		ExpYear: numberOrNil(m.Card.ExpYear), Country: m.Card.Country, Fingerprint: m.Card.Fingerprint, Funding: m.Card.Funding,
+		Name: m.Billing.Name, Email: m.Billing.Email, CheckAt: timeOrNil(m.CheckAt), ExpiryNoticedAt: timeOrNil(m.NoticedAt),
+		CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt, Version: m.Version,
+	}
+	if row.Address, err = json.Marshal(cardAddress(m.Billing.Address)); err != nil {
+		return row, err
+	}
+	if row.NextAction, err = jsonOrNil(toStoredAction(m.NextAction)); err != nil {
+		return row, err
+	}
+	row.Failure, err = jsonOrNil(m.Failure)
+	return row, err
+}
+
+func (r methodRow) method() (m payment.Method, err error) {
+	var address cardAddress
+	if err := json.Unmarshal(r.Address, &address); err != nil {
+		return m, err
+	}
+	m = payment.Method{
+		ID: r.ID, Account: r.AccountID, Status: payment.MethodStatus(r.Status), Default: r.IsDefault, Provider: r.Provider,
+		ProviderRef: textOf(r.ProviderRef), Source: r.Source, SetupRef: r.SetupRef,
+		Card: payment.Card{
+			Brand: r.Brand, Last4: r.LastFour, ExpMonth: numberOf(r.ExpMonth), ExpYear: numberOf(r.ExpYear), Country: r.Country,
+			Fingerprint: r.Fingerprint, Funding: r.Funding,
+		},
+		Billing: payment.Billing{Name: r.Name, Email: r.Email, Address: payment.Address(address)},
+		CheckAt: timeOf(r.CheckAt), NoticedAt: timeOf(r.ExpiryNoticedAt), CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), Version: r.Version,
+	}
+	if m.NextAction, err = actionOf(r.NextAction); err != nil {
+		return m, err
+	}
+	m.Failure, err = jsonOf[payment.Failure](r.Failure)
+	return m, err
+}
+
+// cardAddress is a payment.Address with names for JSON.
+type cardAddress struct {
+	Line1      string `json:"line1,omitempty"`
+	Line2      string `json:"line2,omitempty"`
+	City       string `json:"city,omitempty"`
+	State      string `json:"state,omitempty"`
+	PostalCode string `json:"postal_code,omitempty"`
+	Country    string `json:"country,omitempty"`
+}
+
+// numberOrNil is NULL for 0: an intent has no card yet.
+func numberOrNil(n int) *int {
+	if n == 0 {
+		return nil
+	}
+	return &n
+}
+
+func numberOf(n *int) int {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
+
+type removalRow struct {
+	AccountID       account.ID        `gorm:"primaryKey"`
+	ID              payment.RemovalID `gorm:"primaryKey"`
+	PaymentMethodID payment.MethodID
+	Kind            string
+	Status          string
+	Note            string
+	CreatedAt       time.Time `gorm:"autoCreateTime:false"`
+	ResolvedAt      *time.Time
+	ResolvedBy      string
+}
+
+func (removalRow) TableName() string { return "removal_requests" }
+
+func toRemovalRow(r payment.Removal) removalRow {
+	return removalRow{r.Account, r.ID, r.Method, string(r.Kind), string(r.Status), r.Note, r.CreatedAt, timeOrNil(r.ResolvedAt), r.ResolvedBy}
+}
+
+func (r removalRow) removal() payment.Removal {
+	return payment.Removal{
+		ID: r.ID, Account: r.AccountID, Method: r.PaymentMethodID, Kind: payment.RemovalKind(r.Kind), Status: payment.RemovalStatus(r.Status),
+		Note: r.Note, CreatedAt: r.CreatedAt.UTC(), ResolvedAt: timeOf(r.ResolvedAt), ResolvedBy: r.ResolvedBy,
+	}
+}
+
+type attemptRow struct {
+	Fingerprint  string    `gorm:"primaryKey"`
+	ID           uuid.UUID `gorm:"primaryKey"`
+	At           time.Time
+	Declined     bool
+	DeclineClass string
+}
+
+func (attemptRow) TableName() string { return "card_attempts" }
+
+func (s paymentStore) Customer(ctx context.Context, a account.ID, provider string) (_ string, err error) {
+	defer errs.Wrap(&err, "customer of %s at %s", a, provider)
+	var row struct{ CustomerRef string }
+	err = stores(s).of(ctx, a).Table("provider_customers").Where("provider = ?", provider).Limit(1).Scan(&row).Error
+	return row.CustomerRef, translate(err)
+}
+
+func (s paymentStore) SaveCustomer(ctx context.Context, a account.ID, provider, ref string) (err error) {
+	defer errs.Wrap(&err, "save customer of %s at %s", a, provider)
+	return translate(s.db.WithContext(ctx).Exec(
+		"INSERT INTO provider_customers (account_id, provider, customer_ref) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", a, provider, ref).Error)
+}
+
+func (s paymentStore) CreateSetup(ctx context.Context, v payment.SavedSetup) (err error) {
+	defer errs.Wrap(&err, "create setup %s", v.ID)
+	return translate(s.db.WithContext(ctx).Create(&setupRow{v.Account, v.ID, v.Provider, v.Ref, v.UsedBy, v.CreatedAt, v.ExpiresAt}).Error)
+}
+
+func (s paymentStore) Setup(ctx context.Context, a account.ID, ref string) (_ payment.SavedSetup, err error) {
+	defer errs.Wrap(&err, "setup of %s", a)
+	q := stores(s).of(ctx, a)
+	if own, perr := id.Parse[payment.SavedSetup](ref); perr == nil {
+		q = q.Where("id = ?", own)
+	} else {
+		q = q.Where("provider_ref = ?", ref)
+	}
+	r, err := take[setupRow](q, payment.ErrSetupNotFound)
+	return payment.SavedSetup{
+		ID: r.ID, Account: r.AccountID, Provider: r.Provider, Ref: r.ProviderRef, UsedBy: r.UsedBy, CreatedAt: r.CreatedAt.UTC(), ExpiresAt: r.ExpiresAt.UTC(),
+	}, err
+}
+
+func (s paymentStore) UseSetup(ctx context.Context, a account.ID, v payment.SetupID, m payment.MethodID) (err error) {
+	defer errs.Wrap(&err, "use setup %s of %s", v, a)
+	res := stores(s).of(ctx, a).Model(&setupRow{}).Where("id = ? AND (used_by IS NULL OR used_by = ?)", v, m).Update("used_by", m)
+	if res.Error != nil || res.RowsAffected == 1 {
+		return translate(res.Error)
+	}
+	if _, err := s.Setup(ctx, a, v.String()); err != nil {
+		return err
+	}
+	return payment.ErrSetupUsed
+}
+
+func (s paymentStore) CreateMethod(ctx context.Context, m payment.Method) (err error) {
+	defer errs.Wrap(&err, "create payment method %s", m.ID)
+	row, err := toMethodRow(m)
+	if err != nil {
+		return err
+	}
+	return translate(s.db.WithContext(ctx).Create(&row).Error)
+}
+
+func (s paymentStore) Method(ctx context.Context, a account.ID, m payment.MethodID) (_ payment.Method, err error) {
+	defer errs.Wrap(&err, "payment method %s of %s", m, a)
+	row, err := take[methodRow](stores(s).of(ctx, a).Where("id = ?", m), payment.ErrMethodNotFound)
+	if err != nil {
+		return payment.Method{}, err
+	}
+	return row.method()
+}
+
+func (s paymentStore) DefaultMethod(ctx context.Context, a account.ID) (_ payment.Method, err error) {
+	defer errs.Wrap(&err, "default payment method of %s", a)
+	row, err := take[methodRow](stores(s).of(ctx, a).Where("is_default"), payment.ErrNoMethod)
+	if err != nil {
+		return payment.Method{}, err
+	}
+	return row.method()
+}
+
+func (s paymentStore) Methods(ctx context.Context, a account.ID) (_ []payment.Method, err error) {
+	defer errs.Wrap(&err, "payment methods of %s", a)
+	return findEach(stores(s).of(ctx, a).Where("status NOT IN ('failed', 'removed')").Order("is_default DESC, id"), methodRow.method)
+}
+
+func (s paymentStore) SaveMethod(ctx context.Context, m *payment.Method) (err error) {
+	defer errs.Wrap(&err, "save payment method %s", m.ID)
+	row, err := toMethodRow(*m)
+	if err != nil {
+		return err
+	}
+	row.Version++
+	err = changed(stores(s).of(ctx, m.Account).Model(&methodRow{}).Where("id = ? AND version = ?", m.ID, m.Version).
+		Select("*").Omit("account_id", "id", "provider", "created_at").Updates(&row), account.ErrStale)
+	if err == nil {
+		m.Version = row.Version
+	}
+	return err
+}
+
+func (s paymentStore) MakeDefault(ctx context.Context, a account.ID, m payment.MethodID, at time.Time) (err error) {
+	defer errs.Wrap(&err, "make %s the default of %s", m, a)
+	set := func(v bool) map[string]any {
+		return map[string]any{"is_default": v, "updated_at": at, "version": clauseRaise}
+	}
+	// The old one first: at no moment may there be two.
+	if err := stores(s).of(ctx, a).Model(&methodRow{}).Where("is_default AND id <> ?", m).Updates(set(false)).Error; err != nil {
+		return translate(err)
+	}
+	return changed(stores(s).of(ctx, a).Model(&methodRow{}).Where("id = ? AND status = 'active'", m).Updates(set(true)), payment.ErrMethodNotFound)
+}
+
+func (s paymentStore) Expiring(ctx context.Context, t time.Time, limit int) (_ []payment.Method, err error) {
+	defer errs.Wrap(&err, "cards that expire before %s", t)
+	t = t.UTC()
+	// A card is good through its last month.
+	return findEach(stores(s).all(ctx).
+		Where("is_default AND expiry_noticed_at IS NULL AND exp_year * 12 + exp_month < ?", t.Year()*12+int(t.Month())).
+		Order("account_id").Limit(limit), methodRow.method)
+}
+
+func (s paymentStore) CreateRemoval(ctx context.Context, r payment.Removal) (err error) {
+	defer errs.Wrap(&err, "create removal request %s", r.ID)
+	row := toRemovalRow(r)
+	err = s.db.WithContext(ctx).Create(&row).Error
+	if orphan(err) {
+		return payment.ErrMethodNotFound
+	}
+	return taken(err, payment.ErrRemovalOpen)
+}
+
+func (s paymentStore) Removal(ctx context.Context, a account.ID, r payment.RemovalID) (_ payment.Removal, err error) {
+	defer errs.Wrap(&err, "removal request %s of %s", r, a)
+	row, err := take[removalRow](stores(s).of(ctx, a).Where("id = ?", r), payment.ErrRemovalNotFound)
+	return row.removal(), err
+}
+
+func (s paymentStore) OpenRemovals(ctx context.Context, a account.ID) (_ []payment.Removal, err error) {
+	defer errs.Wrap(&err, "open removal requests of %s", a)
+	return find(stores(s).of(ctx, a).Where("status = 'open'").Order("id"), removalRow.removal)
+}
+
+func (s paymentStore) SaveRemoval(ctx context.Context, r payment.Removal) (err error) {
+	defer errs.Wrap(&err, "save removal request %s", r.ID)
+	row := toRemovalRow(r)
+	return changed(stores(s).of(ctx, r.Account).Model(&removalRow{}).Where("id = ?", r.ID).
+		Select("kind", "status", "note", "resolved_at", "resolved_by").Updates(&row), payment.ErrRemovalNotFound)
+}
+
+func (s paymentStore) AddAttempt(ctx context.Context, fingerprint string, a payment.Attempt) (err error) {
+	defer errs.Wrap(&err, "count an attempt at a card")
+	return translate(s.db.WithContext(ctx).Create(&attemptRow{fingerprint, uuid.Must(uuid.NewV7()), a.At, a.Declined, string(a.Class)}).Error)
+}
+
+func (s paymentStore) Attempts(ctx context.Context, fingerprint string, since time.Time) (_ []payment.Attempt, err error) {
+	defer errs.Wrap(&err, "attempts at a card since %s", since)
+	return find(s.db.WithContext(ctx).Where("fingerprint = ? AND at >= ?", fingerprint, since).Order("at, id"), func(r attemptRow) payment.Attempt {
+		return payment.Attempt{At: r.At.UTC(), Declined: r.Declined, Class: payment.DeclineClass(r.DeclineClass)}
+	})
+}
+
+// clauseRaise raises a version in an update that has not read it.
+var clauseRaise = clause.Expr{SQL: "version + 1"}

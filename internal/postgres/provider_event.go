@@ -1,0 +1,67 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"gorm.io/gorm/clause"
+
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/payment"
+)
+
+type providerEventRow struct {
+	Provider    string `gorm:"primaryKey"`
+	EventID     string `gorm:"primaryKey"`
+	Type        string
+	Object      string
+	ObjectRef   string
+	Payload     []byte // as it came, to the byte
+	ReceivedAt  time.Time
+	ProcessedAt *time.Time
+	Attempts    int
+	NextTryAt   *time.Time
+	Outcome     string
+}
+
+func (providerEventRow) TableName() string { return "provider_events" }
+
+func toProviderEventRow(e payment.ProviderEvent) providerEventRow {
+	return providerEventRow{
+		e.Provider, e.EventID, e.Type, string(e.Object), e.ObjectRef, e.Payload, e.ReceivedAt, timeOrNil(e.ProcessedAt), e.Attempts,
+		timeOrNil(e.NextTryAt), e.Outcome,
+	}
+}
+
+func (r providerEventRow) event() payment.ProviderEvent {
+	return payment.ProviderEvent{
+		Provider: r.Provider, EventID: r.EventID, Type: r.Type, Object: payment.ObjectKind(r.Object), ObjectRef: r.ObjectRef, Payload: r.Payload,
+		ReceivedAt: r.ReceivedAt.UTC(), ProcessedAt: timeOf(r.ProcessedAt), Attempts: r.Attempts, NextTryAt: timeOf(r.NextTryAt), Outcome: r.Outcome,
+	}
+}
+
+func (s paymentStore) SaveEvent(ctx context.Context, e payment.ProviderEvent) (_ bool, err error) {
+	defer errs.Wrap(&err, "save event %s of %s", e.EventID, e.Provider)
+	row := toProviderEventRow(e)
+	res := s.db.WithContext(ctx).Clauses(clause.OnConflict{DoNothing: true}).Create(&row)
+	return res.RowsAffected == 1, translate(res.Error)
+}
+
+func (s paymentStore) LockEvent(ctx context.Context, provider, eventID string) (_ payment.ProviderEvent, err error) {
+	defer errs.Wrap(&err, "lock event %s of %s", eventID, provider)
+	row, err := take[providerEventRow](locked(s.db.WithContext(ctx)).Where("provider = ? AND event_id = ?", provider, eventID), payment.ErrNotFound)
+	return row.event(), err
+}
+
+func (s paymentStore) UpdateEvent(ctx context.Context, e payment.ProviderEvent) (err error) {
+	defer errs.Wrap(&err, "update event %s of %s", e.EventID, e.Provider)
+	row := toProviderEventRow(e)
+	return changed(s.db.WithContext(ctx).Model(&providerEventRow{}).Where("provider = ? AND event_id = ?", e.Provider, e.EventID).
+		Select("processed_at", "attempts", "next_try_at", "outcome").Updates(&row), payment.ErrNotFound)
+}
+
+func (s paymentStore) PendingEvents(ctx context.Context, now time.Time, limit int) (_ []payment.ProviderEvent, err error) {
+	defer errs.Wrap(&err, "pending provider events")
+	return find(s.db.WithContext(ctx).Where("processed_at IS NULL AND (next_try_at IS NULL OR next_try_at <= ?)", now).
+		Order("received_at, event_id").Limit(limit), providerEventRow.event)
+}

@@ -1,0 +1,132 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"gorm.io/gorm"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/upgrade"
+)
+
+type upgradeRow struct {
+	AccountID       account.ID `gorm:"primaryKey"`
+	ID              upgrade.ID `gorm:"primaryKey"`
+	PlanCode        string
+	PlanVersion     int
+	Status          string
+	PaymentMethodID payment.MethodID
+	BillingProfile  []byte    `gorm:"type:jsonb"`
+	NextAction      []byte    `gorm:"type:jsonb"`
+	Failure         []byte    `gorm:"type:jsonb"`
+	CreatedAt       time.Time `gorm:"autoCreateTime:false"`
+	UpdatedAt       time.Time `gorm:"autoUpdateTime:false"`
+	ExpiresAt       time.Time
+	Version         int64
+}
+
+func (upgradeRow) TableName() string { return "upgrades" }
+
+func toUpgradeRow(u upgrade.Upgrade) (row upgradeRow, err error) {
+	row = upgradeRow{
+		AccountID: u.Account, ID: u.ID, PlanCode: string(u.Plan), PlanVersion: u.Version, Status: string(u.Status), PaymentMethodID: u.Method,
+		CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt, ExpiresAt: u.ExpiresAt, Version: u.Revision,
+	}
+	if row.BillingProfile, err = jsonOrNil(u.Profile); err != nil {
+		return row, err
+	}
+	if row.NextAction, err = jsonOrNil(toStoredAction(u.NextAction)); err != nil {
+		return row, err
+	}
+	row.Failure, err = jsonOrNil(u.Failure)
+	return row, err
+}
+
+func (r upgradeRow) upgrade() (u upgrade.Upgrade, err error) {
+	u = upgrade.Upgrade{
+		ID: r.ID, Account: r.AccountID, Plan: plan.Code(r.PlanCode), Version: r.PlanVersion, Status: payment.Status(r.Status), Method: r.PaymentMethodID,
+		CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), ExpiresAt: r.ExpiresAt.UTC(), Revision: r.Version,
+	}
+	if u.Profile, err = jsonOf[account.Profile](r.BillingProfile); err != nil {
+		return u, err
+	}
+	if u.NextAction, err = actionOf(r.NextAction); err != nil {
+		return u, err
+	}
+	u.Failure, err = jsonOf[payment.Failure](r.Failure)
+	return u, err
+}
+
+type upgradeStore stores
+
+var _ upgrade.Store = upgradeStore{}
+
+func (s upgradeStore) Create(ctx context.Context, u upgrade.Upgrade) (err error) {
+	defer errs.Wrap(&err, "create upgrade %s", u.ID)
+	row, err := toUpgradeRow(u)
+	if err != nil {
+		return err
+	}
+	return taken(s.db.WithContext(ctx).Create(&row).Error, upgrade.ErrPending)
+}
+
+func (upgradeStore) one(q *gorm.DB) (upgrade.Upgrade, error) {
+	row, err := take[upgradeRow](q, upgrade.ErrNotFound)
+	if err != nil {
+		return upgrade.Upgrade{}, err
+	}
+	return row.upgrade()
+}
+
+func (s upgradeStore) pending(ctx context.Context, a account.ID) *gorm.DB {
+	return stores(s).of(ctx, a).Where("status IN ?", pendingStatuses)
+}
+
+func (s upgradeStore) Get(ctx context.Context, a account.ID, id upgrade.ID) (_ upgrade.Upgrade, err error) {
+	defer errs.Wrap(&err, "get upgrade %s of %s", id, a)
+	return s.one(stores(s).of(ctx, a).Where("id = ?", id))
+}
+
+func (s upgradeStore) Pending(ctx context.Context, a account.ID) (_ upgrade.Upgrade, err error) {
+	defer errs.Wrap(&err, "pending upgrade of %s", a)
+	return s.one(s.pending(ctx, a))
+}
+
+func (s upgradeStore) OfMethod(ctx context.Context, a account.ID, m payment.MethodID) (_ upgrade.Upgrade, err error) {
+	defer errs.Wrap(&err, "pending upgrade of %s with %s", a, m)
+	return s.one(s.pending(ctx, a).Where("payment_method_id = ?", m))
+}
+
+func (s upgradeStore) Save(ctx context.Context, u *upgrade.Upgrade) (err error) {
+	defer errs.Wrap(&err, "save upgrade %s", u.ID)
+	row, err := toUpgradeRow(*u)
+	if err != nil {
+		return err
+	}
+	row.Version++
+	err = changed(stores(s).of(ctx, u.Account).Model(&upgradeRow{}).Where("id = ? AND version = ?", u.ID, u.Revision).
+		Select("status", "payment_method_id", "billing_profile", "next_action", "failure", "updated_at", "expires_at", "version").
+		Updates(&row), account.ErrStale)
+	if err == nil {
+		u.Revision = row.Version
+	}
+	return err
+}
+
+// The two branches are those of dueSubscriptions.
+const expiredUpgrades = `
+	SELECT u.* FROM upgrades u JOIN accounts a ON a.id = u.account_id
+	WHERE u.status IN ('processing', 'requires_action') AND a.clock_at IS NULL AND u.expires_at <= @now
+	UNION ALL
+	SELECT u.* FROM upgrades u JOIN accounts a ON a.id = u.account_id
+	WHERE u.status IN ('processing', 'requires_action') AND a.clock_at IS NOT NULL AND u.expires_at <= a.clock_at
+	ORDER BY expires_at, account_id LIMIT @limit`
+
+func (s upgradeStore) Expired(ctx context.Context, now time.Time, limit int) (_ []upgrade.Upgrade, err error) {
+	defer errs.Wrap(&err, "expired upgrades")
+	return findEach(s.db.WithContext(ctx).Raw(expiredUpgrades, map[string]any{"now": now, "limit": limit}), upgradeRow.upgrade)
+}
