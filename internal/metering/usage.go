@@ -39,7 +39,8 @@ func (t Total) Late() money.Decimal {
 
 // SeriesTotal is what was used with one combination of dimensions.
 type SeriesTotal struct {
-	Dimensions map[string]string // each OtherValue in the series that is beyond the meter's cap
+	Dimensions map[string]string
+	Other      bool // what is beyond the meter's cap on series, whatever its dimensions
 	Quantity   money.Decimal
 	Events     int64
 }

@@ -87,8 +87,11 @@ func (s usageStore) Totals(ctx context.Context, a account.ID, start time.Time, s
 		if err := rows.Scan(&meter, &key, &st.Quantity, &st.Events, &dims); err != nil {
 			return err
 		}
-		if st.Dimensions, err = seriesDimensions(key, dims); err != nil {
-			return err
+		st.Other = key == metering.OtherSeries
+		if len(dims) > 0 {
+			if err := json.Unmarshal(dims, &st.Dimensions); err != nil {
+				return err
+			}
 		}
 		if t := byMeter[meter]; t != nil {
 			t.Series = append(t.Series, st)
@@ -106,19 +109,6 @@ ORDER BY s.meter, s.series`, mustOwner(a), start)
 		}
 	}
 	return totals, err
-}
-
-// seriesDimensions returns the attributes of a series; those of the series beyond the cap are not
-// known any more.
-func seriesDimensions(series uuid.UUID, dims []byte) (m map[string]string, err error) {
-	switch {
-	case series == metering.OtherSeries:
-		return map[string]string{metering.OtherValue: metering.OtherValue}, nil
-	case len(dims) == 0:
-		return nil, nil
-	}
-	err = json.Unmarshal(dims, &m)
-	return m, err
 }
 
 func (s usageStore) LateTotals(ctx context.Context, a account.ID, before time.Time) (totals []metering.Total, err error) {

@@ -465,3 +465,79 @@ func TestUsageReads(t *testing.T) {
 		}
 	})
 }
+
+func TestReader(t *testing.T) {
+	t.Parallel()
+
+	b := newMeterBench(t, metering.Options{})
+	dimmed := func(id, meter, q, project, value string) metering.Event {
+		e := b.event(id, meter, q)
+		e.Value = value
+		if project != "" {
+			e.Dimensions = metering.DimensionsOf(map[string]string{"project": project})
+		}
+		return e
+	}
+	b.mustAdd(t, dimmed("1", "voice", "10", "a", ""), dimmed("2", "voice", "20", "b", ""), dimmed("3", "voice", "5", "", ""),
+		dimmed("4", "callers", "1", "a", "anna"), dimmed("5", "callers", "1", "b", "anna"), b.event("6", "text", "7"))
+	r := metering.Reader{Store: b.db.Usage(), Entitlements: b.db.Entitlements(), Catalogue: testMeters}
+
+	show := func(q metering.Question) (s string) {
+		t.Helper()
+		report, err := r.Usage(t.Context(), b.account.ID, q)
+		if err != nil {
+			return err.Error()
+		}
+		for _, m := range report.Meters {
+			if m.Events == 0 {
+				continue
+			}
+			s += fmt.Sprintf("%s=%s/%d", m.Meter.Code, m.Quantity, m.Events)
+			for _, g := range m.Groups {
+				s += fmt.Sprintf(" %s:%s", g.Value, g.Quantity)
+			}
+			s += "; "
+		}
+		return s
+	}
+	last24 := period.Bounds{Start: noon.Add(-24 * time.Hour), End: noon}
+	for name, c := range map[string]struct {
+		q    metering.Question
+		want string
+	}{
+		"to date":                  {metering.Question{}, "voice=35/3; text=7/1; callers=1/2; "},
+		"to date by project":       {metering.Question{GroupBy: "project"}, "voice=35/3 :5 a:10 b:20; callers=1/2 a:1 b:1; "},
+		"one meter by project":     {metering.Question{GroupBy: "project", Meters: []string{"voice"}}, "voice=35/3 :5 a:10 b:20; "},
+		"a range":                  {metering.Question{Bounds: last24}, "voice=35/3; text=7/1; callers=1/2; "},
+		"a range by project":       {metering.Question{Bounds: last24, GroupBy: "project"}, "voice=35/3 :5 a:10 b:20; callers=1/2 a:1 b:1; "},
+		"an unknown dimension":     {metering.Question{GroupBy: "colour"}, metering.ErrUnknownDimension.Error()},
+		"a range that is no range": {metering.Question{Bounds: period.Bounds{Start: noon, End: noon}}, metering.ErrRange.Error()},
+	} {
+		if got := show(c.q); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+
+	t.Run("ChartsFollowTheZonesCalendar", func(t *testing.T) {
+		t.Parallel()
+		// The clocks of Berlin go forward on 29 March 2026: that day has 23 hours.
+		zone, err := time.LoadLocation("Europe/Berlin")
+		if err != nil {
+			t.Fatal(err)
+		}
+		chart, err := r.Chart(t.Context(), b.account.ID, "voice", period.Bounds{
+			Start: time.Date(2026, 3, 1, 0, 0, 0, 0, zone), End: time.Date(2026, 4, 1, 0, 0, 0, 0, zone),
+		}, period.ByDay, zone, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		points := chart.Groups[0].Points
+		if len(points) != 31 || points[28].Duration() != 23*time.Hour || points[0].Quantity.String() != "35" || points[1].Events != 0 {
+			t.Errorf("%d points; %v; first %+v", len(points), points[28].Duration(), points[0])
+		}
+		_, err = r.Chart(t.Context(), b.account.ID, "voice", period.Bounds{Start: noon.AddDate(-1, 0, 0), End: noon}, period.ByHour, zone, "")
+		if !errors.Is(err, metering.ErrTooManyPoints) {
+			t.Errorf("a year of hours: %v", err)
+		}
+	})
+}
