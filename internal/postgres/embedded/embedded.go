@@ -126,9 +126,30 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 }
 
 // DSN returns the connection URL of a database of this server, for its superuser.
-func (s *Server) DSN(database string) string {
+func (s *Server) DSN(database string) string { return dsn(s.socketDir, database) }
+
+// Attach returns the connection URL of a database in a data folder that another process owns and
+// whose server is ready: what a command needs while the service runs.
+func Attach(dataDir, database string) (string, error) {
+	dir, err := filepath.Abs(dataDir)
+	if err != nil {
+		return "", fmt.Errorf("embedded postgres: %w", err)
+	}
+	pid, ready, err := pidFile(dir)
+	if err != nil {
+		return "", fmt.Errorf("embedded postgres: attach: %w", err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "postmaster.pid")) //nolint:gosec // our own data folder
+	lines := strings.Split(string(b), "\n")
+	if err != nil || !ready || !alive(pid) || len(lines) < 5 || lines[4] == "" {
+		return "", fmt.Errorf("embedded postgres: attach: the server on %s is not ready", dir)
+	}
+	return dsn(lines[4], database), nil
+}
+
+func dsn(socketDir, database string) string {
 	u := url.URL{Scheme: "postgres", User: url.User(Superuser), Path: "/" + database}
-	u.RawQuery = url.Values{"host": {s.socketDir}}.Encode()
+	u.RawQuery = url.Values{"host": {socketDir}}.Encode()
 	return u.String()
 }
 

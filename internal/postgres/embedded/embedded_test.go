@@ -150,6 +150,16 @@ func TestStart_SecondOwnerIsRefused(t *testing.T) {
 	if got := query(t, s.DSN("postgres"), "SELECT 'alive'"); got != "alive" {
 		t.Fatal("the first server was disturbed")
 	}
+	dsn, err := Attach(dir, "postgres")
+	if err != nil || query(t, dsn, "SELECT 'attached'") != "attached" {
+		t.Fatalf("attach: %v", err)
+	}
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Attach(dir, "postgres"); err == nil {
+		t.Fatal("attached to a server that is not there")
+	}
 }
 
 func TestStart_AfterTheParentWasKilled(t *testing.T) {

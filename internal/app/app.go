@@ -1,0 +1,222 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/postgres"
+	"github.com/accrue-billing/accrue/internal/telemetry"
+)
+
+// App is the service, assembled. New builds it from the ground up and Run stops it from the top down:
+// first no request is taken any more, then the background's work ends, then the database is let go.
+type App struct {
+	cfg     Config
+	secrets deploymentSecrets
+	log     *slog.Logger
+	clock   clock.Clock
+	metrics *telemetry.Metrics
+
+	database *database
+	db       *postgres.DB
+
+	servers    []*server
+	background []part
+	draining   atomic.Bool
+}
+
+// part is work in the background: run returns when its context ends and its last piece is done.
+type part struct {
+	name string
+	run  func(ctx context.Context) error
+}
+
+// server is one listener. Its address is known once New has returned, so that port 0 can be asked for.
+type server struct {
+	name     string
+	listener net.Listener
+	http     *http.Server
+}
+
+// New starts the database, migrates it, and builds everything on top. The caller runs what it returns
+// with Run, or gives it up with Close.
+func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	a := &App{cfg: cfg, log: log, clock: clock.System, metrics: telemetry.NewMetrics(Version())}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close())
+		}
+	}()
+	if a.secrets, err = cfg.secrets(); err != nil {
+		return nil, err
+	}
+	if err := a.openDatabase(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.listen(ctx, "api", cfg.Addr, a.handler()); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func (a *App) openDatabase(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.DatabaseDeadline)
+	defer cancel()
+	if a.database, err = openDatabase(ctx, a.cfg, a.log, alone); err != nil {
+		return err
+	}
+	if a.cfg.MigrateOnStart {
+		if err := a.database.migrate(ctx, a.log); err != nil {
+			return err
+		}
+	}
+	a.db, err = postgres.Open(ctx, postgres.Config{URL: a.database.url.Reveal(), MaxConns: int32(a.cfg.DatabaseConns)}) //nolint:gosec // Check bounds it
+	return err
+}
+
+// listen takes an address, so that a port in use is found before anything runs.
+func (a *App) listen(ctx context.Context, name, addr string, h http.Handler) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	a.servers = append(a.servers, &server{name: name, listener: l, http: &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       60 * time.Second,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}})
+	return nil
+}
+
+// Addr returns the address that the named server listens on, or "".
+func (a *App) Addr(name string) string {
+	for _, s := range a.servers {
+		if s.name == name {
+			return s.listener.Addr().String()
+		}
+	}
+	return ""
+}
+
+// Run serves until ctx ends, and then finishes what was begun within the time for draining. It returns
+// nil after a clean end, and an error if a part of the service failed.
+func (a *App) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, a.Close()) }()
+
+	// The background outlives the requests, which wait for it.
+	backgroundCtx, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+	background, backgroundFailed := errgroup.WithContext(backgroundCtx)
+	for _, p := range a.background {
+		background.Go(func() error {
+			if err := p.run(backgroundCtx); err != nil && backgroundCtx.Err() == nil {
+				return fmt.Errorf("%s: %w", p.name, err)
+			}
+			return nil
+		})
+	}
+	serving, servingFailed := errgroup.WithContext(ctx)
+	for _, s := range a.servers {
+		a.log.InfoContext(ctx, "listening", "server", s.name, "address", s.listener.Addr().String())
+		serving.Go(func() error {
+			if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			return nil
+		})
+	}
+
+	var cause error
+	select {
+	case <-ctx.Done():
+		a.log.InfoContext(ctx, "stopping", "drain", a.cfg.DrainTimeout)
+	case <-servingFailed.Done():
+		cause = context.Cause(servingFailed)
+	case <-backgroundFailed.Done():
+		cause = context.Cause(backgroundFailed)
+	case <-a.database.ended():
+		cause = errors.New("the private database ended by itself")
+	}
+
+	a.draining.Store(true)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.DrainTimeout)
+	defer cancel()
+	for _, s := range a.servers {
+		if err := s.http.Shutdown(drain); err != nil {
+			a.log.WarnContext(drain, "requests were cut off", "server", s.name, "err", err)
+			_ = s.http.Close()
+		}
+	}
+	stopBackground()
+	return errors.Join(cause, ignoreCanceled(serving.Wait()), ignoreCanceled(background.Wait()))
+}
+
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// Close lets go of everything that New took. Run calls it; it may be called again.
+func (a *App) Close() (err error) {
+	for _, s := range a.servers {
+		_ = s.http.Close()
+		_ = s.listener.Close()
+	}
+	if a.db != nil {
+		a.db.Close()
+		a.db = nil
+	}
+	if a.database != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), a.cfg.DrainTimeout)
+		defer cancel()
+		err = a.database.close(ctx)
+		a.database = nil
+	}
+	return err
+}
+
+// ready says whether requests can be served now.
+func (a *App) ready(ctx context.Context) error {
+	if a.draining.Load() {
+		return errors.New("stopping")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return a.db.Ping(ctx)
+}
+
+// handler serves what machines ask of the service.
+func (a *App) handler() http.Handler {
+	mux := http.NewServeMux()
+	answer := func(w http.ResponseWriter, status int, text string) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(text + "\n"))
+	}
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := a.ready(r.Context()); err != nil {
+			answer(w, http.StatusServiceUnavailable, "not ready")
+			return
+		}
+		answer(w, http.StatusOK, "ready")
+	})
+	mux.Handle("GET /metrics", a.metrics.Handler())
+	return mux
+}

@@ -1,0 +1,202 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/app"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+)
+
+// buffer is written by the service and read by the test.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func noEnvironment(string) (string, bool) { return "", false }
+
+// program is the program running `serve`.
+type program struct {
+	addr string
+	log  *buffer
+	stop context.CancelFunc
+	done chan error
+}
+
+// serve runs `accrue serve` and returns when it listens.
+func serve(t *testing.T, args ...string) *program {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	p := &program{log: &buffer{}, stop: stop, done: make(chan error, 1)}
+	go func() {
+		p.done <- app.Execute(ctx, append([]string{"serve", "--addr=127.0.0.1:0", "--sandbox-addr=127.0.0.1:0"}, args...), noEnvironment, io.Discard, p.log)
+	}()
+	t.Cleanup(stop)
+	deadline := time.Now().Add(time.Minute)
+	for {
+		if _, after, ok := strings.Cut(p.log.String(), "msg=listening server=api address="); ok && strings.Contains(after, "\n") {
+			p.addr, _, _ = strings.Cut(after, "\n")
+			return p
+		}
+		select {
+		case err := <-p.done:
+			t.Fatalf("serve ended: %v\n%s", err, p.log)
+		case <-time.After(5 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("serve does not listen:\n%s", p.log)
+		}
+	}
+}
+
+func (p *program) get(t *testing.T, path string) (int, string) {
+	t.Helper()
+	resp, err := http.Get("http://" + p.addr + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func (p *program) end(t *testing.T) {
+	t.Helper()
+	p.stop()
+	select {
+	case err := <-p.done:
+		if err != nil {
+			t.Fatalf("serve: %v\n%s", err, p.log)
+		}
+	case <-time.After(time.Minute):
+		t.Fatalf("serve does not end:\n%s", p.log)
+	}
+}
+
+func execute(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	err := app.Execute(t.Context(), args, noEnvironment, &out, io.Discard)
+	return out.String(), err
+}
+
+func TestServe_OnAPrivateDatabase(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	for range 2 { // and again on the same folder
+		p := serve(t, "--data-dir", dir)
+		for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+			if status, body := p.get(t, path); status != http.StatusOK {
+				t.Errorf("%s: %d %s", path, status, body)
+			}
+		}
+		// Commands work beside it, another service does not.
+		if out, err := execute(t, "migrate", "status", "--data-dir", dir); err != nil || strings.Contains(out, "missing") || !strings.Contains(out, "applied  river") {
+			t.Errorf("migrate status: %v\n%s", err, out)
+		}
+		if _, err := execute(t, "serve", "--addr=127.0.0.1:0", "--data-dir", dir); err == nil || !strings.Contains(err.Error(), "in use") {
+			t.Errorf("a second service on the folder: %v", err)
+		}
+		p.end(t)
+	}
+}
+
+func TestServe_OnAGivenDatabase(t *testing.T) {
+	t.Parallel()
+	p := serve(t, "--data-dir", t.TempDir(), "--database-url", postgrestest.NewEmpty(t))
+	if status, body := p.get(t, "/readyz"); status != http.StatusOK {
+		t.Errorf("%d %s", status, body)
+	}
+	p.end(t)
+	if strings.Contains(p.log.String(), "level=ERROR") {
+		t.Error(p.log)
+	}
+}
+
+func TestServe_TakenPortNamesTheListener(t *testing.T) {
+	t.Parallel()
+	p := serve(t, "--data-dir", t.TempDir(), "--database-url", postgrestest.DSN(t))
+	_, err := execute(t, "serve", "--addr", p.addr, "--data-dir", t.TempDir(), "--database-url", postgrestest.DSN(t))
+	if err == nil || !strings.Contains(err.Error(), "api: listen") {
+		t.Errorf("got %v", err)
+	}
+	p.end(t)
+}
+
+func TestMigrate_Commands(t *testing.T) {
+	t.Parallel()
+	database := []string{"--data-dir", t.TempDir(), "--database-url", postgrestest.NewEmpty(t)}
+	for _, step := range []struct{ verb, want string }{
+		{"status", "missing  accrue 00001"},
+		{"up", "applied accrue 00001"},
+		{"up", "nothing to do"},
+		{"down", "taken back accrue"},
+		{"status", "missing  accrue"},
+		{"up", "applied accrue"},
+	} {
+		if out, err := execute(t, append([]string{"migrate", step.verb}, database...)...); err != nil || !strings.Contains(out, step.want) {
+			t.Fatalf("%s: %v\n%s", step.verb, err, out)
+		}
+	}
+}
+
+func TestConfig_CommandShowsEverythingButSecrets(t *testing.T) {
+	t.Parallel()
+	out, err := execute(t, "config", "--database-url", "postgres://user:canary@host/db", "--api-key-pepper", "canarycanarycanarycanarycanary1234",
+		"--smtp-url", "smtp://u:canary@h", "--addr", "127.0.0.1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(out, "canary") {
+		t.Errorf("a secret is shown:\n%s", out)
+	}
+	for _, want := range []string{"127.0.0.1:1", "[redacted]", "ACCRUE_WEBHOOK_TIMEOUT", "ACCRUE_CARD_REMOVAL"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %s in:\n%s", want, out)
+		}
+	}
+}
+
+func TestExecute_MistakesAreUsageErrors(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{}, {"sevre"}, {"serve", "--mode=live"}, {"migrate", "down", "--mode=live"}, {"config", "--cors-origin=*"}} {
+		_, err := execute(t, args...)
+		if _, ok := errors.AsType[*app.UsageError](err); !ok {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+}
+
+func TestExecute_HelpAndVersion(t *testing.T) {
+	t.Parallel()
+	if out, err := execute(t, "--help"); err != nil || !strings.Contains(out, "ACCRUE_DATABASE_URL") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := execute(t, "version"); err != nil || !strings.HasPrefix(out, "accrue ") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

@@ -1,0 +1,85 @@
+// Package app assembles the service from its configuration.
+//
+// It owns: every option and what contradicts what, the order in which parts start and stop, and the
+// commands of the program. It has no logic of its own: whatever decides anything about billing is in
+// the rooms below.
+package app
+
+import (
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/secret"
+)
+
+// Config is everything that can be configured. An option is a flag, a variable ACCRUE_… of the
+// environment, or a line of the configuration file, in this order of precedence; the name is the same
+// everywhere. `accrue config` prints what is in force.
+type Config struct {
+	// Listening.
+	Addr           string        `group:"Listening" default:"127.0.0.1:8080" help:"Address of the API."`
+	AdminAddr      string        `group:"Listening" help:"Address for the operator's routes and /metrics; without it they are served on addr."`
+	SandboxAddr    string        `group:"Listening" default:"127.0.0.1:8081" help:"Address of the sandbox payment provider's page; used with provider=sandbox only."`
+	PublicURL      string        `group:"Listening" name:"public-url" help:"Where the API is reached from outside, for links and problem types; by default http://<addr>."`
+	CORSOrigin     []string      `group:"Listening" name:"cors-origin" help:"Origin of a page that may call the API from a browser, as scheme://host[:port]; may be repeated."`
+	FrameAncestor  []string      `group:"Listening" help:"Origin of a page that may frame the hosted Billing page; may be repeated."`
+	TrustedProxy   []string      `group:"Listening" help:"Network (CIDR) of a proxy whose X-Forwarded-For is believed; may be repeated."`
+	DrainTimeout   time.Duration `group:"Listening" default:"20s" help:"How long open requests and jobs may take to finish after SIGTERM."`
+	RateLimit      int           `group:"Listening" default:"600" help:"Requests per minute of one caller, over all routes."`
+	RateLimitBurst int           `group:"Listening" default:"100" help:"Requests that one caller may send at once."`
+
+	// Deployment.
+	Mode    string `group:"Deployment" enum:"test,live" default:"test" help:"test: sandbox, test clocks, development tokens. live: real money, none of these."`
+	Env     string `group:"Deployment" enum:"development,staging,production" default:"development" help:"What the deployment is for; production refuses what only developers want."`
+	DataDir string `group:"Deployment" help:"Folder of the private database and of generated keys; by default /var/lib/accrue for root, else ~/.local/state/accrue."`
+
+	// Database.
+	DatabaseURL      secret.Text   `group:"Database" name:"database-url" help:"URL of a PostgreSQL 15 or newer; without it a private one is started in data-dir."`
+	DatabaseConns    int           `group:"Database" default:"16" help:"Connections in the pool."`
+	PgBin            string        `group:"Database" help:"Folder of PostgreSQL's programs, for the private database; by default the usual places are searched."`
+	MigrateOnStart   bool          `group:"Database" negatable:"" default:"true" help:"Apply missing migrations when the service starts."`
+	DatabaseDeadline time.Duration `group:"Database" default:"60s" help:"How long the database may take to start, recover and migrate."`
+
+	// Who may call.
+	JWTIssuer          []IssuerOption `group:"Identity" name:"jwt-issuer" sep:";" help:"An identity provider, as issuer=URL,audience=NAME and either jwks=URL or keys=FILE (JWK Set or PEM); optionally type=at+jwt and scopes=A B. May be repeated; in one text, separated by semicolons."`
+	DevAudience        string         `group:"Identity" default:"accrue" help:"Audience of development tokens (test mode)."`
+	APIKeyPepper       secret.Text    `group:"Identity" name:"api-key-pepper" help:"Secret of 32 bytes or more that API keys are hashed with; made and kept in data-dir in test mode, required in live mode. With another pepper no key works any more."`
+	CursorKey          secret.Text    `group:"Identity" help:"Secret of 32 bytes or more that signs page cursors; by default derived from the pepper."`
+	AutoCreateAccounts bool           `group:"Identity" negatable:"" default:"true" help:"Let the first valid token with a new account_id open an account on the free plan."`
+
+	// Payments.
+	Provider             string        `group:"Payments" enum:"sandbox,stripe" default:"sandbox" help:"Who moves the money."`
+	StripeSecretKey      secret.Text   `group:"Payments" help:"Stripe's secret key, sk_… or rk_…"`
+	StripePublishableKey string        `group:"Payments" help:"Stripe's publishable key, pk_…, which pages are given."`
+	StripeWebhookSecret  []secret.Text `group:"Payments" help:"Signing secret of Stripe's webhook endpoint, whsec_…; several while one is being replaced."`
+	StripeAPIURL         string        `group:"Payments" name:"stripe-api-url" default:"https://api.stripe.com" help:"Where Stripe's API is; another address is for tests only."`
+	ProviderTimeout      time.Duration `group:"Payments" default:"20s" help:"How long one request to the provider may take."`
+	CardRemoval          string        `group:"Payments" enum:"request,when-paid" default:"request" help:"What follows when a customer removes a card. request: support decides. when-paid: granted by itself where nothing is owed."`
+
+	// Catalogue and billing.
+	Catalogue    string        `group:"Billing" help:"YAML file of meters, plans and prices; by default the built-in one."`
+	InvoiceGrace time.Duration `group:"Billing" default:"1h" help:"How long after the end of a period late usage still enters its invoice."`
+	SupportEmail string        `group:"Billing" default:"support@example.com" help:"Address that customers are shown, and that removal requests and sales inquiries go to."`
+	SMTPURL      secret.Text   `group:"Billing" name:"smtp-url" help:"Mail server, smtp://user:password@host:587; without it mail is written to the log."`
+
+	// Usage.
+	IngestMaxBatch   int           `group:"Usage" default:"1000" help:"Events of one request."`
+	IngestMaxBytes   int64         `group:"Usage" default:"5242880" help:"Size of one request's body."`
+	IngestCommitters int           `group:"Usage" default:"2" help:"Transactions that store usage at the same time."`
+	IngestFlushSize  int           `group:"Usage" default:"2000" help:"Events of one transaction."`
+	IngestQueue      int           `group:"Usage" default:"20000" help:"Events that may wait to be stored; beyond it requests are answered 503."`
+	UsageMaxAge      time.Duration `group:"Usage" default:"840h" help:"How old an event may be when it arrives."`
+	UsageRetention   time.Duration `group:"Usage" default:"9600h" help:"How long raw events are kept; totals and the identity of events are kept for ever."`
+
+	// Outbound webhooks.
+	WebhookTimeout   time.Duration `group:"Webhooks" default:"15s" help:"How long a customer's endpoint may take to answer."`
+	WebhookAttempts  int           `group:"Webhooks" default:"10" help:"Deliveries tried before a message is given up."`
+	WebhookWorkers   int           `group:"Webhooks" default:"8" help:"Deliveries at the same time."`
+	WebhookAllowCIDR []string      `group:"Webhooks" name:"webhook-allow-cidr" help:"Private network that endpoints may be in, for tests on one machine; test mode only; may be repeated."`
+
+	// Logs.
+	LogLevel  string `group:"Logs" enum:"debug,info,warn,error" default:"info" help:"The least important lines that are written: debug, info, warn or error."`
+	LogFormat string `group:"Logs" enum:"text,json" default:"text" help:"text for people, json for machines."`
+}
+
+// Live reports whether real money moves.
+func (c Config) Live() bool { return c.Mode == "live" }
