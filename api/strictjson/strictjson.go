@@ -130,6 +130,10 @@ func normalise(data []byte) ([]byte, error) {
 	return append(out.Bytes(), data[dec.InputOffset():]...), nil
 }
 
+// Explain turns an error of a jsontext or json decoder into one for the caller, for code that reads
+// JSON by itself.
+func Explain(err error) error { return explain(err) }
+
 // explain turns an error of the decoder into one for the caller. It never repeats a value.
 func explain(err error) error {
 	if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {

@@ -1,0 +1,556 @@
+package v1
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/accrue-billing/accrue/api/strictjson"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Media types of usage events.
+const (
+	mediaNDJSON     = "application/x-ndjson"
+	mediaCloudEvent = "application/cloudevents+json"
+	mediaCloudBatch = "application/cloudevents-batch+json"
+)
+
+// maxEvents bounds the events of one request.
+const maxEvents = 10_000
+
+// maxItemBytes bounds one event, as CloudEvents asks consumers to take.
+const maxItemBytes = 64 << 10
+
+// Errors of a request with events as a whole. A fault within one event is that event's alone.
+var (
+	errTooManyEvents = errs.New(errs.TooLarge, "too_many_events", "A request holds at most %d events.", maxEvents)
+	errNotAnEvent    = errs.InvalidField("#", "wrong_type", "must be an event or an object with a list of events")
+	errNotABatch     = errs.InvalidField("#", "wrong_type", "must be a list of CloudEvents")
+	errEventsMember  = errs.InvalidField("#/events", "wrong_type", "must be a list and the only member")
+)
+
+// incoming is one event as it was sent. Problem says what in it could not be read; its other members
+// are then those that could.
+type incoming struct {
+	metering.Event
+	subject     string
+	hasQuantity bool
+	problem     *metering.Problem
+}
+
+func (in *incoming) fail(pointer, code, detail string) {
+	if in.problem == nil {
+		in.problem = &metering.Problem{Code: code, Detail: detail, Pointer: pointer}
+	}
+}
+
+// eventDecoder reads events from JSON in one pass, strictly, and with few allocations: names that come
+// again and again are kept once.
+type eventDecoder struct {
+	dec    *jsontext.Decoder
+	events []incoming
+	words  map[string]string
+}
+
+func newEventDecoder(data []byte) *eventDecoder {
+	return &eventDecoder{dec: jsontext.NewDecoder(bytes.NewBuffer(data)), words: map[string]string{}}
+}
+
+// word returns the text of a JSON string value, one copy for all that are equal.
+func (d *eventDecoder) word(v jsontext.Value) (string, bool) {
+	if bytes.IndexByte(v, '\\') >= 0 {
+		return d.text(v)
+	}
+	inner := v[1 : len(v)-1]
+	if s, ok := d.words[string(inner)]; ok {
+		return s, true
+	}
+	s, ok := d.text(v)
+	if ok && len(d.words) < 4096 {
+		d.words[s] = s
+	}
+	return s, ok
+}
+
+// text returns the text of a JSON string value, in normal form.
+func (d *eventDecoder) text(v jsontext.Value) (string, bool) {
+	var s string
+	if bytes.IndexByte(v, '\\') < 0 {
+		s = string(v[1 : len(v)-1])
+	} else {
+		b, err := jsontext.AppendUnquote(nil, v)
+		if err != nil {
+			return "", false
+		}
+		s = string(b)
+	}
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf || s[i] < ' ' {
+			clean, err := strictjson.CheckText(s)
+			return clean, err == nil
+		}
+	}
+	return s, true
+}
+
+// decodeJSON reads one event, or {"events": [...]}.
+func decodeJSON(data []byte) ([]incoming, error) {
+	d := newEventDecoder(data)
+	switch d.dec.PeekKind() {
+	case '{':
+	case 'n', 'f', 't', '"', '0', '[':
+		return nil, errNotAnEvent
+	default:
+		return nil, d.syntax()
+	}
+	if _, err := d.dec.ReadToken(); err != nil {
+		return nil, explainJSON(err)
+	}
+	first, err := d.name()
+	if err != nil {
+		return nil, err
+	}
+	if first == "events" {
+		if d.dec.PeekKind() != '[' {
+			return nil, errEventsMember
+		}
+		if err := d.list((*eventDecoder).native); err != nil {
+			return nil, err
+		}
+		if d.dec.PeekKind() != '}' {
+			return nil, errEventsMember
+		}
+		if _, err := d.dec.ReadToken(); err != nil {
+			return nil, explainJSON(err)
+		}
+	} else {
+		var in incoming
+		if err := d.members(&in, first, (*eventDecoder).native); err != nil {
+			return nil, err
+		}
+		d.events = append(d.events, in)
+	}
+	return d.events, d.end()
+}
+
+// decodeNDJSON reads one event a line. A line that is no JSON is a rejected event.
+func decodeNDJSON(data []byte) ([]incoming, error) {
+	d := newEventDecoder(nil)
+	for line := range bytes.Lines(data) {
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 {
+			continue
+		}
+		if len(d.events) == maxEvents {
+			return nil, errTooManyEvents
+		}
+		d.dec.Reset(bytes.NewBuffer(line))
+		var in incoming
+		if err := d.object(&in, (*eventDecoder).native); err != nil {
+			in.problem = &metering.Problem{Code: "malformed_json", Detail: "The line is not a JSON object with each member once."}
+		} else if err := d.end(); err != nil {
+			in.problem = &metering.Problem{Code: "malformed_json", Detail: "Something follows the JSON object on its line."}
+		}
+		d.events = append(d.events, in)
+	}
+	return d.events, nil
+}
+
+// decodeCloudEvent reads one CloudEvent in structured mode.
+func decodeCloudEvent(data []byte) ([]incoming, error) {
+	d := newEventDecoder(data)
+	var in incoming
+	if d.dec.PeekKind() != '{' {
+		return nil, cmp.Or(d.syntax(), error(errNotAnEvent))
+	}
+	if err := d.cloud(&in); err != nil {
+		return nil, err
+	}
+	return []incoming{in}, d.end()
+}
+
+// decodeCloudBatch reads a list of CloudEvents; it may be empty.
+func decodeCloudBatch(data []byte) ([]incoming, error) {
+	d := newEventDecoder(data)
+	if d.dec.PeekKind() != '[' {
+		return nil, cmp.Or(d.syntax(), error(errNotABatch))
+	}
+	err := d.each(func(in *incoming) error { return d.cloud(in) })
+	if err != nil {
+		return nil, err
+	}
+	return d.events, d.end()
+}
+
+// decodeBinary reads a CloudEvent in binary mode: its attributes are headers, its data the body.
+func decodeBinary(h http.Header, data []byte) ([]incoming, error) {
+	d := newEventDecoder(data)
+	var in incoming
+	version := ""
+	for name, values := range h {
+		attribute, ok := strings.CutPrefix(name, "Ce-")
+		if !ok || len(values) == 0 {
+			continue
+		}
+		attribute = strings.ToLower(attribute)
+		v, err := url.PathUnescape(values[0])
+		if err == nil && utf8.ValidString(v) {
+			v, err = strictjson.CheckText(v)
+		}
+		if err != nil || len(values) > 1 || !utf8.ValidString(v) {
+			in.fail("/"+attribute, "invalid_attribute", "The header is not one percent-encoded UTF-8 text.")
+			continue
+		}
+		switch attribute {
+		case "specversion":
+			version = v
+		case "id":
+			in.ID = v
+		case "source":
+			in.Source = v
+		case "type":
+			in.Meter = v
+		case "subject":
+			in.subject = v
+		case "time":
+			in.timestamp("/time", v)
+		}
+	}
+	in.required(version)
+	if len(bytes.TrimSpace(data)) == 0 {
+		return []incoming{in}, nil
+	}
+	if err := d.object(&in, (*eventDecoder).payload); err != nil {
+		return nil, err
+	}
+	return []incoming{in}, d.end()
+}
+
+// member reads the value of one member into an event, or skips it and marks the event.
+type member func(d *eventDecoder, in *incoming, name string) error
+
+func (d *eventDecoder) list(m member) error {
+	return d.each(func(in *incoming) error { return d.object(in, m) })
+}
+
+// each reads a list and calls one for every element; it grows no further than a request may.
+func (d *eventDecoder) each(one func(*incoming) error) error {
+	if _, err := d.dec.ReadToken(); err != nil {
+		return explainJSON(err)
+	}
+	for d.dec.PeekKind() != ']' {
+		if len(d.events) == maxEvents {
+			return errTooManyEvents
+		}
+		d.events = append(d.events, incoming{})
+		in := &d.events[len(d.events)-1]
+		begin := d.dec.InputOffset()
+		if err := one(in); err != nil {
+			return err
+		}
+		if d.dec.InputOffset()-begin > maxItemBytes {
+			in.fail("", "event_too_large", "An event has at most 64 KiB.")
+		}
+	}
+	_, err := d.dec.ReadToken()
+	return explainJSON(err)
+}
+
+// object reads one event; what is no object is skipped and marked.
+func (d *eventDecoder) object(in *incoming, m member) error {
+	if d.dec.PeekKind() != '{' {
+		in.fail("", "wrong_type", "An event is an object.")
+		return explainJSON(d.dec.SkipValue())
+	}
+	if _, err := d.dec.ReadToken(); err != nil {
+		return explainJSON(err)
+	}
+	name, err := d.name()
+	if err != nil {
+		return err
+	}
+	return d.members(in, name, m)
+}
+
+// members reads members from the one whose name has been read to the end of the object. The empty
+// name is the end.
+func (d *eventDecoder) members(in *incoming, name string, m member) error {
+	for name != "" {
+		if err := m(d, in, name); err != nil {
+			return err
+		}
+		var err error
+		if name, err = d.name(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// name reads the next member's name, or the end of the object. A member without a name is read as if
+// it had a strange one.
+func (d *eventDecoder) name() (string, error) {
+	if d.dec.PeekKind() == '}' {
+		_, err := d.dec.ReadToken()
+		return "", explainJSON(err)
+	}
+	v, err := d.dec.ReadValue()
+	if err != nil {
+		return "", explainJSON(err)
+	}
+	s, ok := d.word(v)
+	if !ok || s == "" {
+		s = "?"
+	}
+	return s, nil
+}
+
+// native reads a member of an event in our own form.
+func (d *eventDecoder) native(in *incoming, name string) error {
+	switch name {
+	case "id":
+		return d.string(in, "/id", &in.ID, false)
+	case "source":
+		return d.string(in, "/source", &in.Source, true)
+	case "meter":
+		return d.string(in, "/meter", &in.Meter, true)
+	case "subject":
+		return d.string(in, "/subject", &in.subject, true)
+	case "timestamp":
+		return d.time(in, "/timestamp")
+	default:
+		return d.payload(in, name)
+	}
+}
+
+// payload reads a member of what a CloudEvent carries as data.
+func (d *eventDecoder) payload(in *incoming, name string) error {
+	switch name {
+	case "quantity":
+		return d.quantity(in)
+	case "value":
+		return d.string(in, "/value", &in.Value, false)
+	case "dimensions":
+		return d.dimensions(in)
+	default:
+		in.fail("/"+escapePointer(name), "unknown_member", "An event has no such member.")
+		return explainJSON(d.dec.SkipValue())
+	}
+}
+
+// cloud reads a CloudEvent of version 1.0.
+func (d *eventDecoder) cloud(in *incoming) error {
+	version := ""
+	err := d.object(in, func(d *eventDecoder, in *incoming, name string) error {
+		switch name {
+		case "specversion":
+			return d.string(in, "/specversion", &version, true)
+		case "id":
+			return d.string(in, "/id", &in.ID, false)
+		case "source":
+			return d.string(in, "/source", &in.Source, true)
+		case "type":
+			return d.string(in, "/type", &in.Meter, true)
+		case "subject":
+			return d.string(in, "/subject", &in.subject, true)
+		case "time":
+			return d.time(in, "/time")
+		case "datacontenttype":
+			var media string
+			if err := d.string(in, "/datacontenttype", &media, true); err != nil {
+				return err
+			}
+			if kind, _, _ := strings.Cut(media, ";"); strings.TrimSpace(kind) != "application/json" && in.problem == nil {
+				in.fail("/datacontenttype", "unsupported_data", "The data must be application/json.")
+			}
+			return nil
+		case "data":
+			return d.object(in, (*eventDecoder).payload)
+		case "data_base64":
+			return d.base64(in)
+		default: // an extension attribute: no concern of ours, but not wrong
+			if !attributeName(name) {
+				in.fail("/"+escapePointer(name), "unknown_member", "An attribute's name is of a to z and 0 to 9, at most 20.")
+			}
+			return explainJSON(d.dec.SkipValue())
+		}
+	})
+	if err == nil {
+		in.required(version)
+	}
+	return err
+}
+
+// required checks the attributes that CloudEvents requires and that have no other check.
+func (in *incoming) required(version string) {
+	if version != "1.0" {
+		in.fail("/specversion", "unsupported_specversion", "The specversion must be 1.0.")
+	}
+	if in.Source == "" {
+		in.fail("/source", "invalid_source", "A CloudEvent names its source.")
+	}
+}
+
+func attributeName(s string) bool {
+	for i := range len(s) {
+		if (s[i] < 'a' || s[i] > 'z') && (s[i] < '0' || s[i] > '9') {
+			return false
+		}
+	}
+	return len(s) <= 20
+}
+
+func (d *eventDecoder) base64(in *incoming) error {
+	var encoded string
+	if err := d.string(in, "/data_base64", &encoded, false); err != nil || in.problem != nil {
+		return err
+	}
+	data, err := base64.StdEncoding.DecodeString(encoded)
+	inner := eventDecoder{dec: jsontext.NewDecoder(bytes.NewBuffer(data)), words: d.words}
+	if err == nil {
+		err = errors.Join(inner.object(in, (*eventDecoder).payload), inner.end())
+	}
+	if err != nil {
+		in.fail("/data_base64", "invalid_data", "The data is not base64 of a JSON object.")
+	}
+	return nil
+}
+
+// string reads a text. Words are texts that come again in many events.
+func (d *eventDecoder) string(in *incoming, pointer string, to *string, word bool) error {
+	if d.dec.PeekKind() != '"' {
+		in.fail(pointer, "wrong_type", "The value must be a string.")
+		return explainJSON(d.dec.SkipValue())
+	}
+	v, err := d.dec.ReadValue()
+	if err != nil {
+		return explainJSON(err)
+	}
+	read := d.text
+	if word {
+		read = d.word
+	}
+	s, ok := read(v)
+	if !ok {
+		in.fail(pointer, "invalid_text", "The text holds characters that are not taken.")
+	}
+	*to = s
+	return nil
+}
+
+func (d *eventDecoder) time(in *incoming, pointer string) error {
+	var s string
+	if err := d.string(in, pointer, &s, false); err != nil || s == "" {
+		return err
+	}
+	in.timestamp(pointer, s)
+	return nil
+}
+
+// timestamp reads a time and cuts it to the microsecond, the resolution that is kept.
+func (in *incoming) timestamp(pointer, s string) {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil || t.Year() < 1 || t.Year() > 9999 {
+		in.fail(pointer, "invalid_timestamp", "The time is not one of RFC 3339.")
+		return
+	}
+	in.OccurredAt = t.UTC().Truncate(time.Microsecond)
+}
+
+// quantity reads a decimal, as a string or a JSON number: one grammar for both.
+func (d *eventDecoder) quantity(in *incoming) error {
+	kind := d.dec.PeekKind()
+	if kind != '"' && kind != '0' {
+		in.fail("/quantity", "wrong_type", "A quantity is a decimal number, best in a string.")
+		return explainJSON(d.dec.SkipValue())
+	}
+	v, err := d.dec.ReadValue()
+	if err != nil {
+		return explainJSON(err)
+	}
+	if kind == '"' {
+		v = v[1 : len(v)-1]
+	}
+	q, err := money.ParseDecimal(string(v))
+	if err != nil {
+		in.fail("/quantity", "invalid_quantity", "A quantity has at most 15 digits before the point and 9 after it, and no exponent.")
+		return nil
+	}
+	in.Quantity, in.hasQuantity = q, true
+	return nil
+}
+
+func (d *eventDecoder) dimensions(in *incoming) error {
+	if d.dec.PeekKind() != '{' {
+		in.fail("/dimensions", "wrong_type", "Dimensions are an object of strings.")
+		return explainJSON(d.dec.SkipValue())
+	}
+	if _, err := d.dec.ReadToken(); err != nil {
+		return explainJSON(err)
+	}
+	dims := make(metering.Dimensions, 0, 2)
+	for {
+		name, err := d.name()
+		if err != nil {
+			return err
+		}
+		if name == "" {
+			break
+		}
+		var v string
+		if err := d.string(in, "/dimensions/"+escapePointer(name), &v, true); err != nil {
+			return err
+		}
+		if len(dims) <= metering.MaxDimensions { // one more than allowed is enough to be refused
+			dims = append(dims, metering.Dimension{Name: name, Value: v})
+		}
+	}
+	if len(dims) > 0 {
+		dims.Sort()
+		in.Dimensions = dims
+	}
+	return nil
+}
+
+func escapePointer(s string) string {
+	if len(s) > 64 {
+		s = strings.ToValidUTF8(s[:64], "")
+	}
+	return strings.ReplaceAll(strings.ReplaceAll(s, "~", "~0"), "/", "~1")
+}
+
+// end refuses whatever follows the value but white space.
+func (d *eventDecoder) end() error {
+	if _, err := d.dec.ReadToken(); !errors.Is(err, io.EOF) {
+		return strictjson.ErrTrailing
+	}
+	return nil
+}
+
+// syntax returns what stands in the way of reading a value at all.
+func (d *eventDecoder) syntax() error {
+	_, err := d.dec.ReadToken()
+	return explainJSON(err)
+}
+
+func explainJSON(err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		return strictjson.ErrNoBody
+	}
+	return strictjson.Explain(err)
+}
