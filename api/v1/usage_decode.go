@@ -105,44 +105,43 @@ func (d *eventDecoder) text(v jsontext.Value) (string, bool) {
 	return s, true
 }
 
-// decodeJSON reads one event, or {"events": [...]}.
-func decodeJSON(data []byte) ([]incoming, error) {
+// decodeJSON reads one event, or {"events": [...]}, and reports which of them it was.
+func decodeJSON(data []byte) (in []incoming, listed bool, err error) {
 	d := newEventDecoder(data)
 	switch d.dec.PeekKind() {
 	case '{':
 	case 'n', 'f', 't', '"', '0', '[':
-		return nil, errNotAnEvent
+		return nil, false, errNotAnEvent
 	default:
-		return nil, d.syntax()
+		return nil, false, d.syntax()
 	}
 	if _, err := d.dec.ReadToken(); err != nil {
-		return nil, explainJSON(err)
+		return nil, false, explainJSON(err)
 	}
 	first, err := d.name()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if first == "events" {
-		if d.dec.PeekKind() != '[' {
-			return nil, errEventsMember
+	if first != "events" {
+		var one incoming
+		if err := d.members(&one, first, (*eventDecoder).native); err != nil {
+			return nil, false, err
 		}
-		if err := d.list((*eventDecoder).native); err != nil {
-			return nil, err
-		}
-		if d.dec.PeekKind() != '}' {
-			return nil, errEventsMember
-		}
-		if _, err := d.dec.ReadToken(); err != nil {
-			return nil, explainJSON(err)
-		}
-	} else {
-		var in incoming
-		if err := d.members(&in, first, (*eventDecoder).native); err != nil {
-			return nil, err
-		}
-		d.events = append(d.events, in)
+		return []incoming{one}, false, d.end()
 	}
-	return d.events, d.end()
+	if d.dec.PeekKind() != '[' {
+		return nil, true, errEventsMember
+	}
+	if err := d.list((*eventDecoder).native); err != nil {
+		return nil, true, err
+	}
+	if d.dec.PeekKind() != '}' {
+		return nil, true, errEventsMember
+	}
+	if _, err := d.dec.ReadToken(); err != nil {
+		return nil, true, explainJSON(err)
+	}
+	return d.events, true, d.end()
 }
 
 // decodeNDJSON reads one event a line. A line that is no JSON is a rejected event.

@@ -13,9 +13,15 @@ import (
 )
 
 // Deps is what the handlers use: the concepts' stores for reading and the operations for writing.
-type Deps struct{}
+type Deps struct {
+	Lists    Lists
+	Metering Metering
+}
 
 // Routes returns the operations of version 1.
 func Routes(d Deps) []route.Route {
-	return slices.Concat[[]route.Route]()
+	return slices.Concat(
+		usageEventRoutes(d),
+		usageRoutes(d),
+	)
 }

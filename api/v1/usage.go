@@ -1,0 +1,223 @@
+package v1
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/accrue-billing/accrue/api/middleware"
+	"github.com/accrue-billing/accrue/api/route"
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/period"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Metering is what the usage resources stand on.
+type Metering struct {
+	Ingester  usageAdder
+	Store     metering.Store
+	Reader    metering.Reader
+	Catalogue metering.Catalogue
+	Accounts  accountNames
+	// Zone returns the account's time zone, in which charts are drawn.
+	Zone func(ctx context.Context, a account.ID) (*time.Location, error)
+	// Cost prices the current period by meter, as it stands. Nil leaves prices out.
+	Cost func(ctx context.Context, a account.ID) (map[string]UsageCost, error)
+}
+
+// UsageCost is what the usage of one meter in the current period comes to, tax not included.
+type UsageCost struct {
+	Included money.Decimal
+	Billable money.Decimal
+	Amount   money.Amount
+}
+
+// accountNames finds the account that a platform service or an operator names.
+type accountNames interface {
+	Lookup(ctx context.Context, ref string) (account.ID, error)
+}
+
+func usageRoutes(d Deps) []route.Route {
+	h := usage{d}
+	return []route.Route{
+		{Method: http.MethodGet, Path: "/v1/usage", Scope: auth.UsageRead, Handler: h.get},
+		{Method: http.MethodGet, Path: "/v1/usage/series", Scope: auth.UsageRead, Handler: h.series},
+	}
+}
+
+// Usage is an account's usage in a stretch of time.
+type Usage struct {
+	From   time.Time    `json:"from" validate:"required" format:"date-time"` // included
+	To     time.Time    `json:"to" validate:"required" format:"date-time"`   // excluded
+	Meters []MeterUsage `json:"meters" validate:"required"`
+} //@name Usage
+
+// MeterUsage is the usage of one meter. What it costs is known of the current period only.
+type MeterUsage struct {
+	Meter    string       `json:"meter" validate:"required" example:"voice"`
+	Unit     string       `json:"unit" validate:"required" example:"second"`
+	Quantity string       `json:"quantity" validate:"required" format:"decimal" example:"63.5"`
+	Events   int64        `json:"events" validate:"required" example:"1"`
+	Included *string      `json:"included" validate:"required" extensions:"x-nullable" format:"decimal"` // of quantity: taken by the allowance
+	Billable *string      `json:"billable" validate:"required" extensions:"x-nullable" format:"decimal"` // the rest
+	Cost     *Money       `json:"cost" validate:"required" extensions:"x-nullable"`                      // tax not included
+	Groups   []UsageGroup `json:"groups,omitempty"`                                                      // with group_by
+} //@name MeterUsage
+
+// UsageGroup is the usage with one value of a dimension. The value is empty for events without the
+// dimension, and "other" for what is beyond the meter's cap on combinations.
+type UsageGroup struct {
+	Value    string `json:"value" validate:"required" example:"helpdesk"`
+	Quantity string `json:"quantity" validate:"required" format:"decimal" example:"63.5"`
+	Events   int64  `json:"events" validate:"required" example:"1"`
+} //@name UsageGroup
+
+type usage struct{ Deps }
+
+// get reports usage.
+//
+//	@ID				getUsage
+//	@Summary		Get usage to date or in a range
+//	@Description	Without from and to, the current period. An event is in the answer the moment it was acknowledged.
+//	@Tags			usage
+//	@Security		Token[usage:read]
+//	@Param			from		query		string	false	"Start, included"	format(date-time)
+//	@Param			to			query		string	false	"End, excluded"		format(date-time)
+//	@Param			meter		query		string	false	"One or more meters, separated by commas"
+//	@Param			group_by	query		string	false	"A dimension"	example(project)
+//	@Success		200			{object}	Usage
+//	@Failure		404			{object}	problem.Problem	"unknown_meter"
+//	@Failure		422			{object}	problem.Problem	"invalid_request"
+//	@Router			/v1/usage [get]
+func (h usage) get(c echo.Context) error {
+	q, err := query(c, "from", "to", "meter", "group_by")
+	if err != nil {
+		return err
+	}
+	b, err := bounds(q.Get("from"), q.Get("to"))
+	if err != nil {
+		return err
+	}
+	if b.Start.IsZero() != b.End.IsZero() {
+		return errs.InvalidField("#/to", "incomplete_range", "from and to come together")
+	}
+	ctx, a := c.Request().Context(), middleware.Account(c)
+	report, err := h.Metering.Reader.Usage(ctx, a, metering.Question{Bounds: b, Meters: words(q.Get("meter")), GroupBy: q.Get("group_by")})
+	if err != nil {
+		return err
+	}
+	var costs map[string]UsageCost
+	if report.Current && h.Metering.Cost != nil {
+		if costs, err = h.Metering.Cost(ctx, a); err != nil {
+			return err
+		}
+	}
+	out := Usage{From: report.Start, To: report.End, Meters: []MeterUsage{}}
+	for _, m := range report.Meters {
+		out.Meters = append(out.Meters, toMeterUsage(m, costs))
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+func toMeterUsage(m metering.MeterUsage, costs map[string]UsageCost) MeterUsage {
+	out := MeterUsage{Meter: m.Meter.Code, Unit: m.Meter.Unit, Quantity: m.Quantity.String(), Events: m.Events}
+	if cost, ok := costs[m.Meter.Code]; ok {
+		included, billable, amount := cost.Included.String(), cost.Billable.String(), toMoney(cost.Amount)
+		out.Included, out.Billable, out.Cost = &included, &billable, &amount
+	}
+	for _, g := range m.Groups {
+		out.Groups = append(out.Groups, UsageGroup{Value: g.Value, Quantity: g.Quantity.String(), Events: g.Events})
+	}
+	return out
+}
+
+func words(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
+}
+
+// UsageSeries is a meter's usage over time: the same intervals for each group.
+type UsageSeries struct {
+	Meter    string             `json:"meter" validate:"required" example:"voice"`
+	Unit     string             `json:"unit" validate:"required" example:"second"`
+	Interval string             `json:"interval" validate:"required" enums:"hour,day,month"`
+	TimeZone string             `json:"time_zone" validate:"required" example:"Europe/Berlin"` // whose hours, days and months these are
+	Series   []UsageSeriesGroup `json:"series" validate:"required"`
+} //@name UsageSeries
+
+// UsageSeriesGroup is the usage of one group over time. Its value is empty without group_by.
+type UsageSeriesGroup struct {
+	Value  string       `json:"value" validate:"required"`
+	Points []UsagePoint `json:"points" validate:"required"`
+} //@name UsageSeriesGroup
+
+// UsagePoint is the usage in one interval.
+type UsagePoint struct {
+	From     time.Time `json:"from" validate:"required" format:"date-time"`
+	To       time.Time `json:"to" validate:"required" format:"date-time"`
+	Quantity string    `json:"quantity" validate:"required" format:"decimal"`
+	Events   int64     `json:"events" validate:"required"`
+} //@name UsagePoint
+
+// series draws a chart.
+//
+//	@ID				getUsageSeries
+//	@Summary		Get usage over time
+//	@Description	Whole hours, days or months of the account's time zone: a day has 23 or 25 hours where the clocks change. At most 1,000 points.
+//	@Tags			usage
+//	@Security		Token[usage:read]
+//	@Param			meter		query		string	true	"The meter"	example(voice)
+//	@Param			interval	query		string	false	"Width of a point"	Enums(hour, day, month)	default(day)
+//	@Param			from		query		string	true	"Start, included"	format(date-time)
+//	@Param			to			query		string	true	"End, excluded"		format(date-time)
+//	@Param			group_by	query		string	false	"A dimension"
+//	@Success		200			{object}	UsageSeries
+//	@Failure		404			{object}	problem.Problem	"unknown_meter"
+//	@Failure		422			{object}	problem.Problem	"invalid_request"
+//	@Router			/v1/usage/series [get]
+func (h usage) series(c echo.Context) error {
+	q, err := query(c, "meter", "interval", "from", "to", "group_by")
+	if err != nil {
+		return err
+	}
+	b, err := bounds(q.Get("from"), q.Get("to"))
+	if err != nil {
+		return err
+	}
+	if b.Start.IsZero() || b.End.IsZero() {
+		return errs.InvalidField("#/from", "missing", "from and to are required")
+	}
+	unit := period.Unit(q.Get("interval"))
+	if unit == "" {
+		unit = period.ByDay
+	}
+	if !unit.Valid() {
+		return errs.InvalidField("#/interval", "unknown_value", "must be hour, day or month")
+	}
+	ctx, a := c.Request().Context(), middleware.Account(c)
+	zone, err := h.Metering.Zone(ctx, a)
+	if err != nil {
+		return err
+	}
+	chart, err := h.Metering.Reader.Chart(ctx, a, q.Get("meter"), b, unit, zone, q.Get("group_by"))
+	if err != nil {
+		return err
+	}
+	out := UsageSeries{Meter: chart.Meter.Code, Unit: chart.Meter.Unit, Interval: string(unit), TimeZone: zone.String(), Series: []UsageSeriesGroup{}}
+	for _, g := range chart.Groups {
+		group := UsageSeriesGroup{Value: g.Value, Points: make([]UsagePoint, len(g.Points))}
+		for i, p := range g.Points {
+			group.Points[i] = UsagePoint{From: p.Start, To: p.End, Quantity: p.Quantity.String(), Events: p.Events}
+		}
+		out.Series = append(out.Series, group)
+	}
+	return c.JSON(http.StatusOK, out)
+}
