@@ -68,10 +68,12 @@ var (
 
 // Store keeps alerts.
 type Store interface {
-	Create(ctx context.Context, a Alert) error // or ErrTooMany
+	// Create writes an alert, or returns ErrTooMany. It holds the account until the transaction ends.
+	Create(ctx context.Context, a Alert) error
 	List(ctx context.Context, a account.ID) ([]Alert, error)
 	Remove(ctx context.Context, a account.ID, id ID, at time.Time) error // or ErrNotFound
-	// Fire records a firing and reports whether this call was the first: it alone may tell.
+	// Fire records a firing and reports whether this call was the first: it alone may tell. It
+	// returns ErrNotFound if the account has no such alert.
 	Fire(ctx context.Context, a account.ID, f Firing) (bool, error)
 	// Fired returns the firings of a period.
 	Fired(ctx context.Context, a account.ID, periodStart time.Time) ([]Firing, error)

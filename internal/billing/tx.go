@@ -19,8 +19,10 @@ import (
 	"context"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/alert"
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/inquiry"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/ledger"
@@ -30,6 +32,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/subscription"
 	"github.com/accrue-billing/accrue/internal/upgrade"
+	"github.com/accrue-billing/accrue/internal/wallet"
 )
 
 // Tx is everything one database transaction can read and write.
@@ -46,6 +49,9 @@ type Tx interface {
 	Invoices() invoice.Store
 	Payments() payment.Store
 	Upgrades() upgrade.Store
+	Wallet() wallet.Store
+	Alerts() alert.Store
+	Inquiries() inquiry.Store
 }
 
 // A Transactor runs fn so that either all of its writes happen or none do.

@@ -52,9 +52,11 @@ var ErrNotFound = errs.New(errs.NotFound, "sales_inquiry_not_found", "There is n
 // Store keeps inquiries.
 type Store interface {
 	Create(ctx context.Context, i Inquiry) error
+	// Get returns the inquiry or ErrNotFound; List pages through those of an account, newest first.
 	Get(ctx context.Context, a account.ID, id ID) (Inquiry, error)
 	List(ctx context.Context, a account.ID, r page.Request) (page.Page[Inquiry], error)
 	// All pages through the inquiries of all accounts, newest first, for the operator.
 	All(ctx context.Context, r page.Request) (page.Page[Inquiry], error)
+	// Save writes the status and raises the version. It returns account.ErrStale if the version is another.
 	Save(ctx context.Context, i *Inquiry) error
 }

@@ -23,10 +23,12 @@ import (
 	"gorm.io/gorm/logger"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/alert"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/inquiry"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/ledger"
@@ -36,6 +38,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/subscription"
 	"github.com/accrue-billing/accrue/internal/upgrade"
+	"github.com/accrue-billing/accrue/internal/wallet"
 )
 
 // Config says how to connect.
@@ -65,6 +68,9 @@ func (s stores) Jobs() job.Queue                   { return jobQueue(s) }
 func (s stores) Idempotency() idempotency.Store    { return idempotencyStore(s) }
 func (s stores) Invoices() invoice.Store           { return invoiceStore(s) }
 func (s stores) Payments() payment.Store           { return paymentStore(s) }
+func (s stores) Wallet() wallet.Store              { return walletStore(s) }
+func (s stores) Alerts() alert.Store               { return alertStore(s) }
+func (s stores) Inquiries() inquiry.Store          { return inquiryStore(s) }
 func (s stores) Upgrades() upgrade.Store           { return upgradeStore(s) }
 
 func (s stores) Entitlements() entitlement.Store { return entitlementStore(s) }

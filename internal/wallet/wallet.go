@@ -120,7 +120,8 @@ func (t AutoTopUp) Missing(available, charged, minimum money.Amount) money.Amoun
 
 // Errors of the concept.
 var (
-	ErrNoAutoTopUp = errs.New(errs.NotFound, "auto_top_up_not_found", "The account has no automatic top-up.")
+	ErrGrantNotFound = errs.New(errs.NotFound, "credit_grant_not_found", "There is no such credit grant.")
+	ErrNoAutoTopUp   = errs.New(errs.NotFound, "auto_top_up_not_found", "The account has no automatic top-up.")
 )
 
 // Store keeps grants and automatic top-ups.
@@ -130,6 +131,7 @@ type Store interface {
 	LockGrants(ctx context.Context, a account.ID) ([]Grant, error)
 	// Grants returns all grants of the account, newest first.
 	Grants(ctx context.Context, a account.ID) ([]Grant, error)
+	// SaveGrant writes what is left of a grant and when it expired, or returns ErrGrantNotFound.
 	SaveGrant(ctx context.Context, g Grant) error
 	// Expiring returns up to limit grants that have something left and expired on their account's clock.
 	Expiring(ctx context.Context, now time.Time, limit int) ([]Grant, error)

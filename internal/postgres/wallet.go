@@ -1,0 +1,154 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/wallet"
+)
+
+type grantRow struct {
+	AccountID account.ID     `gorm:"primaryKey"`
+	ID        wallet.GrantID `gorm:"primaryKey"`
+	Amount    int64
+	Remaining int64
+	Currency  string
+	Priority  int
+	Reason    string
+	Actor     string
+	GrantedAt time.Time
+	ExpiresAt *time.Time
+	ExpiredAt *time.Time
+}
+
+func (grantRow) TableName() string { return "credit_grants" }
+
+func toGrantRow(g wallet.Grant) grantRow {
+	return grantRow{
+		g.Account, g.ID, g.Amount.Minor, g.Remaining.Minor, string(g.Amount.Currency), g.Priority, g.Reason, g.Actor, g.GrantedAt,
+		timeOrNil(g.ExpiresAt), timeOrNil(g.ExpiredAt),
+	}
+}
+
+func (r grantRow) grant() wallet.Grant {
+	return wallet.Grant{
+		ID: r.ID, Account: r.AccountID, Amount: minor(r.Amount, r.Currency), Remaining: minor(r.Remaining, r.Currency), Priority: r.Priority,
+		Reason: r.Reason, Actor: r.Actor, GrantedAt: r.GrantedAt.UTC(), ExpiresAt: timeOf(r.ExpiresAt), ExpiredAt: timeOf(r.ExpiredAt),
+	}
+}
+
+type autoTopUpRow struct {
+	AccountID      account.ID `gorm:"primaryKey"`
+	Enabled        bool
+	Currency       string
+	Threshold      int64
+	Target         int64
+	MonthlyCeiling *int64
+	State          string
+	TrippedReason  string
+	TrippedAt      *time.Time
+	UpdatedAt      time.Time `gorm:"autoUpdateTime:false"`
+	Version        int64
+}
+
+func (autoTopUpRow) TableName() string { return "auto_top_ups" }
+
+// The states of an automatic top-up's breaker.
+const (
+	breakerOK      = "ok"
+	breakerTripped = "tripped"
+)
+
+func toAutoTopUpRow(t wallet.AutoTopUp) autoTopUpRow {
+	row := autoTopUpRow{
+		AccountID: t.Account, Enabled: t.Enabled, Currency: string(t.Target.Currency), Threshold: t.Threshold.Minor, Target: t.Target.Minor,
+		State: breakerOK, TrippedReason: t.TrippedReason, TrippedAt: timeOrNil(t.TrippedAt), UpdatedAt: t.UpdatedAt, Version: t.Version,
+	}
+	if t.MonthlyCeiling != nil {
+		row.MonthlyCeiling = &t.MonthlyCeiling.Minor
+	}
+	if t.Tripped {
+		row.State = breakerTripped
+	}
+	return row
+}
+
+func (r autoTopUpRow) autoTopUp() wallet.AutoTopUp {
+	t := wallet.AutoTopUp{
+		Account: r.AccountID, Enabled: r.Enabled, Threshold: minor(r.Threshold, r.Currency), Target: minor(r.Target, r.Currency),
+		Tripped: r.State == breakerTripped, TrippedReason: r.TrippedReason, TrippedAt: timeOf(r.TrippedAt), UpdatedAt: r.UpdatedAt.UTC(), Version: r.Version,
+	}
+	if r.MonthlyCeiling != nil {
+		c := minor(*r.MonthlyCeiling, r.Currency)
+		t.MonthlyCeiling = &c
+	}
+	return t
+}
+
+type walletStore stores
+
+var _ wallet.Store = walletStore{}
+
+func (s walletStore) CreateGrant(ctx context.Context, g wallet.Grant) (err error) {
+	defer errs.Wrap(&err, "create grant %s", g.ID)
+	row := toGrantRow(g)
+	return translate(s.db.WithContext(ctx).Create(&row).Error)
+}
+
+func (s walletStore) LockGrants(ctx context.Context, a account.ID) (_ []wallet.Grant, err error) {
+	defer errs.Wrap(&err, "lock grants of %s", a)
+	return find(locked(stores(s).of(ctx, a)).Where("remaining > 0").Order("id"), grantRow.grant)
+}
+
+func (s walletStore) Grants(ctx context.Context, a account.ID) (_ []wallet.Grant, err error) {
+	defer errs.Wrap(&err, "grants of %s", a)
+	return find(stores(s).of(ctx, a).Order("id DESC"), grantRow.grant)
+}
+
+func (s walletStore) SaveGrant(ctx context.Context, g wallet.Grant) (err error) {
+	defer errs.Wrap(&err, "save grant %s", g.ID)
+	row := toGrantRow(g)
+	return changed(stores(s).of(ctx, g.Account).Model(&grantRow{}).Where("id = ?", g.ID).
+		Select("remaining", "expired_at").Updates(&row), wallet.ErrGrantNotFound)
+}
+
+// The two branches are those of dueSubscriptions.
+const dueGrants = `
+	SELECT g.* FROM credit_grants g JOIN accounts a ON a.id = g.account_id
+	WHERE g.remaining > 0 AND g.expires_at IS NOT NULL AND a.clock_at IS NULL AND g.expires_at <= @now
+	UNION ALL
+	SELECT g.* FROM credit_grants g JOIN accounts a ON a.id = g.account_id
+	WHERE g.remaining > 0 AND g.expires_at IS NOT NULL AND a.clock_at IS NOT NULL AND g.expires_at <= a.clock_at
+	ORDER BY expires_at, account_id, id LIMIT @limit`
+
+func (s walletStore) Expiring(ctx context.Context, now time.Time, limit int) (_ []wallet.Grant, err error) {
+	defer errs.Wrap(&err, "expiring grants")
+	return find(s.db.WithContext(ctx).Raw(dueGrants, map[string]any{"now": now, "limit": limit}), grantRow.grant)
+}
+
+func (s walletStore) AutoTopUp(ctx context.Context, a account.ID) (_ wallet.AutoTopUp, err error) {
+	defer errs.Wrap(&err, "automatic top-up of %s", a)
+	row, err := take[autoTopUpRow](stores(s).of(ctx, a), wallet.ErrNoAutoTopUp)
+	if err != nil {
+		return wallet.AutoTopUp{}, err
+	}
+	return row.autoTopUp(), nil
+}
+
+func (s walletStore) SaveAutoTopUp(ctx context.Context, t *wallet.AutoTopUp) (err error) {
+	defer errs.Wrap(&err, "save automatic top-up of %s", t.Account)
+	row := toAutoTopUpRow(*t)
+	row.Version++
+	if t.Version == 0 {
+		err = taken(s.db.WithContext(ctx).Create(&row).Error, account.ErrStale)
+	} else {
+		err = changed(stores(s).of(ctx, t.Account).Model(&autoTopUpRow{}).Where("version = ?", t.Version).
+			Select("*").Omit("account_id").Updates(&row), account.ErrStale)
+	}
+	if err == nil {
+		t.Version = row.Version
+	}
+	return err
+}
