@@ -1,0 +1,129 @@
+package postgres_test
+
+import (
+	"errors"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+	"github.com/accrue-billing/accrue/internal/upgrade"
+)
+
+func newUpgrade(a account.ID) upgrade.Upgrade {
+	return upgrade.Upgrade{
+		ID: id.New[upgrade.Upgrade](), Account: a, Plan: "pro", Version: 1, Status: payment.Processing,
+		Profile:   &account.Profile{Name: "Ada", Email: "ada@example.com", Address: account.Address{Line1: "1 Main St", City: "Bonn", Country: "DE"}},
+		CreatedAt: noon, UpdatedAt: noon, ExpiresAt: noon.Add(upgrade.Lifetime), Revision: 1,
+	}
+}
+
+func TestUpgrades(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	store := db.Upgrades()
+
+	t.Run("ReadsBackWhatWasWrittenButTheSecret", func(t *testing.T) {
+		t.Parallel()
+		u := newUpgrade(mustAccount(t, db).ID)
+		if err := store.Create(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := store.Pending(t.Context(), u.Account); err != nil || !reflect.DeepEqual(got, u) {
+			t.Fatalf("read %+v, %v; want %+v", got, err, u)
+		}
+		u.Method = mustCard(t, db, u.Account).ID
+		u.Status, u.NextAction = payment.RequiresAction, &payment.NextAction{Type: payment.ActionRedirect, URL: "https://bank.example", ClientSecret: "s3cret"}
+		u.Failure = &payment.Failure{Code: "generic_decline", Message: "No."}
+		if err := store.Save(t.Context(), &u); err != nil {
+			t.Fatal(err)
+		}
+		u.NextAction = &payment.NextAction{Type: payment.ActionRedirect, URL: "https://bank.example"}
+		if got, err := store.OfMethod(t.Context(), u.Account, u.Method); err != nil || !reflect.DeepEqual(got, u) || got.Revision != 2 {
+			t.Fatalf("after a save: %+v, %v; want %+v", got, err, u)
+		}
+		if _, err := store.OfMethod(t.Context(), u.Account, id.New[payment.Method]()); !errors.Is(err, upgrade.ErrNotFound) {
+			t.Errorf("upgrade of another card: %v, want ErrNotFound", err)
+		}
+		stale := u
+		stale.Revision--
+		if err := store.Save(t.Context(), &stale); !errors.Is(err, account.ErrStale) {
+			t.Errorf("save of an old revision: %v, want ErrStale", err)
+		}
+		if err := u.Become(payment.Succeeded, noon); err != nil {
+			t.Fatal(err)
+		}
+		if err := store.Save(t.Context(), &u); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := store.Get(t.Context(), u.Account, u.ID); err != nil || !reflect.DeepEqual(got, u) {
+			t.Errorf("settled: %+v, %v; want %+v", got, err, u)
+		}
+		for _, err := range []error{
+			func() error { _, err := store.Pending(t.Context(), u.Account); return err }(),
+			func() error { _, err := store.OfMethod(t.Context(), u.Account, u.Method); return err }(),
+		} {
+			if !errors.Is(err, upgrade.ErrNotFound) {
+				t.Errorf("pending after it succeeded: %v, want ErrNotFound", err)
+			}
+		}
+	})
+
+	t.Run("OnePending", func(t *testing.T) {
+		t.Parallel()
+		a := mustAccount(t, db).ID
+		var won atomic.Int32
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				switch err := db.InTx(t.Context(), func(tx billing.Tx) error { return tx.Upgrades().Create(t.Context(), newUpgrade(a)) }); {
+				case err == nil:
+					won.Add(1)
+				case !errors.Is(err, upgrade.ErrPending):
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if won.Load() != 1 {
+			t.Errorf("%d upgrades were written, want 1", won.Load())
+		}
+	})
+}
+
+func TestUpgradesExpired(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	over := noon.Add(upgrade.Lifetime)
+	running, early, late, settled := newUpgrade(mustAccount(t, db).ID), newUpgrade(mustAccount(t, db).ID), newUpgrade(mustAccount(t, db).ID), newUpgrade(mustAccount(t, db).ID)
+	settled.Status = payment.Canceled
+	for _, u := range []upgrade.Upgrade{running, early, late, settled} {
+		if err := db.Upgrades().Create(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustMoveClock(t, db, early.Account, over.Add(-time.Second))
+	mustMoveClock(t, db, late.Account, over)
+	for now, want := range map[time.Time][]account.ID{over.Add(-time.Second): {late.Account}, over: {late.Account, running.Account}} {
+		list, err := db.Upgrades().Expired(t.Context(), now, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []account.ID
+		for _, u := range list {
+			got = append(got, u.Account)
+		}
+		if !sameIDs(got, want) {
+			t.Errorf("expired at %s: %v, want %v", now, got, want)
+		}
+	}
+	if one, err := db.Upgrades().Expired(t.Context(), over, 1); err != nil || len(one) != 1 {
+		t.Errorf("with limit 1: %+v, %v", one, err)
+	}
+}
