@@ -51,6 +51,8 @@ CREATE TABLE usage_series_totals (
   events       bigint NOT NULL,
   last_at      timestamptz,
   last_key     uuid,
+  billed       numeric(24, 9) NOT NULL DEFAULT 0, -- of quantity: what stands on finalised invoices
+  billed_events bigint NOT NULL DEFAULT 0,
   PRIMARY KEY (account_id, meter, period_start, series)
 ) WITH (fillfactor = 70);
 CREATE TABLE usage_series (

@@ -19,6 +19,7 @@ const (
 	KindPromoGranted   = "promo_granted"
 	KindPromoExpired   = "promo_expired"
 	KindRefund         = "refund"
+	KindRefundFailed   = "refund_failed"
 	KindCreditNote     = "credit_note"
 	KindWriteOff       = "write_off"
 	KindWriteOffUndone = "write_off_undone"
@@ -111,6 +112,11 @@ func (s Source) name() ledger.Name {
 // Refund books money given back to the card that paid it.
 func Refund(f Fact, amount money.Amount, s Source) *ledger.Transaction {
 	return f.transaction(KindRefund, move(amount, s.name(), Cash))
+}
+
+// RefundFailed reverses Refund: the provider could not give the money back.
+func RefundFailed(f Fact, amount money.Amount, s Source) *ledger.Transaction {
+	return f.transaction(KindRefundFailed, move(amount, Cash, s.name()))
 }
 
 // CreditNote books a correction of an issued invoice: toDue is no longer owed, toFunds was paid already

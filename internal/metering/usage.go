@@ -43,6 +43,9 @@ type SeriesTotal struct {
 	Other      bool // what is beyond the meter's cap on series, whatever its dimensions
 	Quantity   money.Decimal
 	Events     int64
+	// Billed is the part of Quantity that stands on finalised invoices, with its events.
+	Billed       money.Decimal
+	BilledEvents int64
 }
 
 // Billed says how much of a meter stands on finalised invoices.
@@ -181,7 +184,8 @@ type Store interface {
 	// LateTotals returns the totals of periods that start before a time whose quantity is not what was
 	// billed, oldest first.
 	LateTotals(ctx context.Context, a account.ID, before time.Time) ([]Total, error)
-	// MarkBilled records what stands on finalised invoices. The caller holds the entitlement's lock.
+	// MarkBilled records what stands on finalised invoices: the given quantities of the meters, and
+	// their series as they stand. The caller holds the entitlement's lock.
 	MarkBilled(ctx context.Context, a account.ID, period time.Time, billed []Billed) error
 	// Digest describes the events of a meter in a period. It reads all of them, in flat memory.
 	Digest(ctx context.Context, a account.ID, meter string, b period.Bounds) (Digest, error)

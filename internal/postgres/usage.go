@@ -84,7 +84,7 @@ func (s usageStore) Totals(ctx context.Context, a account.ID, start time.Time, s
 		var st metering.SeriesTotal
 		var key uuid.UUID
 		var dims []byte
-		if err := rows.Scan(&meter, &key, &st.Quantity, &st.Events, &dims); err != nil {
+		if err := rows.Scan(&meter, &key, &st.Quantity, &st.Events, &st.Billed, &st.BilledEvents, &dims); err != nil {
 			return err
 		}
 		st.Other = key == metering.OtherSeries
@@ -98,14 +98,18 @@ func (s usageStore) Totals(ctx context.Context, a account.ID, start time.Time, s
 		}
 		return nil
 	}, `
-SELECT s.meter, s.series, s.quantity, s.events, d.dimensions
+SELECT s.meter, s.series, s.quantity, s.events, s.billed, s.billed_events, d.dimensions
 FROM usage_series_totals s
 LEFT JOIN usage_series d ON d.account_id = s.account_id AND d.meter = s.meter AND d.series = s.series
 WHERE s.account_id = $1 AND s.period_start = $2 AND s.events > 0
 ORDER BY s.meter, s.series`, mustOwner(a), start)
 	for i := range totals {
 		if t := &totals[i]; len(t.Series) == 0 {
-			t.Series = []metering.SeriesTotal{{Quantity: t.Quantity, Events: t.Events}}
+			whole := metering.SeriesTotal{Quantity: t.Quantity, Events: t.Events, BilledEvents: t.BilledEvents}
+			if t.Billed != nil {
+				whole.Billed = *t.Billed
+			}
+			t.Series = []metering.SeriesTotal{whole}
 		}
 	}
 	return totals, err
@@ -132,6 +136,11 @@ func (s usageStore) MarkBilled(ctx context.Context, a account.ID, start time.Tim
 	meters, quantities, events := make([]string, len(billed)), make([]string, len(billed)), make([]int64, len(billed))
 	for i, b := range billed {
 		meters[i], quantities[i], events[i] = b.Meter, b.Quantity.String(), b.Events
+	}
+	if err := s.exec(ctx, `
+UPDATE usage_series_totals SET billed = quantity, billed_events = events
+WHERE account_id = $1 AND period_start = $2 AND meter = ANY($3::text[])`, mustOwner(a), start, meters); err != nil {
+		return err
 	}
 	return s.exec(ctx, `
 UPDATE usage_totals t SET billed = u.quantity::numeric, billed_events = u.events

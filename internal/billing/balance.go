@@ -1,0 +1,97 @@
+package billing
+
+import (
+	"context"
+	"errors"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/books"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Balance is where an account stands: available = funds + promo − due − accrued − reserved. It may be negative.
+type Balance struct {
+	Currency  money.Currency
+	Funds     money.Amount // paid in ahead and not yet spent
+	Promo     money.Amount // promotional credit not yet spent
+	Due       money.Amount // on final invoices and not yet paid
+	Accrued   money.Amount // used and not yet on a final invoice
+	Reserved  money.Amount // held for calls that are going on
+	Available money.Amount
+}
+
+// Reader reads what spans several concepts.
+type Reader struct{ *Core }
+
+// Balance returns where the account stands now. It is true of every event that was acknowledged.
+func (r Reader) Balance(ctx context.Context, a account.ID) (_ Balance, err error) {
+	defer errs.Wrap(&err, "balance of %s", a)
+	acct, err := r.DB.Accounts().Get(ctx, a)
+	if err != nil {
+		return Balance{}, err
+	}
+	return balance(ctx, r.DB, acct)
+}
+
+func balance(ctx context.Context, tx Tx, acct account.Account) (Balance, error) {
+	ledgerBalances, err := tx.Ledger().Balances(ctx, acct.ID)
+	if err != nil {
+		return Balance{}, err
+	}
+	st := books.StandingOf(ledgerBalances, acct.Currency)
+	accrued, reserved, err := accruedNow(ctx, tx, acct)
+	if err != nil {
+		return Balance{}, err
+	}
+	b := Balance{
+		Currency: acct.Currency, Funds: st.Funds, Promo: st.Promo, Due: st.Due, Accrued: accrued,
+		Reserved: reserved,
+	}
+	b.Available = money.New(b.Funds.Minor+b.Promo.Minor-b.Due.Minor-b.Accrued.Minor-b.Reserved.Minor, acct.Currency)
+	return b, nil
+}
+
+// accruedNow is what was used and is on no final invoice (the current period, periods that are in their
+// grace, and what came late for earlier ones), and what open reservations would add to it.
+func accruedNow(ctx context.Context, tx Tx, acct account.Account) (accrued, reserved money.Amount, err error) {
+	accrued, reserved = zeroOf(acct), zeroOf(acct)
+	sub, err := tx.Subscriptions().Active(ctx, acct.ID)
+	if errors.Is(err, subscription.ErrNotFound) {
+		return accrued, reserved, nil
+	}
+	if err != nil {
+		return accrued, reserved, err
+	}
+	now, err := rate(ctx, tx, acct, sub.Opened())
+	if err != nil {
+		return accrued, reserved, err
+	}
+	if reserved, err = now.reserved(); err != nil {
+		return accrued, reserved, err
+	}
+	if accrued, err = now.total(); err != nil {
+		return accrued, reserved, err
+	}
+	drafts, err := tx.Invoices().List(ctx, acct.ID, invoice.Draft, firstPage)
+	if err != nil {
+		return accrued, reserved, err
+	}
+	for _, d := range drafts.Data {
+		p, err := tx.Subscriptions().Period(ctx, acct.ID, d.Period.Start)
+		if err != nil {
+			return accrued, reserved, err
+		}
+		// The late usage of older periods is counted with the current one; here the period alone.
+		own, err := rate(ctx, tx, acct, p)
+		if err != nil {
+			return accrued, reserved, err
+		}
+		if accrued, err = accrued.Add(own.bill.Total); err != nil {
+			return accrued, reserved, err
+		}
+	}
+	return accrued, reserved, nil
+}

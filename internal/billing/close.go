@@ -1,0 +1,356 @@
+package billing
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/books"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/job"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/internal/pricing"
+	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/internal/wallet"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+var firstPage = page.Request{Limit: page.MaxLimit}
+
+// Closer closes billing periods and makes their invoices final.
+type Closer struct{ *Core }
+
+// Close ends the account's period if it has ended on the account's clock: the next period opens under
+// the plan that was planned for it, and where the plan has prices, a draft invoice begins its grace.
+// It reports whether it closed one; an account that was away for months has several, closed in order
+// by as many calls.
+func (c Closer) Close(ctx context.Context, a account.ID) (closed bool, err error) {
+	defer errs.Wrap(&err, "close period of %s", a)
+	err = c.DB.InTx(ctx, func(tx Tx) error {
+		closed = false
+		acct, err := tx.Accounts().Lock(ctx, a)
+		if err != nil {
+			return err
+		}
+		sub, err := tx.Subscriptions().Lock(ctx, a)
+		if errors.Is(err, subscription.ErrNotFound) {
+			return nil // the account was closed
+		}
+		if err != nil {
+			return err
+		}
+		real := c.Clock()
+		now := acct.Now(real)
+		if now.Before(sub.Period.End) {
+			return nil // a rerun finds the period closed already
+		}
+		closed = true
+		return c.advance(ctx, tx, acct, sub, now)
+	})
+	return closed, err
+}
+
+func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, now time.Time) error {
+	ended := sub.Opened()
+	ended.ClosedAt = now
+	zone, err := time.LoadLocation(acct.TimeZone)
+	if err != nil {
+		return fmt.Errorf("zone of the account: %w", err)
+	}
+	var next subscription.Terms
+	planned := sub.NextPlan != ""
+	if planned {
+		v, err := tx.Plans().Current(ctx, sub.NextPlan)
+		if err != nil {
+			return err
+		}
+		next = subscription.TermsOf(v)
+	}
+	if err := sub.Advance(zone, next, now); err != nil {
+		return err
+	}
+	if err := tx.Subscriptions().ClosePeriod(ctx, ended, sub.Opened()); err != nil {
+		return err
+	}
+	if err := tx.Subscriptions().Save(ctx, &sub); err != nil {
+		return err
+	}
+	v, contract, err := terms(ctx, tx, acct.ID, ended.Terms, ended.Bounds.Start)
+	if err != nil {
+		return err
+	}
+	if v.Priced() || contract != nil {
+		inv := invoice.NewCycle(ended, acct.Currency, ended.Bounds.End.Add(c.Policy.Grace), now)
+		if err := tx.Invoices().Create(ctx, inv); err != nil {
+			return err
+		}
+		if err := tx.Jobs().Enqueue(ctx, acct.ID, job.FinalizeInvoice, map[string]any{"invoice": inv.ID}, inv.FinalizeAt); err != nil {
+			return err
+		}
+	}
+	if err := entitle(ctx, tx, acct, sub, now); err != nil {
+		return err
+	}
+	if planned {
+		if err := publishChange(ctx, tx, acct, sub, now); err != nil {
+			return err
+		}
+	}
+	return tx.Outbox().Publish(ctx, acct.ID, outbox.PeriodClosed, map[string]any{
+		"period": ended.Bounds, "plan": ended.Plan, "next_period": sub.Period,
+	}, now)
+}
+
+// publishChange tells that the account's terms are others now.
+func publishChange(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, now time.Time) error {
+	return tx.Outbox().Publish(ctx, acct.ID, outbox.SubscriptionChanged, map[string]any{
+		"subscription": sub.ID, "plan": sub.Plan, "plan_version": sub.Terms.Version, "period": sub.Period,
+	}, now)
+}
+
+// Finalize makes a draft final if its grace is over on the account's clock: its lines are rated once
+// more, it gets its number, credit and funds pay what they can, and what is left is due. A final
+// invoice, or one that is still in its grace, is left alone.
+func (c Closer) Finalize(ctx context.Context, a account.ID, id invoice.ID) (err error) {
+	defer errs.Wrap(&err, "finalize %s", id)
+	return c.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, a)
+		if err != nil {
+			return err
+		}
+		// Holding the entitlement keeps usage of this account out until the lines are written.
+		if _, err := tx.Entitlements().Lock(ctx, a); err != nil {
+			return err
+		}
+		inv, err := tx.Invoices().Lock(ctx, a, id)
+		if err != nil {
+			return err
+		}
+		real := c.Clock()
+		now := acct.Now(real)
+		if inv.Status != invoice.Draft || now.Before(inv.FinalizeAt) {
+			return nil
+		}
+		return c.finalize(ctx, tx, acct, inv, now)
+	})
+}
+
+func (c Closer) finalize(ctx context.Context, tx Tx, acct account.Account, inv invoice.Invoice, now time.Time) error {
+	p, err := tx.Subscriptions().Period(ctx, acct.ID, inv.Period.Start)
+	if err != nil {
+		return err
+	}
+	r, err := rate(ctx, tx, acct, p)
+	if err != nil {
+		return err
+	}
+	content, err := c.content(ctx, tx, acct, inv, p, r, now)
+	if err != nil {
+		return err
+	}
+	if err := tx.Invoices().Issue(ctx, content); err != nil {
+		return err
+	}
+	if err := markBilled(ctx, tx, acct.ID, p, r.totals); err != nil {
+		return err
+	}
+	for _, adj := range r.adjusted {
+		if err := markBilled(ctx, tx, acct.ID, adj.period, adj.totals); err != nil {
+			return err
+		}
+	}
+	inv.Total, inv.FinalizedAt, inv.DueAt = content.Total, now, now.Add(c.Policy.PaymentTerms)
+	if err := c.book(ctx, tx, acct, &inv, content, now); err != nil {
+		return err
+	}
+	if inv.AmountDue().IsZero() {
+		err = inv.Become(invoice.Paid, now)
+	} else if err = inv.Become(invoice.Open, now); err == nil {
+		inv.NextAttempt = now
+		err = tx.Jobs().Enqueue(ctx, acct.ID, job.CollectInvoice, map[string]any{"invoice": inv.ID}, now)
+	}
+	if err != nil {
+		return err
+	}
+	if err := tx.Invoices().Save(ctx, &inv); err != nil {
+		return err
+	}
+	about := map[string]any{"invoice": inv.ID, "number": content.Number, "total": content.Total, "amount_due": inv.AmountDue()}
+	if err := tx.Outbox().Publish(ctx, acct.ID, outbox.InvoiceFinalized, about, now); err != nil {
+		return err
+	}
+	if inv.Status == invoice.Paid {
+		return tx.Outbox().Publish(ctx, acct.ID, outbox.InvoicePaid, about, now)
+	}
+	return nil
+}
+
+// markBilled records that a period's usage, as it was rated, stands on final invoices.
+func markBilled(ctx context.Context, tx Tx, a account.ID, p subscription.Period, totals []metering.Total) error {
+	billed := make([]metering.Billed, 0, len(totals))
+	for _, t := range totals {
+		billed = append(billed, metering.Billed{Meter: t.Meter, Quantity: t.Quantity, Events: t.Events})
+	}
+	return tx.Usage().MarkBilled(ctx, a, p.Bounds.Start, billed)
+}
+
+// content writes down what the invoice says.
+func (c Closer) content(ctx context.Context, tx Tx, acct account.Account, inv invoice.Invoice, p subscription.Period, r rated, now time.Time) (invoice.Content, error) {
+	number, err := tx.Invoices().NextNumber(ctx, acct.ID)
+	if err != nil {
+		return invoice.Content{}, err
+	}
+	profile, err := tx.Accounts().Profile(ctx, acct.ID)
+	if err != nil && !errors.Is(err, account.ErrNoProfile) {
+		return invoice.Content{}, err
+	}
+	out := invoice.Content{
+		Invoice: inv.ID, Account: acct.ID, Number: number, BillTo: profile, Absorbed: r.bill.Absorbed, IssuedAt: now,
+	}
+	for _, l := range r.bill.Lines {
+		if err := addLine(ctx, tx, &out, p, l); err != nil {
+			return out, err
+		}
+	}
+	for _, adj := range r.adjusted {
+		for _, l := range adj.lines {
+			if err := addLine(ctx, tx, &out, adj.period, l); err != nil {
+				return out, err
+			}
+		}
+	}
+	if err := out.Sum(zeroOf(acct)); err != nil {
+		return out, err
+	}
+	if out.Total.Sign() < 0 {
+		// Corrections of earlier periods came to more than this period's usage. An invoice is never
+		// negative: one line says that the rest goes to the balance (see book).
+		if err := addLine(ctx, tx, &out, p, toBalance(out.Total.Neg())); err != nil {
+			return out, err
+		}
+		if err := out.Sum(zeroOf(acct)); err != nil {
+			return out, err
+		}
+	}
+	out.Hash, err = out.Fingerprint()
+	return out, err
+}
+
+// kindToBalance is the line that turns a negative sum into credit on the balance.
+const kindToBalance pricing.Kind = "credit_to_balance"
+
+func toBalance(sum money.Amount) pricing.Line {
+	return pricing.Line{
+		Kind: kindToBalance, Description: "Credited to your balance", Amount: sum,
+		Derivation: pricing.Derivation{
+			Kind: kindToBalance, Currency: sum.Currency, Base: &sum, Numerator: 1, Denominator: 1,
+			Exact: money.FractionOf(sum), Amount: sum,
+		},
+	}
+}
+
+// credited is what the invoice gives to the balance.
+func credited(c invoice.Content) money.Amount {
+	for _, l := range c.Lines {
+		if l.Kind == string(kindToBalance) {
+			return l.Amount
+		}
+	}
+	return money.Zero(c.Total.Currency)
+}
+
+func addLine(ctx context.Context, tx Tx, out *invoice.Content, p subscription.Period, l pricing.Line) error {
+	if l.Meter != "" {
+		d, err := tx.Usage().Digest(ctx, out.Account, string(l.Meter), p.Bounds)
+		if err != nil {
+			return err
+		}
+		l.Derivation.Evidence = evidence(d)
+	}
+	d, err := json.Marshal(l.Derivation)
+	if err != nil {
+		return err
+	}
+	out.Lines = append(out.Lines, invoice.Line{
+		Number: len(out.Lines) + 1, Kind: string(l.Kind), Meter: string(l.Meter), Description: l.Description,
+		Period: p.Bounds, Quantity: l.Quantity, Amount: l.Amount, Derivation: d,
+	})
+	return nil
+}
+
+// evidence is what a line keeps of the events behind it.
+func evidence(d metering.Digest) pricing.Evidence {
+	if d.Events == 0 {
+		return pricing.Evidence{}
+	}
+	return pricing.Evidence{
+		Events: d.Events, First: d.First.Format(time.RFC3339Nano), Last: d.Last.Format(time.RFC3339Nano), Hash: hex.EncodeToString(d.Hash[:]),
+	}
+}
+
+// book posts the invoice, then lets promotional credit and funds pay for it, in that order.
+func (c Closer) book(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, content invoice.Content, now time.Time) error {
+	f := books.Fact{
+		Account: acct.ID, Reference: inv.ID.String(), At: now, RecordedAt: c.Clock(),
+		Description: "Invoice " + content.Number,
+	}
+	if sum := credited(content); !sum.IsZero() {
+		if err := tx.Ledger().Append(ctx, books.CreditNote(f, zeroOf(acct), sum)); err != nil {
+			return err
+		}
+	}
+	if content.Total.IsZero() && content.Absorbed.IsZero() {
+		return nil
+	}
+	if err := tx.Ledger().Append(ctx, books.Invoice(f, content.Subtotal, content.Tax, content.Absorbed)); err != nil {
+		return err
+	}
+	return applyCredit(ctx, tx, acct, inv, f, now)
+}
+
+// applyCredit pays what it can of an invoice from promotional credit and then from funds.
+func applyCredit(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, f books.Fact, now time.Time) error {
+	grants, err := tx.Wallet().LockGrants(ctx, acct.ID)
+	if err != nil {
+		return err
+	}
+	promo := zeroOf(acct)
+	byID := make(map[wallet.GrantID]*wallet.Grant, len(grants))
+	for i := range grants {
+		byID[grants[i].ID] = &grants[i]
+	}
+	for _, d := range wallet.Spend(grants, inv.AmountDue(), now) {
+		promo.Minor += d.Amount.Minor
+		if err := tx.Wallet().SaveGrant(ctx, *byID[d.Grant]); err != nil {
+			return err
+		}
+	}
+	if promo.Minor > 0 {
+		if err := tx.Ledger().Append(ctx, books.PromoApplied(f, promo)); err != nil {
+			return err
+		}
+		inv.AmountPaid.Minor += promo.Minor
+	}
+	b, err := tx.Ledger().Balances(ctx, acct.ID)
+	if err != nil {
+		return err
+	}
+	funds := money.New(min(books.StandingOf(b, acct.Currency).Funds.Minor, inv.AmountDue().Minor), acct.Currency)
+	if funds.Minor <= 0 {
+		return nil
+	}
+	// An invoice may draw on funds again when a later top-up comes in, so the reference counts.
+	f.Reference = fmt.Sprintf("%s/%d", inv.ID, inv.AmountPaid.Minor)
+	if err := tx.Ledger().Append(ctx, books.FundsApplied(f, funds)); err != nil {
+		return err
+	}
+	inv.AmountPaid.Minor += funds.Minor
+	return nil
+}

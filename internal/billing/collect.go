@@ -1,0 +1,188 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/books"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment"
+)
+
+// Collector takes what is due.
+type Collector struct{ *Core }
+
+// Collect makes the next attempt to charge an open invoice, if one is due on the account's clock.
+// An invoice that is paid, or is being paid, is left alone. It reports whether it asked the provider.
+func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (asked bool, err error) {
+	defer errs.Wrap(&err, "collect %s", iid)
+	var p payment.Payment
+	err = c.DB.InTx(ctx, func(tx Tx) error {
+		asked = false
+		acct, err := tx.Accounts().Lock(ctx, a)
+		if err != nil {
+			return err
+		}
+		inv, err := tx.Invoices().Lock(ctx, a, iid)
+		if err != nil {
+			return err
+		}
+		now := acct.Now(c.Clock())
+		if inv.Status != invoice.Open || inv.NextAttempt.IsZero() || now.Before(inv.NextAttempt) {
+			return nil
+		}
+		if c.Policy.Dunning.WriteOff(inv.DueAt, now) {
+			return c.writeOff(ctx, tx, acct, &inv, now)
+		}
+		m, err := tx.Payments().DefaultMethod(ctx, a)
+		if noMethod(err) {
+			return c.dun(ctx, tx, acct, &inv, &payment.Failure{Code: "no_payment_method", Class: payment.DeclineHard, Message: "There is no active card."}, now)
+		}
+		if err != nil {
+			return err
+		}
+		limits, err := c.Gateway.Limits(acct.Currency)
+		if err != nil {
+			return err
+		}
+		if inv.AmountDue().Minor < limits.Minimum.Minor {
+			// Too little for any card: it stays due, and the next top-up pays it.
+			inv.NextAttempt = time.Time{}
+			return tx.Invoices().Save(ctx, &inv)
+		}
+		if err := c.mayTry(ctx, tx, m, now); err != nil {
+			inv.Attempts++
+			return c.dun(ctx, tx, acct, &inv, &payment.Failure{Code: ErrCardBudget.Code, Class: payment.DeclineHard, Message: ErrCardBudget.Detail}, now)
+		}
+		p, err = c.beginPayment(ctx, tx, acct, &inv, m, id.New[payment.Payment](), true, now)
+		asked = err == nil
+		return ignore(err, payment.ErrPaymentPending)
+	})
+	if err != nil || !asked {
+		return false, err
+	}
+	_, err = c.charge(ctx, p, nil)
+	return true, err
+}
+
+func ignore(err, harmless error) error {
+	if errors.Is(err, harmless) {
+		return nil
+	}
+	return err
+}
+
+// beginPayment commits the intent to charge what an invoice still needs.
+func (c *Core) beginPayment(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, m payment.Method, pid payment.ID, offSession bool, now time.Time) (payment.Payment, error) {
+	if active, err := c.activePayment(ctx, tx, inv); err != nil || active {
+		if err == nil {
+			err = payment.ErrPaymentPending
+		}
+		return payment.Payment{}, err
+	}
+	inv.Attempts++
+	inv.NextAttempt, inv.UpdatedAt = time.Time{}, now
+	if err := tx.Invoices().Save(ctx, inv); err != nil {
+		return payment.Payment{}, err
+	}
+	p := payment.Payment{
+		ID: pid, Account: acct.ID, Purpose: payment.ForInvoice, Invoice: inv.ID, Method: m.ID,
+		Amount: inv.AmountDue(), Status: payment.Processing, OffSession: offSession, Provider: m.Provider,
+		Refunded: zeroOf(acct), Disputed: zeroOf(acct), CheckAt: c.Clock().Add(pause(1)), CreatedAt: c.Clock(), UpdatedAt: now, Version: 1,
+	}
+	return p, tx.Payments().CreatePayment(ctx, p)
+}
+
+func (c *Core) writeOff(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, now time.Time) error {
+	f := c.fact(acct, inv.ID.String(), "Written off", now)
+	if err := tx.Ledger().Append(ctx, books.WriteOff(f, inv.AmountDue())); err != nil {
+		return err
+	}
+	if err := inv.Become(invoice.Uncollectible, now); err != nil {
+		return err
+	}
+	if err := tx.Invoices().Save(ctx, inv); err != nil {
+		return err
+	}
+	return tx.Outbox().Publish(ctx, acct.ID, outbox.InvoiceUncollectible, map[string]any{"invoice": inv.ID, "amount": inv.AmountDue()}, now)
+}
+
+// Pay is "pay now": the customer is there, so the provider may ask for 3-D Secure.
+func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid payment.MethodID, render Renderer[payment.Payment]) (out Result[payment.Payment], err error) {
+	defer errs.Wrap(&err, "pay %s", iid)
+	p := payment.Payment{ID: id.New[payment.Payment]()}
+	settled := false
+	err = c.DB.InTx(ctx, func(tx Tx) error {
+		out, settled = Result[payment.Payment]{}, false
+		acct, err := tx.Accounts().Lock(ctx, asked.Account)
+		if err != nil {
+			return err
+		}
+		got, err := claim(ctx, tx, asked, p.ID.UUID())
+		if err != nil {
+			return err
+		}
+		switch got.Outcome {
+		case idempotency.Replay:
+			out.Replayed = &got.Answer
+			return nil
+		case idempotency.Resume:
+			if p, err = tx.Payments().Payment(ctx, acct.ID, id.FromUUID[payment.Payment](got.Operation)); err != nil || p.Status.Pending() {
+				return err
+			}
+			settled = true
+			return complete(ctx, tx, asked, p, render)
+		case idempotency.Fresh:
+		}
+		p, err = c.beginPay(ctx, tx, acct, iid, mid, p.ID)
+		return err
+	})
+	if err != nil || out.Replayed != nil {
+		return out, err
+	}
+	if !settled {
+		p, err = c.charge(ctx, p, func(tx Tx, done payment.Payment) error { return complete(ctx, tx, asked, done, render) })
+		if err != nil {
+			return out, err
+		}
+	}
+	out.Record = p
+	return out, nil
+}
+
+func (c Collector) beginPay(ctx context.Context, tx Tx, acct account.Account, iid invoice.ID, mid payment.MethodID, pid payment.ID) (payment.Payment, error) {
+	inv, err := tx.Invoices().Lock(ctx, acct.ID, iid)
+	if err != nil {
+		return payment.Payment{}, err
+	}
+	if inv.Status != invoice.Open && inv.Status != invoice.Uncollectible {
+		return payment.Payment{}, invoice.ErrNotOpen
+	}
+	now := acct.Now(c.Clock())
+	var m payment.Method
+	if mid.IsZero() {
+		m, err = tx.Payments().DefaultMethod(ctx, acct.ID)
+	} else if m, err = tx.Payments().Method(ctx, acct.ID, mid); err == nil && m.Status != payment.MethodActive {
+		err = payment.ErrMethodNotFound
+	}
+	if err != nil {
+		return payment.Payment{}, err
+	}
+	if err := c.mayTry(ctx, tx, m, now); err != nil {
+		return payment.Payment{}, err
+	}
+	limits, err := c.Gateway.Limits(acct.Currency)
+	if err != nil {
+		return payment.Payment{}, err
+	}
+	if err := limits.Check(inv.AmountDue()); err != nil {
+		return payment.Payment{}, err
+	}
+	return c.beginPayment(ctx, tx, acct, &inv, m, pid, false, now)
+}

@@ -1,0 +1,144 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/dunning"
+	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Core is what every operation needs. Operations embed it by pointer and are safe for concurrent use.
+type Core struct {
+	DB      Database
+	Gateway payment.Gateway
+	Clock   clock.Clock
+	Policy  Policy
+	Log     *slog.Logger
+}
+
+// Policy is what an operator decides once for all accounts.
+type Policy struct {
+	Grace        time.Duration // between the end of a period and its invoice being final: late events enter
+	PaymentTerms time.Duration // between the invoice being final and being due
+	Dunning      dunning.Policy
+	TopUpMaximum int64  // minor units of one top-up
+	StartPlan    string // the plan of a new account
+	ReturnURL    string // where a customer's browser comes back to from the provider
+	// RemoveWhenPaid grants "remove when paid" requests by itself once nothing is owed.
+	RemoveWhenPaid bool
+}
+
+// DefaultPolicy is what the documentation describes.
+func DefaultPolicy() Policy {
+	return Policy{
+		Grace: 24 * time.Hour, PaymentTerms: 0, Dunning: dunning.Default(),
+		TopUpMaximum: 1_000_000, StartPlan: string(plan.Developer), RemoveWhenPaid: true,
+	}
+}
+
+// Asked is how an operation was asked for.
+type Asked struct {
+	Account account.ID
+	Actor   string              // for the audit log: "user:…", "key:…", "operator:…"
+	Key     idempotency.Request // the zero Request: asked from within, no answer is kept
+}
+
+// A Renderer makes the answer of a record as the API gives it. It is called inside the transaction
+// that commits the record, so that the answer is stored with it.
+type Renderer[R any] func(R) (idempotency.Answer, error)
+
+// Result is what came of an operation.
+type Result[R any] struct {
+	Record R
+	// Replayed holds the stored answer of an earlier request with the same key. Record is then empty.
+	Replayed *idempotency.Answer
+}
+
+// claim takes the request's key on behalf of the record with the given UUID. Without a key it is fresh.
+func claim(ctx context.Context, tx Tx, in Asked, record uuid.UUID) (idempotency.Claimed, error) {
+	if in.Key.Key == "" {
+		return idempotency.Claimed{Outcome: idempotency.Fresh}, nil
+	}
+	return tx.Idempotency().Claim(ctx, in.Account, in.Key, record)
+}
+
+// complete stores the answer of a record under the request's key.
+func complete[R any](ctx context.Context, tx Tx, in Asked, record R, render Renderer[R]) error {
+	if in.Key.Key == "" || render == nil {
+		return nil
+	}
+	ans, err := render(record)
+	if err != nil {
+		return err
+	}
+	return tx.Idempotency().Complete(ctx, in.Account, in.Key, ans)
+}
+
+// release gives the key back where a request left no trace, so that it may be repeated as it is.
+func (c *Core) release(ctx context.Context, in Asked) {
+	if in.Key.Key == "" {
+		return
+	}
+	err := c.DB.InTx(ctx, func(tx Tx) error { return tx.Idempotency().Release(ctx, in.Account, in.Key) })
+	if err != nil {
+		c.Log.WarnContext(ctx, "idempotency key not released; its lease runs out by itself", "err", err)
+	}
+}
+
+// once runs an operation that is one transaction: fn creates the record, and its answer is stored
+// with it. A repetition gets the stored answer.
+func once[R any](ctx context.Context, c *Core, in Asked, render Renderer[R], fn func(tx Tx) (R, error)) (Result[R], error) {
+	var out Result[R]
+	err := c.DB.InTx(ctx, func(tx Tx) error {
+		out = Result[R]{}
+		got, err := claim(ctx, tx, in, uuid.Nil)
+		if err != nil {
+			return err
+		}
+		if got.Outcome == idempotency.Replay {
+			out.Replayed = &got.Answer
+			return nil
+		}
+		if out.Record, err = fn(tx); err != nil {
+			return err
+		}
+		return complete(ctx, tx, in, out.Record, render)
+	})
+	return out, err
+}
+
+// pause is how long the sweep waits before it asks a provider again, by the number of times it has.
+func pause(checks int) time.Duration {
+	const least, most = 30 * time.Second, time.Hour
+	d := least << min(checks, 8)
+	return min(d, most)
+}
+
+// callTimeout bounds one call to a provider. It is shorter than the lease of an idempotency key, so a
+// repetition never overtakes the call that it repeats.
+const callTimeout = 20 * time.Second
+
+// detached keeps a call going when the request that began it is gone: the intent is committed, and its
+// outcome is worth having.
+func detached(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+}
+
+// zeroOf is nothing in the account's currency.
+func zeroOf(a account.Account) money.Amount { return money.Zero(a.Currency) }
+
+// unknowable reports whether a provider's error leaves the outcome open: it is then looked up, never inferred.
+func unknowable(err error) bool {
+	return errors.Is(err, payment.ErrUnknown) || errors.Is(err, payment.ErrRetry) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}

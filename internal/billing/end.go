@@ -1,0 +1,164 @@
+package billing
+
+import (
+	"context"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/books"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Ender closes accounts.
+type Ender struct{ *Core }
+
+// End closes an account for ever: nothing may be owed, the running period is billed at once, what is
+// left of the funds goes back to the cards that paid it in, and no usage is taken any more.
+func (e Ender) End(ctx context.Context, asked Asked, reason string, render Renderer[account.Account]) (out Result[account.Account], err error) {
+	defer errs.Wrap(&err, "end account %s", asked.Account)
+	var refunds []payment.Refund
+	out, err = once(ctx, e.Core, asked, render, func(tx Tx) (account.Account, error) {
+		refunds = nil
+		acct, err := tx.Accounts().Lock(ctx, asked.Account)
+		if err != nil {
+			return acct, err
+		}
+		f, err := e.facts(ctx, tx, acct)
+		if err != nil {
+			return acct, err
+		}
+		if err := f.Guard(ActCloseAccount); err != nil {
+			return acct, err
+		}
+		now := acct.Now(e.Clock())
+		if err := e.lastPeriod(ctx, tx, acct, f.Subscription, now); err != nil {
+			return acct, err
+		}
+		if refunds, err = e.giveBack(ctx, tx, acct, asked, now); err != nil {
+			return acct, err
+		}
+		acct, err = tx.Accounts().Get(ctx, acct.ID)
+		if err != nil {
+			return acct, err
+		}
+		acct.Status, acct.UpdatedAt = account.Closed, now
+		if err := tx.Accounts().Save(ctx, &acct); err != nil {
+			return acct, err
+		}
+		ent, err := tx.Entitlements().Lock(ctx, acct.ID)
+		if err != nil {
+			return acct, err
+		}
+		ent.Status, ent.UpdatedAt = account.Closed, now
+		if err := tx.Entitlements().Put(ctx, ent); err != nil {
+			return acct, err
+		}
+		if err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{Actor: asked.Actor, Action: "account.close", Reason: reason, At: now}); err != nil {
+			return acct, err
+		}
+		return acct, tx.Outbox().Publish(ctx, acct.ID, outbox.AccountClosed, map[string]any{"reason": reason}, now)
+	})
+	if err != nil {
+		return out, err
+	}
+	for _, ref := range refunds {
+		// Committed intents: what fails here, the sweep carries on.
+		res, callErr := e.askRefund(ctx, ref)
+		if _, err := e.settleRefund(ctx, ref, res, callErr, nil); err != nil {
+			e.Log.WarnContext(ctx, "refund of a closed account is left to the sweep", "refund", ref.ID, "err", err)
+		}
+	}
+	return out, nil
+}
+
+// lastPeriod bills what was used up to now. The guard has made sure that funds cover it.
+func (e Ender) lastPeriod(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, now time.Time) error {
+	if sub.ID.IsZero() {
+		return nil
+	}
+	sub, err := tx.Subscriptions().Lock(ctx, acct.ID)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Entitlements().Lock(ctx, acct.ID); err != nil {
+		return err
+	}
+	if err := (Closer(e)).finalizeDrafts(ctx, tx, acct, now); err != nil {
+		return err
+	}
+	last := sub.Opened()
+	last.ClosedAt = now
+	sub.Status, sub.UpdatedAt = subscription.Ended, now
+	if err := tx.Subscriptions().Save(ctx, &sub); err != nil {
+		return err
+	}
+	v, contract, err := terms(ctx, tx, acct.ID, last.Terms, last.Bounds.Start)
+	if err != nil {
+		return err
+	}
+	if !v.Priced() && contract == nil {
+		return nil
+	}
+	inv := invoice.NewCycle(last, acct.Currency, now, now)
+	if err := tx.Invoices().Create(ctx, inv); err != nil {
+		return err
+	}
+	return Closer(e).finalize(ctx, tx, acct, inv, now)
+}
+
+// finalizeDrafts makes every draft of the account final before its time.
+func (c Closer) finalizeDrafts(ctx context.Context, tx Tx, acct account.Account, now time.Time) error {
+	drafts, err := tx.Invoices().List(ctx, acct.ID, invoice.Draft, firstPage)
+	if err != nil {
+		return err
+	}
+	for i := len(drafts.Data) - 1; i >= 0; i-- { // the oldest first: its number comes first
+		if err := c.finalize(ctx, tx, acct, drafts.Data[i], now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// giveBack commits refunds of what is left of the funds, to the cards that paid it in, the latest first.
+func (e Ender) giveBack(ctx context.Context, tx Tx, acct account.Account, asked Asked, now time.Time) ([]payment.Refund, error) {
+	b, err := tx.Ledger().Balances(ctx, acct.ID)
+	if err != nil {
+		return nil, err
+	}
+	left := books.StandingOf(b, acct.Currency).Funds.Minor
+	if left <= 0 {
+		return nil, nil
+	}
+	paid, err := tx.Payments().RefundablePayments(ctx, acct.ID)
+	if err != nil {
+		return nil, err
+	}
+	var out []payment.Refund
+	for _, p := range paid {
+		if left <= 0 || p.Purpose != payment.ForTopUp {
+			continue
+		}
+		part := min(left, p.Refundable().Minor)
+		ref, err := Refunder(e).begin(ctx, tx, acct, asked, id.New[payment.Refund](), RefundInput{
+			Payment: p.ID, Amount: money.New(part, acct.Currency), Reason: "account closed", Origin: payment.ByAccountClose,
+		})
+		if err != nil {
+			return nil, err
+		}
+		left -= part
+		out = append(out, ref)
+	}
+	if left > 0 {
+		return nil, errNotRefundable.With("left", money.New(left, acct.Currency))
+	}
+	return out, nil
+}
+
+var errNotRefundable = errs.New(errs.Conflict, "funds_not_refundable", "Some of the remaining funds cannot go back to a card. Contact support to have them paid out.")

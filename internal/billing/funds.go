@@ -1,0 +1,247 @@
+package billing
+
+import (
+	"context"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/alert"
+	"github.com/accrue-billing/accrue/internal/books"
+	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/wallet"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Watcher looks at an account after its usage or its balance has changed: alerts and automatic top-up.
+type Watcher struct{ *Core }
+
+// Check fires the account's alerts that have been reached and not told in this period, then tops up
+// by itself if the account's rule asks for it. It may run as often as one likes: a firing is a row
+// whose insert wins the right to tell, and one top-up may be pending.
+func (w Watcher) Check(ctx context.Context, a account.ID) (err error) {
+	defer errs.Wrap(&err, "check funds of %s", a)
+	if err := w.alerts(ctx, a); err != nil {
+		return err
+	}
+	_, err = Funder(w).AutoTopUp(ctx, a)
+	return err
+}
+
+func (w Watcher) alerts(ctx context.Context, a account.ID) error {
+	acct, err := w.DB.Accounts().Get(ctx, a)
+	if err != nil || acct.Status == account.Closed {
+		return err
+	}
+	all, err := w.DB.Alerts().List(ctx, a)
+	if err != nil {
+		return err
+	}
+	e, err := w.DB.Entitlements().Get(ctx, a)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 && e.SpendLimit == nil {
+		return nil
+	}
+	b, err := balance(ctx, w.DB, acct)
+	if err != nil {
+		return err
+	}
+	totals, err := w.DB.Usage().Totals(ctx, a, e.PeriodStart(), false)
+	if err != nil {
+		return err
+	}
+	used := quantities(totals)
+	for _, al := range all {
+		value := money.DecimalFromInt(b.Available.Minor)
+		switch al.Kind {
+		case alert.Usage:
+			value = used[al.Meter]
+		case alert.Spend:
+			value = money.DecimalFromInt(b.Accrued.Minor)
+		case alert.LowBalance:
+		}
+		if !al.Reached(value) {
+			continue
+		}
+		if err := w.fire(ctx, acct, al, e.PeriodStart(), value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fire tells once per alert, period and threshold.
+func (w Watcher) fire(ctx context.Context, acct account.Account, al alert.Alert, periodStart time.Time, value money.Decimal) error {
+	return w.DB.InTx(ctx, func(tx Tx) error {
+		now := acct.Now(w.Clock())
+		first, err := tx.Alerts().Fire(ctx, acct.ID, alert.Firing{
+			Alert: al.ID, PeriodStart: periodStart, Threshold: al.Threshold, Value: value, FiredAt: now,
+		})
+		if err != nil || !first {
+			return err
+		}
+		return tx.Outbox().Publish(ctx, acct.ID, outbox.AlertFired, map[string]any{
+			"alert": al.ID, "kind": al.Kind, "meter": al.Meter, "threshold": al.Threshold, "value": value, "period_start": periodStart,
+		}, now)
+	})
+}
+
+// SpendLimit is an account's cap on what a period may come to, tax included.
+type SpendLimit struct {
+	Amount  *money.Amount // nil: none
+	Mode    entitlement.Mode
+	Version int64
+}
+
+// Limiter sets an account's spend limit.
+type Limiter struct{ *Core }
+
+// Get returns the account's spend limit.
+func (l Limiter) Get(ctx context.Context, a account.ID) (SpendLimit, error) {
+	e, err := l.DB.Entitlements().Get(ctx, a)
+	if err != nil {
+		return SpendLimit{}, err
+	}
+	return spendLimit(e), nil
+}
+
+func spendLimit(e entitlement.Entitlement) SpendLimit {
+	s := SpendLimit{Mode: e.SpendMode, Version: e.Version}
+	if e.SpendLimit != nil {
+		amount := money.New(*e.SpendLimit, e.Currency)
+		s.Amount = &amount
+	}
+	return s
+}
+
+// Set changes the spend limit for the running period and those after it. What the period has come to
+// already stays used; beyond the limit it is absorbed and not billed.
+func (l Limiter) Set(ctx context.Context, asked Asked, want SpendLimit) (out SpendLimit, err error) {
+	defer errs.Wrap(&err, "set spend limit of %s", asked.Account)
+	err = l.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := l.lockUsable(ctx, tx, asked.Account)
+		if err != nil {
+			return err
+		}
+		e, err := tx.Entitlements().Lock(ctx, acct.ID)
+		if err != nil {
+			return err
+		}
+		if e.Version != want.Version {
+			return account.ErrStale
+		}
+		e.SpendLimit, e.SpendMode, e.UpdatedAt = nil, entitlement.Hard, l.Clock()
+		if want.Amount != nil {
+			if want.Amount.Currency != acct.Currency {
+				return ErrCurrency
+			}
+			e.SpendLimit = &want.Amount.Minor
+			if want.Mode != "" {
+				e.SpendMode = want.Mode
+			}
+		}
+		if err := tx.Entitlements().Put(ctx, e); err != nil {
+			return err
+		}
+		if e, err = tx.Entitlements().Get(ctx, acct.ID); err != nil {
+			return err
+		}
+		out = spendLimit(e)
+		return nil
+	})
+	return out, err
+}
+
+// Granter gives and takes promotional credit.
+type Granter struct{ *Core }
+
+// GrantInput is an operator's gift.
+type GrantInput struct {
+	Amount    money.Amount
+	Priority  int
+	ExpiresAt time.Time // zero: never
+	Reason    string
+}
+
+// Grant gives promotional credit.
+func (g Granter) Grant(ctx context.Context, asked Asked, in GrantInput, render Renderer[wallet.Grant]) (Result[wallet.Grant], error) {
+	return once(ctx, g.Core, asked, render, func(tx Tx) (wallet.Grant, error) {
+		acct, err := g.lockUsable(ctx, tx, asked.Account)
+		if err != nil {
+			return wallet.Grant{}, err
+		}
+		if in.Amount.Currency != acct.Currency {
+			return wallet.Grant{}, ErrCurrency
+		}
+		now := acct.Now(g.Clock())
+		gr := wallet.Grant{
+			ID: id.New[wallet.Grant](), Account: acct.ID, Amount: in.Amount, Remaining: in.Amount, Priority: in.Priority,
+			Reason: in.Reason, Actor: asked.Actor, GrantedAt: now, ExpiresAt: in.ExpiresAt,
+		}
+		if !in.ExpiresAt.IsZero() && !in.ExpiresAt.After(now) {
+			return gr, errs.InvalidField("#/expires_at", "in_the_past", "The credit would expire before it could be spent.")
+		}
+		if err := tx.Wallet().CreateGrant(ctx, gr); err != nil {
+			return gr, err
+		}
+		if err := tx.Ledger().Append(ctx, books.PromoGranted(g.fact(acct, gr.ID.String(), "Promotional credit", now), gr.Amount)); err != nil {
+			return gr, err
+		}
+		if err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{Actor: asked.Actor, Action: "credit.grant", Reason: in.Reason, At: now}); err != nil {
+			return gr, err
+		}
+		return gr, tx.Outbox().Publish(ctx, acct.ID, outbox.CreditGranted, map[string]any{"grant": gr.ID, "amount": gr.Amount}, now)
+	})
+}
+
+// Expire takes back what remains of a grant whose time is over.
+func (g Granter) Expire(ctx context.Context, a account.ID) (err error) {
+	defer errs.Wrap(&err, "expire credit of %s", a)
+	return g.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, a)
+		if err != nil {
+			return err
+		}
+		now := acct.Now(g.Clock())
+		grants, err := tx.Wallet().LockGrants(ctx, a)
+		if err != nil {
+			return err
+		}
+		for _, gr := range grants {
+			if gr.ExpiresAt.IsZero() || now.Before(gr.ExpiresAt) {
+				continue
+			}
+			left := gr.Remaining
+			gr.Remaining, gr.ExpiredAt = zeroOf(acct), now
+			if err := tx.Wallet().SaveGrant(ctx, gr); err != nil {
+				return err
+			}
+			if err := tx.Ledger().Append(ctx, books.PromoExpired(g.fact(acct, gr.ID.String(), "Promotional credit expired", now), left)); err != nil {
+				return err
+			}
+			if err := tx.Outbox().Publish(ctx, a, outbox.CreditExpired, map[string]any{"grant": gr.ID, "amount": left}, now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Alerter keeps an account's alerts.
+type Alerter struct{ *Core }
+
+// Add creates an alert.
+func (r Alerter) Add(ctx context.Context, asked Asked, in alert.Alert, render Renderer[alert.Alert]) (Result[alert.Alert], error) {
+	return once(ctx, r.Core, asked, render, func(tx Tx) (alert.Alert, error) {
+		acct, err := r.lockUsable(ctx, tx, asked.Account)
+		if err != nil {
+			return in, err
+		}
+		in.ID, in.Account, in.CreatedAt = id.New[alert.Alert](), acct.ID, acct.Now(r.Clock())
+		return in, tx.Alerts().Create(ctx, in)
+	})
+}

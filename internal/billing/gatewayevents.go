@@ -1,0 +1,300 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/books"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Listener takes in what providers tell.
+type Listener struct{ *Core }
+
+// Receive verifies and stores an inbound webhook. Nothing is read from it before its sender is known,
+// and nothing is believed of it: it is a nudge to ask for the object's present state. It reports
+// whether the event is new.
+func (l Listener) Receive(ctx context.Context, h http.Header, body []byte) (e payment.ProviderEvent, fresh bool, err error) {
+	defer errs.Wrap(&err, "receive gateway event")
+	now := l.Clock()
+	ev, err := l.Gateway.VerifyEvent(h, body, now)
+	if err != nil {
+		return e, false, err
+	}
+	e = payment.ProviderEvent{
+		Provider: l.Gateway.Name(), EventID: ev.ID, Type: ev.Type, Object: ev.Object, ObjectRef: ev.Ref,
+		Payload: body, ReceivedAt: now, NextTryAt: now,
+	}
+	fresh, err = l.DB.Payments().SaveEvent(ctx, e)
+	return e, fresh, err
+}
+
+// Process acts on a stored event: it fetches what the event is about and settles it as a request or
+// the sweep would. An object that we do not know (yet) is tried again, with growing pauses.
+func (l Listener) Process(ctx context.Context, provider, eventID string) (err error) {
+	defer errs.Wrap(&err, "process gateway event %s", eventID)
+	var e payment.ProviderEvent
+	if err := l.DB.InTx(ctx, func(tx Tx) error {
+		var err error
+		e, err = tx.Payments().LockEvent(ctx, provider, eventID)
+		return err
+	}); err != nil || !e.ProcessedAt.IsZero() {
+		return err
+	}
+	e.Outcome, err = l.act(ctx, e)
+	now := l.Clock()
+	e.Attempts++
+	switch {
+	case err == nil:
+		e.ProcessedAt, e.NextTryAt = now, time.Time{}
+	case e.Attempts >= maxEventTries:
+		l.Log.ErrorContext(ctx, "gateway event given up", "event", eventID, "type", e.Type, "err", err)
+		e.ProcessedAt, e.NextTryAt, e.Outcome = now, time.Time{}, "given_up"
+	default:
+		e.NextTryAt, e.Outcome = now.Add(pause(e.Attempts)), "to_be_tried_again"
+	}
+	werr := l.DB.InTx(ctx, func(tx Tx) error { return tx.Payments().UpdateEvent(ctx, e) })
+	if werr != nil {
+		return werr
+	}
+	if err != nil && !errors.Is(err, payment.ErrNotFound) && !unknowable(err) {
+		return err
+	}
+	return nil
+}
+
+const maxEventTries = 12
+
+func (l Listener) act(ctx context.Context, e payment.ProviderEvent) (string, error) {
+	if e.Object == payment.ObjectOther || e.ObjectRef == "" {
+		return "ignored", nil
+	}
+	cctx, cancel := detached(ctx)
+	defer cancel()
+	o, err := l.Gateway.Fetch(cctx, e.Object, e.ObjectRef)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case o.Charge != nil:
+		return l.charge(ctx, *o.Charge)
+	case o.Refund != nil:
+		return l.refund(ctx, e.Provider, *o.Refund)
+	case o.Dispute != nil:
+		return l.dispute(ctx, e.Provider, *o.Dispute)
+	case o.Method != nil:
+		return l.method(ctx, e.Provider, *o.Method)
+	case o.Setup != nil:
+		return l.setup(ctx, *o.Setup)
+	}
+	return "ignored", nil
+}
+
+// charge settles the payment that a charge belongs to. The charge names it by the reference that we
+// gave, so an event that overtakes our own call finds it too.
+func (l Listener) charge(ctx context.Context, res payment.ChargeResult) (string, error) {
+	a, err := id.Parse[account.Account](res.AccountRef)
+	if err != nil {
+		return "not_ours", nil //nolint:nilerr // the provider's account may serve others as well
+	}
+	pid, err := id.Parse[payment.Payment](res.PaymentRef)
+	if err != nil {
+		return "not_ours", nil //nolint:nilerr // as above
+	}
+	_, err = l.settleCharge(ctx, a, pid, res, nil, func(tx Tx, p payment.Payment) error {
+		return l.outsideRefund(ctx, tx, p, res.Refunded)
+	})
+	return "settled", err
+}
+
+// outsideRefund books what somebody gave back at the provider itself: the difference between what the
+// provider has refunded and what we know of.
+func (l Listener) outsideRefund(ctx context.Context, tx Tx, p payment.Payment, refunded money.Amount) error {
+	more := refunded.Minor - p.Refunded.Minor
+	if p.Status != payment.Succeeded || more <= 0 {
+		return nil
+	}
+	acct, err := tx.Accounts().Get(ctx, p.Account)
+	if err != nil {
+		return err
+	}
+	now := acct.Now(l.Clock())
+	ref := payment.Refund{
+		ID: id.New[payment.Refund](), Account: p.Account, Payment: p.ID, Amount: money.New(more, p.Amount.Currency),
+		Status: payment.Succeeded, Origin: payment.ByProvider, Reason: "refunded at the provider", Actor: "provider", CreatedAt: now, UpdatedAt: now,
+	}
+	p.Refunded.Minor += more
+	if err := tx.Payments().SavePayment(ctx, &p); err != nil {
+		return err
+	}
+	if err := tx.Payments().CreateRefund(ctx, ref); err != nil {
+		return err
+	}
+	if err := tx.Ledger().Append(ctx, books.Refund(l.fact(acct, ref.ID.String(), "Refund", now), ref.Amount, sourceOf(p))); err != nil {
+		return err
+	}
+	if err := l.dueAgain(ctx, tx, &p, ref.Amount, now); err != nil {
+		return err
+	}
+	return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentRefunded, map[string]any{"payment": p.ID, "refund": ref.ID, "amount": ref.Amount}, now)
+}
+
+func (l Listener) refund(ctx context.Context, provider string, res payment.RefundResult) (string, error) {
+	if rid, err := id.Parse[payment.Refund](res.RefundID); err == nil {
+		at, err := l.DB.Payments().Locate(ctx, provider, res.ChargeRef)
+		if err != nil {
+			return "", err
+		}
+		ref, err := l.DB.Payments().Refund(ctx, at.Account, rid)
+		if err != nil {
+			return "", err
+		}
+		_, err = l.settleRefund(ctx, ref, res, nil, nil)
+		return "settled", err
+	}
+	// Not ours by its id: the charge says how much was given back in all.
+	cctx, cancel := detached(ctx)
+	defer cancel()
+	charge, err := l.Gateway.LookupCharge(cctx, payment.ChargeLookup{Ref: res.ChargeRef})
+	if err != nil {
+		return "", err
+	}
+	return l.charge(ctx, charge)
+}
+
+// dispute books a payment that the customer's bank took back, and its return if the dispute is won. A
+// lost one needs no entry: the money stays gone and what it had paid for stays owed.
+func (l Listener) dispute(ctx context.Context, provider string, res payment.DisputeResult) (string, error) {
+	at, err := l.DB.Payments().Locate(ctx, provider, res.ChargeRef)
+	if err != nil {
+		return "", err
+	}
+	err = l.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, at.Account)
+		if err != nil {
+			return err
+		}
+		p, err := tx.Payments().LockPayment(ctx, at.Account, at.Payment)
+		if err != nil {
+			return err
+		}
+		return l.writeDispute(ctx, tx, acct, &p, res)
+	})
+	return "settled", err
+}
+
+func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, res payment.DisputeResult) error {
+	now := acct.Now(l.Clock())
+	d, err := tx.Payments().DisputeByRef(ctx, acct.ID, res.Ref)
+	fresh := errors.Is(err, payment.ErrNotFound)
+	if err != nil && !fresh {
+		return err
+	}
+	if fresh {
+		d = payment.Dispute{
+			ID: id.New[payment.Dispute](), Account: acct.ID, Payment: p.ID, ProviderRef: res.Ref, Amount: res.Amount,
+			Status: payment.DisputeOpen, Reason: res.Reason, CreatedAt: now,
+		}
+		if p.Refundable().Minor < d.Amount.Minor { // a part was refunded before
+			d.Amount = p.Refundable()
+		}
+		if d.Amount.IsZero() {
+			return nil
+		}
+		p.Disputed.Minor += d.Amount.Minor
+		if err := tx.Ledger().Append(ctx, books.DisputeOpened(l.fact(acct, d.ID.String(), "Payment disputed", now), d.Amount, sourceOf(*p))); err != nil {
+			return err
+		}
+		if err := tx.Payments().SavePayment(ctx, p); err != nil {
+			return err
+		}
+		if err := l.dueAgain(ctx, tx, p, d.Amount, now); err != nil {
+			return err
+		}
+		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentDisputed, map[string]any{"payment": p.ID, "dispute": d.ID, "amount": d.Amount}, now); err != nil {
+			return err
+		}
+	}
+	if d.Status == payment.DisputeOpen && res.Status == payment.DisputeWon {
+		p.Disputed.Minor -= d.Amount.Minor
+		if err := tx.Ledger().Append(ctx, books.DisputeWon(l.fact(acct, d.ID.String(), "Dispute won", now), d.Amount, sourceOf(*p))); err != nil {
+			return err
+		}
+		if err := tx.Payments().SavePayment(ctx, p); err != nil {
+			return err
+		}
+		if err := l.paidAgain(ctx, tx, acct, p, d.Amount, now); err != nil {
+			return err
+		}
+		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentDisputeWon, map[string]any{"payment": p.ID, "dispute": d.ID, "amount": d.Amount}, now); err != nil {
+			return err
+		}
+	}
+	if d.Status == payment.DisputeOpen {
+		d.Status = res.Status
+	}
+	d.UpdatedAt = now
+	return tx.Payments().SaveDispute(ctx, d)
+}
+
+// method takes over what the provider knows better of a card: a new expiry, or that it is gone.
+func (l Listener) method(ctx context.Context, provider string, res payment.MethodResult) (string, error) {
+	at, err := l.DB.Payments().Locate(ctx, provider, res.Ref)
+	if errors.Is(err, payment.ErrNotFound) {
+		return "not_ours", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	err = l.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, at.Account)
+		if err != nil {
+			return err
+		}
+		m, err := tx.Payments().Method(ctx, acct.ID, at.Method)
+		if err != nil || m.Status != payment.MethodActive {
+			return err
+		}
+		if res.CustomerRef == "" {
+			return l.markRemoved(ctx, tx, acct, &m, "provider")
+		}
+		if m.Card == res.Card && m.Billing == res.Billing {
+			return nil
+		}
+		now := acct.Now(l.Clock())
+		m.Card, m.Billing, m.UpdatedAt, m.NoticedAt = res.Card, res.Billing, now, time.Time{}
+		if err := tx.Payments().SaveMethod(ctx, &m); err != nil {
+			return err
+		}
+		return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentMethodChanged, cardAbout(m), now)
+	})
+	return "settled", err
+}
+
+// setup settles the card that waits for a setup, if one does.
+func (l Listener) setup(ctx context.Context, res payment.Setup) (string, error) {
+	a, err := id.Parse[account.Account](res.AccountRef)
+	if err != nil {
+		return "not_ours", nil //nolint:nilerr // the provider's account may serve others as well
+	}
+	s, err := l.DB.Payments().Setup(ctx, a, res.Ref)
+	if errors.Is(err, payment.ErrSetupNotFound) || (err == nil && s.UsedBy.IsZero()) {
+		return "ignored", nil // nobody has said "use this card" yet
+	}
+	if err != nil {
+		return "", err
+	}
+	m, err := l.DB.Payments().Method(ctx, a, s.UsedBy)
+	if err != nil || !m.Pending() {
+		return "settled", err
+	}
+	_, err = l.resolveMethod(ctx, m)
+	return "settled", err
+}

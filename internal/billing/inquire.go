@@ -1,0 +1,70 @@
+package billing
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/inquiry"
+	"github.com/accrue-billing/accrue/internal/outbox"
+)
+
+// Inquirer takes in "contact sales".
+type Inquirer struct{ *Core }
+
+// InquiryInput is what the form sends.
+type InquiryInput struct {
+	Name, Email, Company, Message string
+}
+
+// Inquire stores the inquiry with a frozen snapshot of what the salesperson needs: the level, the
+// usage of the last periods and what it came to.
+func (q Inquirer) Inquire(ctx context.Context, asked Asked, in InquiryInput, render Renderer[inquiry.Inquiry]) (Result[inquiry.Inquiry], error) {
+	return once(ctx, q.Core, asked, render, func(tx Tx) (inquiry.Inquiry, error) {
+		acct, err := q.lockUsable(ctx, tx, asked.Account)
+		if err != nil {
+			return inquiry.Inquiry{}, err
+		}
+		now := acct.Now(q.Clock())
+		periods, err := tx.Subscriptions().Periods(ctx, acct.ID, snapshotPeriods)
+		if err != nil {
+			return inquiry.Inquiry{}, err
+		}
+		type month struct {
+			Period any               `json:"period"`
+			Plan   string            `json:"plan"`
+			Usage  map[string]string `json:"usage"`
+			Total  any               `json:"total"`
+		}
+		months := make([]month, 0, len(periods))
+		for _, p := range periods {
+			r, err := rate(ctx, tx, acct, p)
+			if err != nil {
+				return inquiry.Inquiry{}, err
+			}
+			usage := map[string]string{}
+			for _, t := range r.totals {
+				usage[t.Meter] = t.Quantity.String()
+			}
+			months = append(months, month{p.Bounds, string(p.Plan), usage, r.bill.Total})
+		}
+		b, err := balance(ctx, tx, acct)
+		if err != nil {
+			return inquiry.Inquiry{}, err
+		}
+		snapshot, err := json.Marshal(map[string]any{"taken_at": now, "account": acct.ID, "periods": months, "available": b.Available})
+		if err != nil {
+			return inquiry.Inquiry{}, err
+		}
+		i := inquiry.Inquiry{
+			ID: id.New[inquiry.Inquiry](), Account: acct.ID, Status: inquiry.Received, Name: in.Name, Email: in.Email,
+			Company: in.Company, Message: in.Message, Snapshot: snapshot, CreatedAt: now, UpdatedAt: now, Version: 1,
+		}
+		if err := tx.Inquiries().Create(ctx, i); err != nil {
+			return i, err
+		}
+		return i, tx.Outbox().Publish(ctx, acct.ID, outbox.InquiryReceived, map[string]any{"sales_inquiry": i.ID}, now)
+	})
+}
+
+const snapshotPeriods = 6

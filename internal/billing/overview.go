@@ -1,0 +1,126 @@
+package billing
+
+import (
+	"context"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/period"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/pricing"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Overview is the whole Billing page in one read.
+type Overview struct {
+	Facts       Facts
+	Actions     []Action
+	Balance     Balance
+	Entitlement entitlement.Entitlement
+	Usage       []MeterUse
+	Payments    []payment.Payment // the latest
+	SpendLimit  SpendLimit
+}
+
+// MeterUse is one meter's use to date with what it costs.
+type MeterUse struct {
+	Meter    plan.Meter
+	Total    metering.Total
+	Decision entitlement.Decision
+	Lines    []pricing.Line // of the bill so far; empty where the plan has no price for it
+}
+
+// latestPayments is how many payments the Billing page shows at first.
+const latestPayments = 10
+
+// Overview gathers the Billing page. It is read without a lock: each part is true when it is read.
+func (r Reader) Overview(ctx context.Context, a account.ID) (o Overview, err error) {
+	defer errs.Wrap(&err, "overview of %s", a)
+	acct, err := r.DB.Accounts().Get(ctx, a)
+	if err != nil {
+		return o, err
+	}
+	if o.Facts, err = r.facts(ctx, r.DB, acct); err != nil {
+		return o, err
+	}
+	o.Actions = o.Facts.Actions()
+	if o.Balance, err = balance(ctx, r.DB, acct); err != nil {
+		return o, err
+	}
+	if o.Entitlement, err = r.DB.Entitlements().Get(ctx, a); err != nil {
+		return o, err
+	}
+	o.SpendLimit = spendLimit(o.Entitlement)
+	if !o.Facts.Subscription.ID.IsZero() {
+		if o.Usage, err = r.usage(ctx, acct, o); err != nil {
+			return o, err
+		}
+	}
+	latest, err := r.DB.Payments().Payments(ctx, a, page.Request{Limit: latestPayments})
+	o.Payments = latest.Data
+	return o, err
+}
+
+func (r Reader) usage(ctx context.Context, acct account.Account, o Overview) ([]MeterUse, error) {
+	bill, err := rate(ctx, r.DB, acct, o.Facts.Subscription.Opened())
+	if err != nil {
+		return nil, err
+	}
+	meters, err := r.DB.Plans().Meters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	byMeter := make(map[string]metering.Total, len(bill.totals))
+	for _, t := range bill.totals {
+		byMeter[t.Meter] = t
+	}
+	var out []MeterUse
+	for _, m := range meters {
+		u := MeterUse{Meter: m, Total: byMeter[string(m.Code)]}
+		u.Total.Meter = string(m.Code)
+		u.Decision = o.Entitlement.Check(string(m.Code), u.Total.Quantity, u.Total.Reserved)
+		for _, l := range bill.bill.Lines {
+			if l.Meter == m.Code {
+				u.Lines = append(u.Lines, l)
+			}
+		}
+		out = append(out, u)
+	}
+	return out, nil
+}
+
+// Upcoming is the running period's invoice as it would be if the period ended now.
+type Upcoming struct {
+	Period   period.Bounds
+	Currency money.Currency
+	Bill     pricing.Bill
+	Late     []pricing.Line // usage of earlier periods that came after their invoices
+	Total    money.Amount
+}
+
+// Upcoming previews the running period's invoice.
+func (r Reader) Upcoming(ctx context.Context, a account.ID) (u Upcoming, err error) {
+	defer errs.Wrap(&err, "upcoming invoice of %s", a)
+	acct, err := r.DB.Accounts().Get(ctx, a)
+	if err != nil {
+		return u, err
+	}
+	sub, err := r.DB.Subscriptions().Active(ctx, a)
+	if err != nil {
+		return u, err
+	}
+	got, err := rate(ctx, r.DB, acct, sub.Opened())
+	if err != nil {
+		return u, err
+	}
+	u = Upcoming{Period: sub.Period, Currency: acct.Currency, Bill: got.bill}
+	for _, adj := range got.adjusted {
+		u.Late = append(u.Late, adj.lines...)
+	}
+	u.Total, err = got.total()
+	return u, err
+}

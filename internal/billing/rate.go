@@ -1,0 +1,279 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/pricing"
+	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// rated is what a period comes to.
+type rated struct {
+	input    pricing.Input
+	totals   []metering.Total
+	bill     pricing.Bill
+	adjusted []adjustment // late usage of earlier periods that enters this one's invoice
+}
+
+// adjustment is what came late for a period whose invoice is final.
+type adjustment struct {
+	period subscription.Period
+	totals []metering.Total
+	lines  []pricing.Line
+}
+
+// total is the bill with its adjustments, tax not included.
+func (r rated) total() (money.Amount, error) {
+	sum := r.bill.Total
+	var err error
+	for _, a := range r.adjusted {
+		for _, l := range a.lines {
+			if sum, err = sum.Add(l.Amount); err != nil {
+				return sum, err
+			}
+		}
+	}
+	return sum, nil
+}
+
+// usageOf turns a period's totals into what pricing takes, less what was waived. Series are told apart
+// only where the version prices them apart: what a meter counts (distinct values, a maximum) is not the
+// sum of its series.
+func usageOf(in pricing.Input, totals []metering.Total, waived map[string]money.Decimal, of func(metering.SeriesTotal) (money.Decimal, int64)) ([]pricing.Usage, error) {
+	v := in.Version
+	if in.Contract != nil {
+		var err error
+		if v, err = in.Contract.Apply(v); err != nil {
+			return nil, err
+		}
+	}
+	var out []pricing.Usage
+	for _, t := range totals {
+		series := t.Series
+		if !byDimension(v, t.Meter) {
+			whole := metering.SeriesTotal{Quantity: t.Quantity, Events: t.Events, BilledEvents: t.BilledEvents}
+			if t.Billed != nil {
+				whole.Billed = *t.Billed
+			}
+			series = []metering.SeriesTotal{whole}
+		}
+		for _, s := range series {
+			u := pricing.Usage{Meter: plan.MeterCode(t.Meter), Dimensions: s.Dimensions}
+			u.Quantity, u.Events = of(s)
+			out = append(out, u)
+		}
+	}
+	return lessWaived(out, waived), nil
+}
+
+// used and billed say which quantity of a series is meant.
+func used(s metering.SeriesTotal) (money.Decimal, int64)   { return s.Quantity, s.Events }
+func billed(s metering.SeriesTotal) (money.Decimal, int64) { return s.Billed, s.BilledEvents }
+
+// byDimension reports whether the version prices a meter's series apart.
+func byDimension(v plan.Version, meter string) bool {
+	for i := range v.Charges {
+		if string(v.Charges[i].Meter) == meter && len(v.Charges[i].Match) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// lessWaived takes what is never billed off the meter's series, from the first on.
+func lessWaived(usage []pricing.Usage, waived map[string]money.Decimal) []pricing.Usage {
+	if len(waived) == 0 {
+		return usage
+	}
+	left := make(map[string]money.Decimal, len(waived))
+	for m, q := range waived {
+		left[m] = q
+	}
+	for i := range usage {
+		m := string(usage[i].Meter)
+		take := left[m]
+		if take.Cmp(usage[i].Quantity) > 0 {
+			take = usage[i].Quantity
+		}
+		usage[i].Quantity = usage[i].Quantity.Sub(take)
+		left[m] = left[m].Sub(take)
+	}
+	return usage
+}
+
+// input gathers what a period's bill depends on but the usage.
+func input(ctx context.Context, tx Tx, acct account.Account, p subscription.Period, limit *money.Amount) (pricing.Input, error) {
+	v, contract, err := terms(ctx, tx, acct.ID, p.Terms, p.Bounds.Start)
+	if err != nil {
+		return pricing.Input{}, err
+	}
+	return pricing.Input{Version: v, Contract: contract, Currency: acct.Currency, Period: p.Bounds, Cap: limit}, nil
+}
+
+// rate prices a period as its usage stands, with what came late for earlier periods.
+func rate(ctx context.Context, tx Tx, acct account.Account, p subscription.Period) (rated, error) {
+	var out rated
+	late, lateSum, err := adjustments(ctx, tx, acct, p)
+	if err != nil {
+		return out, err
+	}
+	limit, err := capOf(ctx, tx, acct, lateSum)
+	if err != nil {
+		return out, err
+	}
+	in, err := input(ctx, tx, acct, p, limit)
+	if err != nil {
+		return out, err
+	}
+	totals, err := tx.Usage().Totals(ctx, acct.ID, p.Bounds.Start, true)
+	if err != nil {
+		return out, err
+	}
+	if in.Usage, err = usageOf(in, totals, p.Waived, used); err != nil {
+		return out, err
+	}
+	if out.bill, err = pricing.Rate(in); err != nil {
+		return out, fmt.Errorf("rate %s: %w", p.Bounds.Start.Format(time.DateOnly), err)
+	}
+	out.input, out.totals, out.adjusted = in, totals, late
+	return out, nil
+}
+
+// reserved is what the units that are held by open reservations would add to the bill.
+func (r rated) reserved() (money.Amount, error) {
+	in := r.input
+	in.Usage = append([]pricing.Usage(nil), in.Usage...)
+	held := false
+	for _, t := range r.totals {
+		if t.Reserved.Sign() > 0 {
+			held = true
+			in.Usage = append(in.Usage, pricing.Usage{Meter: plan.MeterCode(t.Meter), Quantity: t.Reserved})
+		}
+	}
+	if !held {
+		return money.Zero(r.bill.Total.Currency), nil
+	}
+	with, err := pricing.Accrued(in)
+	if err != nil {
+		return with, err
+	}
+	return with.Sub(r.bill.Total)
+}
+
+// capOf is the account's spend limit as what a period's own usage may still come to.
+func capOf(ctx context.Context, tx Tx, acct account.Account, late money.Amount) (*money.Amount, error) {
+	e, err := tx.Entitlements().Get(ctx, acct.ID)
+	if err != nil {
+		return nil, err
+	}
+	if !e.HasHardSpendLimit() {
+		return nil, nil //nolint:nilnil // no cap
+	}
+	left := money.New(max(0, *e.SpendLimit-late.Minor), acct.Currency)
+	return &left, nil
+}
+
+// adjustments prices what came late for periods whose cycle invoice is final, at those periods' own
+// prices: the difference between the usage as it stands and as it was billed.
+func adjustments(ctx context.Context, tx Tx, acct account.Account, before subscription.Period) ([]adjustment, money.Amount, error) {
+	sum := zeroOf(acct)
+	periods, err := tx.Subscriptions().Periods(ctx, acct.ID, openPeriods)
+	if err != nil {
+		return nil, sum, err
+	}
+	var out []adjustment
+	for _, p := range periods {
+		if !p.Bounds.Start.Before(before.Bounds.Start) {
+			continue
+		}
+		inv, err := tx.Invoices().OfPeriod(ctx, acct.ID, p.Subscription, p.Bounds.Start)
+		if errors.Is(err, invoice.ErrNotFound) || (err == nil && inv.Status == invoice.Draft) {
+			continue // nothing was billed for it, or it is not billed yet
+		}
+		if err != nil {
+			return nil, sum, err
+		}
+		totals, err := tx.Usage().Totals(ctx, acct.ID, p.Bounds.Start, true)
+		if err != nil {
+			return nil, sum, err
+		}
+		if !changed(totals) {
+			continue
+		}
+		in, err := input(ctx, tx, acct, p, nil)
+		if err != nil {
+			return nil, sum, err
+		}
+		before, err := usageOf(in, totals, p.Waived, billed)
+		if err != nil {
+			return nil, sum, err
+		}
+		if in.Usage, err = usageOf(in, totals, p.Waived, used); err != nil {
+			return nil, sum, err
+		}
+		lines, err := pricing.Adjust(in, before)
+		if err != nil {
+			return nil, sum, fmt.Errorf("adjust %s: %w", p.Bounds.Start.Format(time.DateOnly), err)
+		}
+		for _, l := range lines {
+			if sum, err = sum.Add(l.Amount); err != nil {
+				return nil, sum, err
+			}
+		}
+		out = append(out, adjustment{p, totals, lines})
+	}
+	return out, sum, nil
+}
+
+// changed reports whether any usage differs from what was billed.
+func changed(totals []metering.Total) bool {
+	for _, t := range totals {
+		if t.Billed == nil {
+			if !t.Quantity.IsZero() {
+				return true // a meter that nobody had used when the invoice was made
+			}
+			continue
+		}
+		if t.Late().Sign() != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Pricer prices an account's use inside the transaction that admits it. It implements entitlement.Pricer.
+type Pricer struct{ *Core }
+
+var _ entitlement.Pricer = Pricer{}
+
+// Accrued returns what the given use of a period comes to, with what came late for earlier periods.
+// Use is by meter, so charges that depend on dimensions are priced at the meter's general price.
+func (p Pricer) Accrued(ctx context.Context, e entitlement.Entitlement, periodStart time.Time, use []entitlement.Use) (_ money.Amount, err error) {
+	defer errs.Wrap(&err, "accrued of %s", e.Account)
+	acct := account.Account{ID: e.Account, Currency: e.Currency}
+	sub, err := p.DB.Subscriptions().Active(ctx, e.Account)
+	if err != nil {
+		return zeroOf(acct), err
+	}
+	open := sub.Opened()
+	open.Bounds.Start = periodStart
+	in, err := input(ctx, p.DB, acct, open, nil)
+	if err != nil {
+		return zeroOf(acct), err
+	}
+	for _, u := range use {
+		in.Usage = append(in.Usage, pricing.Usage{Meter: plan.MeterCode(u.Meter), Quantity: u.Used})
+	}
+	in.Usage = lessWaived(in.Usage, open.Waived)
+	return pricing.Accrued(in)
+}

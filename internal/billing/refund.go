@@ -1,0 +1,264 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/books"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Refunder gives money back.
+type Refunder struct{ *Core }
+
+// RefundInput is an operator's decision.
+type RefundInput struct {
+	Payment payment.ID
+	Amount  money.Amount // zero: all that is left
+	Reason  string
+	Origin  payment.RefundOrigin
+}
+
+// Refund gives back a part or all of a payment to the card that paid. The amount is set aside on the
+// payment in the first transaction, so that concurrent refunds never pass what was taken. The
+// result's status is succeeded, processing or failed.
+func (r Refunder) Refund(ctx context.Context, asked Asked, in RefundInput, render Renderer[payment.Refund]) (out Result[payment.Refund], err error) {
+	defer errs.Wrap(&err, "refund %s", in.Payment)
+	ref := payment.Refund{ID: id.New[payment.Refund]()}
+	settled := false
+	err = r.DB.InTx(ctx, func(tx Tx) error {
+		out, settled = Result[payment.Refund]{}, false
+		acct, err := tx.Accounts().Lock(ctx, asked.Account)
+		if err != nil {
+			return err
+		}
+		got, err := claim(ctx, tx, asked, ref.ID.UUID())
+		if err != nil {
+			return err
+		}
+		switch got.Outcome {
+		case idempotency.Replay:
+			out.Replayed = &got.Answer
+			return nil
+		case idempotency.Resume:
+			if ref, err = tx.Payments().Refund(ctx, acct.ID, id.FromUUID[payment.Refund](got.Operation)); err != nil || ref.Status == payment.Processing {
+				return err
+			}
+			settled = true
+			return complete(ctx, tx, asked, ref, render)
+		case idempotency.Fresh:
+		}
+		ref, err = r.begin(ctx, tx, acct, asked, ref.ID, in)
+		return err
+	})
+	if err != nil || out.Replayed != nil {
+		return out, err
+	}
+	if !settled {
+		res, callErr := r.askRefund(ctx, ref)
+		if ref, err = r.settleRefund(ctx, ref, res, callErr, func(tx Tx, done payment.Refund) error {
+			return complete(ctx, tx, asked, done, render)
+		}); err != nil {
+			return out, err
+		}
+	}
+	out.Record = ref
+	return out, nil
+}
+
+func (r Refunder) begin(ctx context.Context, tx Tx, acct account.Account, asked Asked, rid payment.RefundID, in RefundInput) (payment.Refund, error) {
+	p, err := tx.Payments().LockPayment(ctx, acct.ID, in.Payment)
+	if err != nil {
+		return payment.Refund{}, err
+	}
+	if in.Amount.IsZero() {
+		in.Amount = p.Refundable()
+	}
+	if in.Amount.Currency != p.Amount.Currency {
+		return payment.Refund{}, ErrCurrency
+	}
+	if in.Amount.Minor <= 0 || in.Amount.Minor > p.Refundable().Minor {
+		return payment.Refund{}, payment.ErrRefundTooLarge.With("refundable", p.Refundable())
+	}
+	if p.Purpose == payment.ForTopUp && in.Origin == payment.ByOperator {
+		b, err := tx.Ledger().Balances(ctx, acct.ID)
+		if err != nil {
+			return payment.Refund{}, err
+		}
+		if left := books.StandingOf(b, acct.Currency).Funds; left.Minor < in.Amount.Minor {
+			return payment.Refund{}, ErrFundsSpent.With("funds", left)
+		}
+	}
+	now := acct.Now(r.Clock())
+	ref := payment.Refund{
+		ID: rid, Account: acct.ID, Payment: p.ID, Amount: in.Amount, Status: payment.Processing, Origin: in.Origin,
+		Reason: in.Reason, Actor: asked.Actor, CheckAt: r.Clock().Add(pause(1)), CreatedAt: r.Clock(), UpdatedAt: now,
+	}
+	p.Refunded.Minor += in.Amount.Minor
+	p.UpdatedAt = now
+	if err := tx.Payments().SavePayment(ctx, &p); err != nil {
+		return ref, err
+	}
+	// The money is on its way: it can be neither spent nor promised again.
+	if err := tx.Ledger().Append(ctx, books.Refund(r.fact(acct, ref.ID.String(), "Refund", now), ref.Amount, sourceOf(p))); err != nil {
+		return ref, err
+	}
+	if err := r.dueAgain(ctx, tx, &p, ref.Amount, now); err != nil {
+		return ref, err
+	}
+	if err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{Actor: asked.Actor, Action: "payment.refund", Reason: in.Reason, At: now}); err != nil {
+		return ref, err
+	}
+	return ref, tx.Payments().CreateRefund(ctx, ref)
+}
+
+// ErrFundsSpent says that a top-up's money has been used.
+var ErrFundsSpent = errs.New(errs.Conflict, "funds_spent", "The funds of this top-up have been used in part. Refund what is left, or give credit.")
+
+func sourceOf(p payment.Payment) books.Source {
+	if p.Purpose == payment.ForInvoice {
+		return books.OfInvoice
+	}
+	return books.OfTopUp
+}
+
+// dueAgain makes what was taken back from an invoice's payment due again. Dunning stops: nobody is
+// charged again by itself for money that was given or fetched back.
+func (c *Core) dueAgain(ctx context.Context, tx Tx, p *payment.Payment, amount money.Amount, now time.Time) error {
+	if p.Purpose != payment.ForInvoice {
+		return nil
+	}
+	inv, err := tx.Invoices().Lock(ctx, p.Account, p.Invoice)
+	if err != nil {
+		return err
+	}
+	inv.AmountPaid.Minor -= amount.Minor
+	if inv.Status == invoice.Paid {
+		if err := inv.Become(invoice.Open, now); err != nil {
+			return err
+		}
+	}
+	inv.Dunning, inv.NextAttempt = invoice.Stopped, time.Time{}
+	return tx.Invoices().Save(ctx, &inv)
+}
+
+// paidAgain takes dueAgain back.
+func (c *Core) paidAgain(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, amount money.Amount, now time.Time) error {
+	if p.Purpose != payment.ForInvoice {
+		return nil
+	}
+	inv, err := tx.Invoices().Lock(ctx, p.Account, p.Invoice)
+	if err != nil {
+		return err
+	}
+	inv.AmountPaid.Minor += min(amount.Minor, inv.AmountDue().Minor)
+	return c.afterPayment(ctx, tx, acct, &inv, now)
+}
+
+func (c *Core) askRefund(ctx context.Context, ref payment.Refund) (payment.RefundResult, error) {
+	p, err := c.DB.Payments().Payment(ctx, ref.Account, ref.Payment)
+	if err != nil {
+		return payment.RefundResult{}, err
+	}
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	return c.Gateway.Refund(ctx, payment.RefundRequest{Key: ref.ID.String(), ChargeRef: p.ProviderRef, Amount: ref.Amount, RefundID: ref.ID.String()})
+}
+
+// settleRefund is the second transaction of a refund, whoever runs it.
+func (c *Core) settleRefund(ctx context.Context, ref payment.Refund, res payment.RefundResult, callErr error, then func(tx Tx, ref payment.Refund) error) (payment.Refund, error) {
+	switch {
+	case callErr == nil:
+	case unknowable(callErr):
+		res = payment.RefundResult{Outcome: payment.OutcomeProcessing}
+	case errors.Is(callErr, payment.ErrRejected), errors.Is(callErr, payment.ErrMissing), errors.Is(callErr, payment.ErrRefundTooLarge):
+		c.Log.ErrorContext(ctx, "provider rejected a refund", "refund", ref.ID, "err", callErr)
+		res = payment.RefundResult{Outcome: payment.OutcomeDeclined, Failure: codeOf(callErr)}
+	default:
+		return ref, callErr
+	}
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	err := c.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, ref.Account)
+		if err != nil {
+			return err
+		}
+		p, err := tx.Payments().LockPayment(ctx, ref.Account, ref.Payment)
+		if err != nil {
+			return err
+		}
+		if ref, err = tx.Payments().Refund(ctx, ref.Account, ref.ID); err != nil {
+			return err
+		}
+		if err := c.writeRefund(ctx, tx, acct, &p, &ref, res); err != nil || then == nil {
+			return err
+		}
+		return then(tx, ref)
+	})
+	return ref, err
+}
+
+func (c *Core) writeRefund(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, ref *payment.Refund, res payment.RefundResult) error {
+	now := acct.Now(c.Clock())
+	if ref.Status != payment.Processing {
+		return nil
+	}
+	if res.Ref != "" && ref.ProviderRef == "" {
+		ref.ProviderRef = res.Ref
+		if err := tx.Payments().Remember(ctx, p.Provider, res.Ref, payment.Located{Account: acct.ID, Kind: payment.RecordRefund, Refund: ref.ID}); err != nil {
+			return err
+		}
+	}
+	ref.UpdatedAt = now
+	switch res.Outcome {
+	case payment.OutcomeSucceeded:
+		ref.Status, ref.CheckAt = payment.Succeeded, time.Time{}
+		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentRefunded, map[string]any{"payment": p.ID, "refund": ref.ID, "amount": ref.Amount}, now); err != nil {
+			return err
+		}
+	case payment.OutcomeDeclined, payment.OutcomeCanceled:
+		ref.Status, ref.CheckAt = payment.Failed, time.Time{}
+		p.Refunded.Minor -= ref.Amount.Minor
+		if err := tx.Payments().SavePayment(ctx, p); err != nil {
+			return err
+		}
+		back := books.RefundFailed(c.fact(acct, ref.ID.String(), "Refund failed", now), ref.Amount, sourceOf(*p))
+		if err := tx.Ledger().Append(ctx, back); err != nil {
+			return err
+		}
+		if err := c.paidAgain(ctx, tx, acct, p, ref.Amount, now); err != nil {
+			return err
+		}
+	case payment.OutcomeProcessing, payment.OutcomeRequiresAction:
+		ref.CheckAt = c.Clock().Add(pause(3))
+	}
+	return tx.Payments().SaveRefund(ctx, *ref)
+}
+
+// resolveRefund asks the provider what became of a refund.
+func (c *Core) resolveRefund(ctx context.Context, ref payment.Refund) error {
+	p, err := c.DB.Payments().Payment(ctx, ref.Account, ref.Payment)
+	if err != nil {
+		return err
+	}
+	cctx, cancel := detached(ctx)
+	defer cancel()
+	res, err := c.Gateway.LookupRefund(cctx, payment.RefundLookup{Ref: ref.ProviderRef, ChargeRef: p.ProviderRef, RefundID: ref.ID.String()})
+	switch {
+	case errors.Is(err, payment.ErrMissing) && c.Clock().Sub(ref.CreatedAt) < payment.KeyRetention:
+		res, err = c.askRefund(ctx, ref)
+	case errors.Is(err, payment.ErrMissing):
+		res, err = payment.RefundResult{Outcome: payment.OutcomeDeclined, Failure: "expired"}, nil
+	}
+	_, err = c.settleRefund(ctx, ref, res, err, nil)
+	return err
+}

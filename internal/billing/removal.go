@@ -1,0 +1,230 @@
+package billing
+
+import (
+	"context"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment"
+)
+
+// WayOut is something that a customer who may not remove a card can do instead.
+type WayOut struct {
+	Name   string `json:"name"`
+	Method string `json:"method"`
+	Href   string `json:"href"`
+}
+
+// Remove removes a card on its customer's wish. The active card is not removed: the error is a
+// conflict with blockers (the outstanding amount among them) and the ways out.
+func (c Cards) Remove(ctx context.Context, asked Asked, mid payment.MethodID, version int64) (err error) {
+	defer errs.Wrap(&err, "remove card %s", mid)
+	return c.remove(ctx, asked, mid, func(tx Tx, acct account.Account, m payment.Method) error {
+		if m.Version != version {
+			return account.ErrStale
+		}
+		f, err := c.facts(ctx, tx, acct)
+		if err != nil {
+			return err
+		}
+		blockers := f.removal(m)
+		if len(blockers) == 0 {
+			return nil
+		}
+		e := ErrActiveCard.With("blockers", blockers).With("ways_out", waysOut(f, m))
+		return e.With("outstanding", f.Owed)
+	})
+}
+
+func waysOut(f Facts, m payment.Method) []WayOut {
+	out := []WayOut{{"replace_card", "POST", "/v1/payment-methods"}}
+	if len(f.Unpaid) > 0 {
+		out = append(out, WayOut{"pay_now", "POST", "/v1/invoices/" + f.Unpaid[0].ID.String() + "/pay"})
+	}
+	ask := "/v1/payment-methods/" + m.ID.String() + "/removal-requests"
+	return append(out, WayOut{"ask_support", "POST", ask}, WayOut{"remove_when_paid", "POST", ask})
+}
+
+// RemoveByOperator removes any card. What is owed stays owed and so does the plan; paid use stops
+// until there is a card again.
+func (c Cards) RemoveByOperator(ctx context.Context, asked Asked, mid payment.MethodID, reason string) (err error) {
+	defer errs.Wrap(&err, "remove card %s", mid)
+	return c.remove(ctx, asked, mid, func(tx Tx, acct account.Account, m payment.Method) error {
+		return tx.Accounts().Audit(ctx, acct.ID, account.Entry{
+			Actor: asked.Actor, Action: "payment_method.remove", Reason: reason, At: acct.Now(c.Clock()),
+		})
+	})
+}
+
+// remove makes a card unusable here, and then at the provider. A call that is lost leaves a card that
+// nobody charges: the record no longer says that it is active.
+func (c Cards) remove(ctx context.Context, asked Asked, mid payment.MethodID, allow func(tx Tx, acct account.Account, m payment.Method) error) error {
+	var m payment.Method
+	err := c.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, asked.Account)
+		if err != nil {
+			return err
+		}
+		if m, err = tx.Payments().Method(ctx, acct.ID, mid); err != nil {
+			return err
+		}
+		if m.Status != payment.MethodActive {
+			return payment.ErrMethodNotFound
+		}
+		if err := allow(tx, acct, m); err != nil {
+			return err
+		}
+		return c.markRemoved(ctx, tx, acct, &m, asked.Actor)
+	})
+	if err != nil {
+		return err
+	}
+	c.detach(ctx, m)
+	return nil
+}
+
+func (c *Core) markRemoved(ctx context.Context, tx Tx, acct account.Account, m *payment.Method, actor string) error {
+	now := acct.Now(c.Clock())
+	wasDefault := m.Default
+	m.Status, m.Default, m.UpdatedAt = payment.MethodRemoved, false, now
+	if err := tx.Payments().SaveMethod(ctx, m); err != nil {
+		return err
+	}
+	requests, err := tx.Payments().OpenRemovals(ctx, acct.ID)
+	if err != nil {
+		return err
+	}
+	for _, r := range requests {
+		if r.Method != m.ID {
+			continue
+		}
+		r.Status, r.ResolvedAt, r.ResolvedBy = payment.RemovalDone, now, actor
+		if err := tx.Payments().SaveRemoval(ctx, r); err != nil {
+			return err
+		}
+	}
+	if wasDefault {
+		// Paid use needs a card: without one the limits fall back to the allowance.
+		if err := c.reentitle(ctx, tx, acct); err != nil {
+			return err
+		}
+	}
+	return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentMethodRemoved, cardAbout(*m), now)
+}
+
+func (c *Core) detach(ctx context.Context, m payment.Method) {
+	customer, err := c.DB.Payments().Customer(ctx, m.Account, m.Provider)
+	if err == nil {
+		cctx, cancel := detached(ctx)
+		defer cancel()
+		err = c.Gateway.Detach(cctx, payment.DetachRequest{Key: m.ID.String() + "/detach", CustomerRef: customer, MethodRef: m.ProviderRef})
+	}
+	if err != nil {
+		c.Log.WarnContext(ctx, "card removed here, but not detached at the provider", "payment_method", m.ID, "err", err)
+	}
+}
+
+// RequestRemoval asks for a card to be removed: by support, or by itself once nothing is owed.
+func (c Cards) RequestRemoval(ctx context.Context, asked Asked, mid payment.MethodID, kind payment.RemovalKind, note string, render Renderer[payment.Removal]) (Result[payment.Removal], error) {
+	var due *payment.Method
+	out, err := once(ctx, c.Core, asked, render, func(tx Tx) (payment.Removal, error) {
+		due = nil
+		acct, err := tx.Accounts().Lock(ctx, asked.Account)
+		if err != nil {
+			return payment.Removal{}, err
+		}
+		m, err := tx.Payments().Method(ctx, acct.ID, mid)
+		if err != nil {
+			return payment.Removal{}, err
+		}
+		if m.Status != payment.MethodActive {
+			return payment.Removal{}, payment.ErrMethodNotFound
+		}
+		now := acct.Now(c.Clock())
+		r := payment.Removal{
+			ID: id.New[payment.Removal](), Account: acct.ID, Method: mid, Kind: kind, Status: payment.RemovalOpen, Note: note, CreatedAt: now,
+		}
+		if err := tx.Payments().CreateRemoval(ctx, r); err != nil {
+			return r, err
+		}
+		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.RemovalRequested, map[string]any{"payment_method": mid, "removal_request": r.ID, "kind": kind}, now); err != nil {
+			return r, err
+		}
+		if kind == payment.WhenPaid && c.Policy.RemoveWhenPaid {
+			f, err := c.facts(ctx, tx, acct)
+			if err != nil || f.Owed.Sign() > 0 || len(f.Unpaid) > 0 || f.PaymentPending || f.PendingTopUp != nil {
+				return r, err
+			}
+			if err := c.markRemoved(ctx, tx, acct, &m, "system"); err != nil {
+				return r, err
+			}
+			due = &m
+			return tx.Payments().Removal(ctx, acct.ID, r.ID)
+		}
+		return r, nil
+	})
+	if err == nil && due != nil {
+		c.detach(ctx, *due)
+	}
+	return out, err
+}
+
+// removeWhenPaid grants "remove when paid" requests once nothing is owed, where the policy says so.
+// It runs inside the transaction that records the payment; the provider is told by the sweep.
+func (c *Core) removeWhenPaid(ctx context.Context, tx Tx, acct account.Account, _ time.Time) error {
+	if !c.Policy.RemoveWhenPaid {
+		return nil
+	}
+	open, err := tx.Payments().OpenRemovals(ctx, acct.ID)
+	if err != nil || len(open) == 0 {
+		return err
+	}
+	f, err := c.facts(ctx, tx, acct)
+	if err != nil || f.Owed.Sign() > 0 || len(f.Unpaid) > 0 || f.PaymentPending || f.PendingTopUp != nil {
+		return err
+	}
+	for _, r := range open {
+		if r.Kind != payment.WhenPaid {
+			continue
+		}
+		m, err := tx.Payments().Method(ctx, acct.ID, r.Method)
+		if err != nil {
+			return err
+		}
+		if m.Status == payment.MethodActive {
+			if err := c.markRemoved(ctx, tx, acct, &m, "system"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// ResolveRemoval is support's answer to a request: granted removes the card, otherwise it is declined.
+func (c Cards) ResolveRemoval(ctx context.Context, asked Asked, rid payment.RemovalID, grant bool, reason string) (r payment.Removal, err error) {
+	defer errs.Wrap(&err, "resolve removal request %s", rid)
+	if r, err = c.DB.Payments().Removal(ctx, asked.Account, rid); err != nil {
+		return r, err
+	}
+	if grant {
+		if err := c.RemoveByOperator(ctx, asked, r.Method, reason); err != nil {
+			return r, err
+		}
+		return c.DB.Payments().Removal(ctx, asked.Account, rid)
+	}
+	err = c.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, asked.Account)
+		if err != nil {
+			return err
+		}
+		if r, err = tx.Payments().Removal(ctx, acct.ID, rid); err != nil || r.Status != payment.RemovalOpen {
+			return err
+		}
+		r.Status, r.ResolvedAt, r.ResolvedBy = payment.RemovalDeclined, acct.Now(c.Clock()), asked.Actor
+		return tx.Payments().SaveRemoval(ctx, r)
+	})
+	return r, err
+}

@@ -1,0 +1,425 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/books"
+	"github.com/accrue-billing/accrue/internal/dunning"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/job"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// The second transaction of every charge. The request that began it, a webhook and the sweep all run
+// this same code; whoever comes first under the account's lock settles the payment, the others find
+// it settled.
+
+// settlePayment writes down what the provider says of a payment. The account is locked; p is read
+// under that lock. It changes p.
+func (c *Core) settlePayment(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, res payment.ChargeResult) error {
+	now := acct.Now(c.Clock())
+	if res.Ref != "" && p.ProviderRef == "" {
+		p.ProviderRef = res.Ref
+		if err := tx.Payments().Remember(ctx, p.Provider, res.Ref, payment.Located{Account: acct.ID, Kind: payment.RecordPayment, Payment: p.ID}); err != nil {
+			return err
+		}
+	}
+	if !p.Status.Pending() {
+		return tx.Payments().SavePayment(ctx, p)
+	}
+	if res.Ref != "" && (res.Amount != p.Amount || (res.PaymentRef != "" && res.PaymentRef != p.ID.String())) {
+		return c.park(ctx, tx, acct, p, res, now)
+	}
+	switch res.Outcome {
+	case payment.OutcomeSucceeded:
+		return c.paid(ctx, tx, acct, p, now)
+	case payment.OutcomeDeclined:
+		return c.declined(ctx, tx, acct, p, payment.FailureOf(res.Decline), payment.Failed, now)
+	case payment.OutcomeCanceled:
+		return c.declined(ctx, tx, acct, p, &payment.Failure{Code: "canceled", Message: "The payment was canceled."}, payment.Canceled, now)
+	case payment.OutcomeRequiresAction:
+		if p.Status != payment.RequiresAction {
+			if err := p.Become(payment.RequiresAction, now); err != nil {
+				return err
+			}
+			if err := tx.Outbox().Publish(ctx, acct.ID, needsAction(p), about(p), now); err != nil {
+				return err
+			}
+		}
+		p.NextAction = res.NextAction
+	case payment.OutcomeProcessing:
+	}
+	p.Checks++
+	p.CheckAt = c.Clock().Add(pause(p.Checks))
+	if err := tx.Payments().SavePayment(ctx, p); err != nil {
+		return err
+	}
+	return c.mirrorTopUp(ctx, tx, acct, p, now)
+}
+
+func needsAction(p *payment.Payment) outbox.Type {
+	if p.Purpose == payment.ForTopUp {
+		return outbox.TopUpNeedsAction
+	}
+	return outbox.PaymentNeedsAction
+}
+
+func about(p *payment.Payment) map[string]any {
+	m := map[string]any{"payment": p.ID, "amount": p.Amount, "status": p.Status, "purpose": p.Purpose}
+	if !p.Invoice.IsZero() {
+		m["invoice"] = p.Invoice
+	}
+	if !p.TopUp.IsZero() {
+		m["top_up"] = p.TopUp
+	}
+	if p.Failure != nil {
+		m["failure"] = p.Failure
+	}
+	return m
+}
+
+// park keeps a payment that is not what was asked for out of the books until a person has looked.
+func (c *Core) park(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, res payment.ChargeResult, now time.Time) error {
+	c.Log.ErrorContext(ctx, "provider reports another payment than was asked for; parked",
+		"payment", p.ID, "asked", p.Amount, "reported", res.Amount, "provider_ref", res.Ref)
+	if err := p.Become(payment.Parked, now); err != nil {
+		return err
+	}
+	p.Failure = &payment.Failure{Code: "provider_mismatch", Message: "The payment is being looked into. You have not been charged twice."}
+	if err := tx.Payments().SavePayment(ctx, p); err != nil {
+		return err
+	}
+	return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentParked, about(p), now)
+}
+
+func (c *Core) fact(acct account.Account, reference, words string, now time.Time) books.Fact {
+	return books.Fact{Account: acct.ID, Reference: reference, At: now, RecordedAt: c.Clock(), Description: words}
+}
+
+func (c *Core) paid(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, now time.Time) error {
+	if err := p.Become(payment.Succeeded, now); err != nil {
+		return err
+	}
+	if err := tx.Payments().SavePayment(ctx, p); err != nil {
+		return err
+	}
+	if err := c.countAttempt(ctx, tx, acct, p, nil); err != nil {
+		return err
+	}
+	if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentSucceeded, about(p), now); err != nil {
+		return err
+	}
+	if p.Purpose == payment.ForTopUp {
+		if err := tx.Ledger().Append(ctx, books.TopUp(c.fact(acct, p.ID.String(), "Top-up by card", now), p.Amount)); err != nil {
+			return err
+		}
+		if err := c.mirrorTopUp(ctx, tx, acct, p, now); err != nil {
+			return err
+		}
+		// New funds pay what is open before anything is charged.
+		return c.payFromFunds(ctx, tx, acct, now)
+	}
+	inv, err := tx.Invoices().Lock(ctx, acct.ID, p.Invoice)
+	if err != nil {
+		return err
+	}
+	return c.payInvoice(ctx, tx, acct, &inv, p, now)
+}
+
+// payInvoice books a card's payment for an invoice. What the invoice no longer needs, because funds or
+// a credit note were quicker, becomes funds.
+func (c *Core) payInvoice(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, p *payment.Payment, now time.Time) error {
+	content, err := tx.Invoices().Content(ctx, acct.ID, inv.ID)
+	if err != nil {
+		return err
+	}
+	if inv.Status == invoice.Uncollectible {
+		f := c.fact(acct, p.ID.String(), "Invoice "+content.Number+" paid after all", now)
+		if err := tx.Ledger().Append(ctx, books.WriteOffUndone(f, inv.AmountDue())); err != nil {
+			return err
+		}
+	}
+	f := c.fact(acct, p.ID.String(), "Card payment of invoice "+content.Number, now)
+	toInvoice := money.New(min(p.Amount.Minor, inv.AmountDue().Minor), acct.Currency)
+	if !toInvoice.IsZero() {
+		if err := tx.Ledger().Append(ctx, books.InvoicePayment(f, toInvoice)); err != nil {
+			return err
+		}
+		inv.AmountPaid.Minor += toInvoice.Minor
+	}
+	if rest := money.New(p.Amount.Minor-toInvoice.Minor, acct.Currency); rest.Minor > 0 {
+		if err := tx.Ledger().Append(ctx, books.TopUp(f, rest)); err != nil {
+			return err
+		}
+	}
+	return c.afterPayment(ctx, tx, acct, inv, now)
+}
+
+// afterPayment writes an invoice that was paid in part or whole, and what follows when nothing is left.
+func (c *Core) afterPayment(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, now time.Time) error {
+	if !inv.AmountDue().IsZero() {
+		return tx.Invoices().Save(ctx, inv)
+	}
+	if err := inv.Become(invoice.Paid, now); err != nil {
+		return err
+	}
+	inv.Dunning = invoice.NotDunned
+	if err := tx.Invoices().Save(ctx, inv); err != nil {
+		return err
+	}
+	if err := tx.Outbox().Publish(ctx, acct.ID, outbox.InvoicePaid, map[string]any{"invoice": inv.ID, "total": inv.Total}, now); err != nil {
+		return err
+	}
+	if err := c.reinstate(ctx, tx, acct, now); err != nil {
+		return err
+	}
+	return c.removeWhenPaid(ctx, tx, acct, now)
+}
+
+// payFromFunds lets credit and funds pay open invoices, the oldest first.
+func (c *Core) payFromFunds(ctx context.Context, tx Tx, acct account.Account, now time.Time) error {
+	open, err := tx.Invoices().Unpaid(ctx, acct.ID)
+	if err != nil {
+		return err
+	}
+	for i := range open {
+		inv := &open[i]
+		active, err := c.activePayment(ctx, tx, inv)
+		if err != nil {
+			return err
+		}
+		if active {
+			continue // a card is being asked for it right now
+		}
+		before := inv.AmountPaid
+		f := c.fact(acct, inv.ID.String()+"/"+inv.AmountPaid.String(), "Open invoice paid from the balance", now)
+		if err := applyCredit(ctx, tx, acct, inv, f, now); err != nil {
+			return err
+		}
+		if inv.AmountPaid == before {
+			return nil // nothing left to pay with
+		}
+		if err := c.afterPayment(ctx, tx, acct, inv, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// activePayment reports whether a payment of the invoice may still succeed.
+func (c *Core) activePayment(ctx context.Context, tx Tx, inv *invoice.Invoice) (bool, error) {
+	ps, err := tx.Payments().PaymentsOf(ctx, inv.Account, inv.ID)
+	if err != nil {
+		return false, err
+	}
+	for _, p := range ps {
+		if p.Status.Pending() || p.Status == payment.Parked {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// declined writes down that a payment came to nothing, and what follows for what it was to pay.
+func (c *Core) declined(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, why *payment.Failure, s payment.Status, now time.Time) error {
+	if err := p.Become(s, now); err != nil {
+		return err
+	}
+	p.Failure = why
+	if err := tx.Payments().SavePayment(ctx, p); err != nil {
+		return err
+	}
+	if s == payment.Failed {
+		if err := c.countAttempt(ctx, tx, acct, p, why); err != nil {
+			return err
+		}
+	}
+	if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentFailed, about(p), now); err != nil {
+		return err
+	}
+	if p.Purpose == payment.ForTopUp {
+		return c.mirrorTopUp(ctx, tx, acct, p, now)
+	}
+	inv, err := tx.Invoices().Lock(ctx, acct.ID, p.Invoice)
+	if err != nil {
+		return err
+	}
+	return c.dun(ctx, tx, acct, &inv, why, now)
+}
+
+// dun plans what follows a failed attempt to collect an invoice.
+func (c *Core) dun(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, why *payment.Failure, now time.Time) error {
+	if inv.Status != invoice.Open || inv.Dunning == invoice.Stopped {
+		inv.NextAttempt = time.Time{}
+		return tx.Invoices().Save(ctx, inv)
+	}
+	step := c.Policy.Dunning.Next(dunning.Failure{Attempts: inv.Attempts, Final: final(why)}, now)
+	inv.NextAttempt, inv.UpdatedAt = step.RetryAt, now
+	inv.Dunning = invoice.Retrying
+	if step.Suspend {
+		inv.Dunning = invoice.Suspended
+	}
+	if err := tx.Invoices().Save(ctx, inv); err != nil {
+		return err
+	}
+	if step.Suspend {
+		return c.suspend(ctx, tx, acct, inv, now)
+	}
+	return tx.Jobs().Enqueue(ctx, acct.ID, job.CollectInvoice, map[string]any{"invoice": inv.ID}, step.RetryAt)
+}
+
+// final reports whether a decline means that the card will not pass without its holder.
+func final(f *payment.Failure) bool {
+	if f == nil {
+		return false
+	}
+	switch f.Class {
+	case payment.DeclineHard, payment.DeclineFraud, payment.DeclineExpired, payment.DeclineAuthentication, payment.DeclineData:
+		return true
+	case payment.DeclineSoft:
+	}
+	return false
+}
+
+// suspend stops paid use until the debt is paid. The Billing page stays open, and the debt stays owed.
+func (c *Core) suspend(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, now time.Time) error {
+	acct, err := tx.Accounts().Get(ctx, acct.ID) // an earlier step of this transaction may have changed it
+	if err != nil || acct.Status != account.Active {
+		return err
+	}
+	acct.Status, acct.UpdatedAt = account.Suspended, now
+	if err := tx.Accounts().Save(ctx, &acct); err != nil {
+		return err
+	}
+	if err := c.reentitle(ctx, tx, acct); err != nil {
+		return err
+	}
+	return tx.Outbox().Publish(ctx, acct.ID, outbox.AccountSuspended, map[string]any{"reason": "unpaid_invoice", "invoice": inv.ID}, now)
+}
+
+// reinstate takes a suspension back once no invoice asks for it any more.
+func (c *Core) reinstate(ctx context.Context, tx Tx, acct account.Account, now time.Time) error {
+	acct, err := tx.Accounts().Get(ctx, acct.ID) // an earlier step of this transaction may have changed it
+	if err != nil || acct.Status != account.Suspended {
+		return err
+	}
+	open, err := tx.Invoices().Unpaid(ctx, acct.ID)
+	if err != nil {
+		return err
+	}
+	for _, inv := range open {
+		if inv.Dunning == invoice.Suspended {
+			return nil
+		}
+	}
+	acct.Status, acct.UpdatedAt = account.Active, now
+	if err := tx.Accounts().Save(ctx, &acct); err != nil {
+		return err
+	}
+	if err := c.reentitle(ctx, tx, acct); err != nil {
+		return err
+	}
+	return tx.Outbox().Publish(ctx, acct.ID, outbox.AccountReinstated, map[string]any{}, now)
+}
+
+func (c *Core) reentitle(ctx context.Context, tx Tx, acct account.Account) error {
+	sub, err := tx.Subscriptions().Lock(ctx, acct.ID)
+	if err != nil {
+		return err
+	}
+	return entitle(ctx, tx, acct, sub, c.Clock())
+}
+
+// mirrorTopUp makes a top-up's status its payment's, and tells.
+func (c *Core) mirrorTopUp(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, now time.Time) error {
+	if p.Purpose != payment.ForTopUp {
+		return nil
+	}
+	t, err := tx.Payments().TopUp(ctx, acct.ID, p.TopUp)
+	if err != nil || t.Status == p.Status || !t.Status.Pending() || p.Status == payment.Parked {
+		return err
+	}
+	t.Status, t.Failure, t.UpdatedAt = p.Status, p.Failure, now
+	if err := tx.Payments().SaveTopUp(ctx, &t); err != nil {
+		return err
+	}
+	switch t.Status {
+	case payment.Succeeded:
+		return tx.Outbox().Publish(ctx, acct.ID, outbox.TopUpSucceeded, map[string]any{"top_up": t.ID, "amount": t.Amount}, now)
+	case payment.Failed, payment.Canceled:
+		if err := c.tripAutoTopUp(ctx, tx, acct, t, now); err != nil {
+			return err
+		}
+		return tx.Outbox().Publish(ctx, acct.ID, outbox.TopUpFailed, map[string]any{"top_up": t.ID, "amount": t.Amount, "failure": t.Failure}, now)
+	case payment.Processing, payment.RequiresAction, payment.Parked:
+	}
+	return nil
+}
+
+// tripAutoTopUp opens the breaker at the first decline: nothing more is charged by itself until the
+// customer saves the rule again or brings another card.
+func (c *Core) tripAutoTopUp(ctx context.Context, tx Tx, acct account.Account, t payment.TopUp, now time.Time) error {
+	if t.Origin != payment.Auto {
+		return nil
+	}
+	rule, err := tx.Wallet().AutoTopUp(ctx, acct.ID)
+	if err != nil {
+		return err
+	}
+	rule.Tripped, rule.TrippedAt, rule.UpdatedAt = true, now, now
+	if t.Failure != nil {
+		rule.TrippedReason = t.Failure.Code
+	}
+	if err := tx.Wallet().SaveAutoTopUp(ctx, &rule); err != nil {
+		return err
+	}
+	return tx.Outbox().Publish(ctx, acct.ID, outbox.AutoTopUpTripped, map[string]any{"top_up": t.ID, "failure": t.Failure}, now)
+}
+
+// countAttempt counts a try at a card against the budget that all operations share.
+func (c *Core) countAttempt(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, why *payment.Failure) error {
+	m, err := tx.Payments().Method(ctx, acct.ID, p.Method)
+	if err != nil {
+		return err
+	}
+	return countCard(ctx, tx, m.Card.Fingerprint, acct.Now(c.Clock()), why)
+}
+
+func countCard(ctx context.Context, tx Tx, fingerprint string, at time.Time, why *payment.Failure) error {
+	if fingerprint == "" {
+		return nil
+	}
+	a := payment.Attempt{At: at, Declined: why != nil}
+	if why != nil {
+		a.Class = why.Class
+	}
+	return tx.Payments().AddAttempt(ctx, fingerprint, a)
+}
+
+// mayTry reports whether the card may be asked now; the error says when again, and what to do instead.
+func (c *Core) mayTry(ctx context.Context, tx Tx, m payment.Method, now time.Time) error {
+	if m.Card.Fingerprint == "" {
+		return nil
+	}
+	policy := c.Policy.Dunning
+	past, err := tx.Payments().Attempts(ctx, m.Card.Fingerprint, now.Add(-policy.CardWindow))
+	if err != nil {
+		return err
+	}
+	tries := make([]dunning.Attempt, 0, len(past))
+	for _, a := range past {
+		tries = append(tries, dunning.Attempt{At: a.At, Declined: a.Declined, Final: a.Class == payment.DeclineFraud})
+	}
+	if ok, again := policy.MayTry(tries, now); !ok {
+		return ErrCardBudget.With("retry_after", again)
+	}
+	return nil
+}
+
+// noMethod reports whether err says that the account has no card to charge.
+func noMethod(err error) bool { return errors.Is(err, payment.ErrNoMethod) }

@@ -1,0 +1,168 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/payment"
+)
+
+// Sweeper finds in the database what is due and was not done: the queue's nudges only make it happen
+// sooner. Every step may run twice and on several replicas at once.
+type Sweeper struct{ *Core }
+
+// batch bounds what one look takes up at a time.
+const batch = 200
+
+// Swept counts what a sweep took up.
+type Swept struct {
+	Closed, Finalized, Collected, Resolved, Events, Expired, Upgrades int
+}
+
+// Any reports whether there was anything to do.
+func (s Swept) Any() bool { return s != Swept{} }
+
+// Sweep does everything that is due now, once. One record that fails is logged and left for the next
+// sweep; the others are done. The error joins what went wrong.
+func (s Sweeper) Sweep(ctx context.Context) (done Swept, err error) {
+	now := s.Clock()
+	for _, step := range []func(context.Context, time.Time, *Swept) error{
+		s.events, s.resolve, s.upgrades, s.close, s.finalize, s.collect, s.credit,
+	} {
+		if ctx.Err() != nil {
+			return done, errors.Join(err, ctx.Err())
+		}
+		err = errors.Join(err, step(ctx, now, &done))
+	}
+	return done, err
+}
+
+// each runs do for every item and joins the errors.
+func each[T any](ctx context.Context, items []T, count *int, do func(T) error) error {
+	var all error
+	for _, it := range items {
+		if ctx.Err() != nil {
+			return errors.Join(all, ctx.Err())
+		}
+		if err := do(it); err != nil {
+			all = errors.Join(all, err)
+			continue
+		}
+		*count++
+	}
+	return all
+}
+
+func (s Sweeper) events(ctx context.Context, now time.Time, done *Swept) error {
+	pending, err := s.DB.Payments().PendingEvents(ctx, now, batch)
+	if err != nil {
+		return fmt.Errorf("pending gateway events: %w", err)
+	}
+	return each(ctx, pending, &done.Events, func(e payment.ProviderEvent) error {
+		return Listener(s).Process(ctx, e.Provider, e.EventID)
+	})
+}
+
+func (s Sweeper) resolve(ctx context.Context, now time.Time, done *Swept) error {
+	pending, err := s.DB.Payments().ToCheck(ctx, now, batch)
+	if err != nil {
+		return fmt.Errorf("pending payments: %w", err)
+	}
+	return each(ctx, pending, &done.Resolved, func(p payment.Pending) error { return Resolver(s).Resolve(ctx, p) })
+}
+
+func (s Sweeper) upgrades(ctx context.Context, now time.Time, done *Swept) error {
+	old, err := s.DB.Upgrades().Expired(ctx, now, batch)
+	if err != nil {
+		return fmt.Errorf("expired upgrades: %w", err)
+	}
+	for _, u := range old {
+		// Ask first: the customer may have finished the step without ever coming back.
+		got, err := Upgrader(s).Confirm(ctx, u.Account, u.ID)
+		if err == nil && got.Status.Pending() {
+			_, err = Upgrader(s).Cancel(ctx, u.Account, u.ID)
+		}
+		if err != nil {
+			return err
+		}
+		done.Upgrades++
+	}
+	return nil
+}
+
+// close closes every period that has ended; an account that was away for months takes several rounds.
+// An account that fails does not hold up the others, and ends the rounds when it alone is left.
+func (s Sweeper) close(ctx context.Context, now time.Time, done *Swept) error {
+	for {
+		due, err := s.DB.Subscriptions().Due(ctx, now, batch)
+		if err != nil {
+			return fmt.Errorf("periods that have ended: %w", err)
+		}
+		closed := 0
+		err = nil
+		for _, d := range due {
+			ok, cerr := Closer(s).Close(ctx, d.Account)
+			err = errors.Join(err, cerr)
+			if ok {
+				closed++
+			}
+		}
+		done.Closed += closed
+		if closed == 0 || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (s Sweeper) finalize(ctx context.Context, now time.Time, done *Swept) error {
+	for {
+		due, err := s.DB.Invoices().ToFinalize(ctx, now, batch)
+		if err != nil {
+			return fmt.Errorf("drafts to finalise: %w", err)
+		}
+		finalized := 0
+		for _, r := range due {
+			ferr := Closer(s).Finalize(ctx, r.Account, r.Invoice)
+			err = errors.Join(err, ferr)
+			if ferr == nil {
+				finalized++
+			}
+		}
+		done.Finalized += finalized
+		if finalized == 0 || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (s Sweeper) collect(ctx context.Context, now time.Time, done *Swept) error {
+	due, err := s.DB.Invoices().ToCollect(ctx, now, batch)
+	if err != nil {
+		return fmt.Errorf("invoices to collect: %w", err)
+	}
+	var all error
+	for _, r := range due {
+		asked, err := Collector(s).Collect(ctx, r.Account, r.Invoice)
+		if asked {
+			done.Collected++
+		}
+		all = errors.Join(all, err)
+	}
+	return all
+}
+
+func (s Sweeper) credit(ctx context.Context, now time.Time, done *Swept) error {
+	old, err := s.DB.Wallet().Expiring(ctx, now, batch)
+	if err != nil {
+		return fmt.Errorf("expired credit: %w", err)
+	}
+	for _, g := range old {
+		if err := Granter(s).Expire(ctx, g.Account); err != nil {
+			return err
+		}
+		done.Expired++
+	}
+	return nil
+}

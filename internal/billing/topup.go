@@ -1,0 +1,354 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/internal/wallet"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Funder adds funds by card.
+type Funder struct{ *Core }
+
+// TopUpInput is what "Add funds" sends.
+type TopUpInput struct {
+	Amount money.Amount
+	Method payment.MethodID // zero: the default card
+	Origin payment.Origin
+}
+
+// TopUp is a top-up with the payment that it stands for.
+type TopUp struct {
+	payment.TopUp
+	Charge payment.Payment
+}
+
+// TopUp charges the card and adds the amount to the funds in the transaction that records the
+// provider's yes. One top-up of an account may be pending. The status is succeeded, requires_action,
+// processing or failed.
+func (f Funder) TopUp(ctx context.Context, asked Asked, in TopUpInput, render Renderer[TopUp]) (out Result[TopUp], err error) {
+	defer errs.Wrap(&err, "top up %s", asked.Account)
+	top := TopUp{TopUp: payment.TopUp{ID: id.New[payment.TopUp]()}}
+	settled := false
+	err = f.DB.InTx(ctx, func(tx Tx) error {
+		out, settled = Result[TopUp]{}, false
+		acct, err := f.lockUsable(ctx, tx, asked.Account)
+		if err != nil {
+			return err
+		}
+		got, err := claim(ctx, tx, asked, top.ID.UUID())
+		if err != nil {
+			return err
+		}
+		switch got.Outcome {
+		case idempotency.Replay:
+			out.Replayed = &got.Answer
+			return nil
+		case idempotency.Resume:
+			if top, err = loadTopUp(ctx, tx, acct.ID, id.FromUUID[payment.TopUp](got.Operation)); err != nil || top.Status.Pending() {
+				return err
+			}
+			settled = true
+			return complete(ctx, tx, asked, top, render)
+		case idempotency.Fresh:
+		}
+		top, err = f.begin(ctx, tx, acct, top.ID, in)
+		return err
+	})
+	if err != nil || out.Replayed != nil {
+		return out, err
+	}
+	if !settled {
+		p, err := f.charge(ctx, top.Charge, func(tx Tx, p payment.Payment) error {
+			if top, err = loadTopUp(ctx, tx, p.Account, p.TopUp); err != nil {
+				return err
+			}
+			return complete(ctx, tx, asked, top, render)
+		})
+		if err != nil {
+			return out, err
+		}
+		top.Charge = p // with the client secret of its next action, for this answer only
+	}
+	out.Record = top
+	return out, nil
+}
+
+func loadTopUp(ctx context.Context, tx Tx, a account.ID, tid payment.TopUpID) (TopUp, error) {
+	t, err := tx.Payments().TopUp(ctx, a, tid)
+	if err != nil {
+		return TopUp{}, err
+	}
+	p, err := tx.Payments().Payment(ctx, a, t.Payment)
+	return TopUp{t, p}, err
+}
+
+// Get returns a top-up of the account.
+func (f Funder) Get(ctx context.Context, a account.ID, tid payment.TopUpID) (TopUp, error) {
+	return loadTopUp(ctx, f.DB, a, tid)
+}
+
+// Check reports why the account cannot top up the amount now, or nil: the guard of TopUp and of its preview.
+func (f Funder) check(ctx context.Context, tx Tx, acct account.Account, in TopUpInput) (payment.Method, error) {
+	var m payment.Method
+	if in.Amount.Currency != acct.Currency {
+		return m, &errs.Error{
+			Kind: errs.Invalid, Code: ErrCurrency.Code, Detail: ErrCurrency.Detail,
+			Fields: []errs.Field{{Pointer: "#/amount/currency", Detail: "The account's currency is " + string(acct.Currency) + ".", Code: "currency_mismatch"}},
+		}
+	}
+	limits, err := f.Gateway.Limits(acct.Currency)
+	if err != nil {
+		return m, err
+	}
+	limits.Maximum.Minor = min(limits.Maximum.Minor, f.Policy.TopUpMaximum)
+	if err := limits.Check(in.Amount); err != nil {
+		var e *errs.Error
+		errors.As(err, &e)
+		return m, &errs.Error{
+			Kind: errs.Invalid, Code: ErrTopUpAmount.Code, Detail: ErrTopUpAmount.Detail, Params: e.Params,
+			Fields: []errs.Field{{Pointer: "#/amount/amount", Code: "out_of_range", Detail: "Between " + limits.Minimum.String() + " and " + limits.Maximum.String() + "."}},
+		}
+	}
+	sub, err := tx.Subscriptions().Active(ctx, acct.ID)
+	if err != nil {
+		return m, err
+	}
+	if err := takesFunds(ctx, tx, acct, sub); err != nil {
+		return m, err
+	}
+	switch _, err := tx.Payments().PendingTopUp(ctx, acct.ID); {
+	case err == nil:
+		return m, payment.ErrTopUpPending
+	case !errors.Is(err, payment.ErrTopUpNotFound):
+		return m, err
+	}
+	if in.Method.IsZero() {
+		m, err = tx.Payments().DefaultMethod(ctx, acct.ID)
+	} else if m, err = tx.Payments().Method(ctx, acct.ID, in.Method); err == nil && m.Status != payment.MethodActive {
+		err = payment.ErrMethodNotFound
+	}
+	if err != nil {
+		return m, err
+	}
+	return m, f.mayTry(ctx, tx, m, acct.Now(f.Clock()))
+}
+
+// takesFunds reports ErrUpgradeRequired for a plan on which nothing costs anything.
+func takesFunds(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription) error {
+	v, contract, err := terms(ctx, tx, acct.ID, sub.Terms, sub.Period.Start)
+	if err != nil {
+		return err
+	}
+	if !v.Priced() && contract == nil {
+		return ErrUpgradeRequired
+	}
+	return nil
+}
+
+// begin commits the intent to charge.
+func (f Funder) begin(ctx context.Context, tx Tx, acct account.Account, tid payment.TopUpID, in TopUpInput) (TopUp, error) {
+	m, err := f.check(ctx, tx, acct, in)
+	if err != nil {
+		return TopUp{}, err
+	}
+	now := acct.Now(f.Clock())
+	if in.Origin == "" {
+		in.Origin = payment.Manual
+	}
+	p := payment.Payment{
+		ID: id.New[payment.Payment](), Account: acct.ID, Purpose: payment.ForTopUp, TopUp: tid, Method: m.ID, Amount: in.Amount,
+		Status: payment.Processing, OffSession: in.Origin == payment.Auto, Provider: m.Provider,
+		Refunded: zeroOf(acct), Disputed: zeroOf(acct), CheckAt: f.Clock().Add(pause(1)), CreatedAt: f.Clock(), UpdatedAt: now, Version: 1,
+	}
+	t := payment.TopUp{
+		ID: tid, Account: acct.ID, Origin: in.Origin, Amount: in.Amount, Status: payment.Processing, Payment: p.ID,
+		CreatedAt: now, UpdatedAt: now, Version: 1,
+	}
+	if err := tx.Payments().CreateTopUp(ctx, t); err != nil {
+		return TopUp{}, err
+	}
+	return TopUp{t, p}, tx.Payments().CreatePayment(ctx, p)
+}
+
+// charge asks the provider for a payment whose intent is committed, and settles it. then runs in the
+// second transaction, after the payment was settled. The returned payment carries the client secret
+// of its next action, if any.
+func (c *Core) charge(ctx context.Context, p payment.Payment, then func(tx Tx, p payment.Payment) error) (payment.Payment, error) {
+	res, callErr := c.ask(ctx, p)
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	settled, err := c.settleCharge(ctx, p.Account, p.ID, res, callErr, then)
+	if err != nil {
+		return p, err
+	}
+	if settled.Status == payment.RequiresAction && res.NextAction != nil {
+		settled.NextAction = res.NextAction
+	}
+	return settled, nil
+}
+
+// ask makes the provider's call of a payment. It is repeated with the same key until the outcome is known.
+func (c *Core) ask(ctx context.Context, p payment.Payment) (payment.ChargeResult, error) {
+	m, err := c.DB.Payments().Method(ctx, p.Account, p.Method)
+	if err != nil {
+		return payment.ChargeResult{}, err
+	}
+	customer, err := c.DB.Payments().Customer(ctx, p.Account, p.Provider)
+	if err != nil {
+		return payment.ChargeResult{}, err
+	}
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	return c.Gateway.Charge(ctx, payment.ChargeRequest{
+		Key: p.ID.String(), Amount: p.Amount, CustomerRef: customer, MethodRef: m.ProviderRef, OffSession: p.OffSession,
+		Description: describe(p), AccountRef: p.Account.String(), PaymentRef: p.ID.String(), ReturnURL: c.Policy.ReturnURL,
+	})
+}
+
+func describe(p payment.Payment) string {
+	if p.Purpose == payment.ForTopUp {
+		return "Top-up " + p.TopUp.String()
+	}
+	return "Invoice " + p.Invoice.String()
+}
+
+// settleCharge is the second transaction of a charge, whoever runs it.
+func (c *Core) settleCharge(ctx context.Context, a account.ID, pid payment.ID, res payment.ChargeResult, callErr error, then func(tx Tx, p payment.Payment) error) (p payment.Payment, err error) {
+	switch {
+	case callErr == nil:
+	case unknowable(callErr):
+		// Nothing may be concluded: the payment stays processing, and the sweep asks again.
+		res = payment.ChargeResult{Outcome: payment.OutcomeProcessing}
+	case errors.Is(callErr, payment.ErrRejected), errors.Is(callErr, payment.ErrMissing), errors.Is(callErr, payment.ErrForeignToken), errors.Is(callErr, payment.ErrAmount):
+		c.Log.ErrorContext(ctx, "provider rejected a charge; nothing was taken", "payment", pid, "err", callErr)
+		res = payment.ChargeResult{Outcome: payment.OutcomeDeclined, Decline: &payment.Decline{
+			Code: codeOf(callErr), Class: payment.DeclineSoft, Message: "The payment could not be made. You have not been charged.",
+		}}
+	default:
+		return p, callErr
+	}
+	err = c.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, a)
+		if err != nil {
+			return err
+		}
+		if p, err = tx.Payments().LockPayment(ctx, a, pid); err != nil {
+			return err
+		}
+		if err := c.settlePayment(ctx, tx, acct, &p, res); err != nil {
+			return err
+		}
+		if then == nil {
+			return nil
+		}
+		return then(tx, p)
+	})
+	return p, err
+}
+
+// Confirm carries a top-up on after the customer has acted. A settled one is returned as it is.
+func (f Funder) Confirm(ctx context.Context, a account.ID, tid payment.TopUpID) (TopUp, error) {
+	t, err := loadTopUp(ctx, f.DB, a, tid)
+	if err != nil || !t.Status.Pending() {
+		return t, err
+	}
+	if _, err := f.resolvePayment(ctx, t.Charge); err != nil {
+		return t, err
+	}
+	return loadTopUp(ctx, f.DB, a, tid)
+}
+
+// Preview says what a top-up would take and leave, without taking it.
+func (f Funder) Preview(ctx context.Context, a account.ID, in TopUpInput) (before, after Balance, m payment.Method, err error) {
+	acct, err := f.DB.Accounts().Get(ctx, a)
+	if err != nil {
+		return before, after, m, err
+	}
+	if m, err = f.check(ctx, f.DB, acct, in); err != nil {
+		return before, after, m, err
+	}
+	if before, err = balance(ctx, f.DB, acct); err != nil {
+		return before, after, m, err
+	}
+	after = before
+	after.Funds.Minor += in.Amount.Minor
+	after.Available.Minor += in.Amount.Minor
+	return before, after, m, nil
+}
+
+// SetAutoTopUp saves the rule; saving it closes a tripped breaker. The first version is 0.
+func (f Funder) SetAutoTopUp(ctx context.Context, asked Asked, rule wallet.AutoTopUp) (wallet.AutoTopUp, error) {
+	err := f.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := f.lockUsable(ctx, tx, asked.Account)
+		if err != nil {
+			return err
+		}
+		sub, err := tx.Subscriptions().Active(ctx, acct.ID)
+		if err != nil {
+			return err
+		}
+		if rule.Enabled {
+			if err := takesFunds(ctx, tx, acct, sub); err != nil {
+				return err
+			}
+		}
+		rule.Account, rule.UpdatedAt = acct.ID, acct.Now(f.Clock())
+		rule.Tripped, rule.TrippedReason, rule.TrippedAt = false, "", time.Time{}
+		return tx.Wallet().SaveAutoTopUp(ctx, &rule)
+	})
+	return rule, err
+}
+
+// AutoTopUp charges what the account's rule asks for, if it is due. It reports whether it asked the provider.
+func (f Funder) AutoTopUp(ctx context.Context, a account.ID) (asked bool, err error) {
+	defer errs.Wrap(&err, "automatic top-up of %s", a)
+	rule, err := f.DB.Wallet().AutoTopUp(ctx, a)
+	if err != nil || !rule.Enabled || rule.Tripped {
+		return false, ignoreMissingRule(err)
+	}
+	acct, err := f.DB.Accounts().Get(ctx, a)
+	if err != nil {
+		return false, err
+	}
+	b, err := balance(ctx, f.DB, acct)
+	if err != nil {
+		return false, err
+	}
+	now := acct.Now(f.Clock())
+	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
+	charged, err := f.DB.Payments().ToppedUp(ctx, a, payment.Auto, month, acct.Currency)
+	if err != nil {
+		return false, err
+	}
+	limits, err := f.Gateway.Limits(acct.Currency)
+	if err != nil {
+		return false, err
+	}
+	missing := rule.Missing(b.Available, charged, limits.Minimum)
+	if missing.IsZero() {
+		return false, nil
+	}
+	missing.Minor = min(missing.Minor, f.Policy.TopUpMaximum)
+	_, err = f.TopUp(ctx, Asked{Account: a, Actor: "system"}, TopUpInput{Amount: missing, Origin: payment.Auto}, nil)
+	switch {
+	case errors.Is(err, payment.ErrTopUpPending), errors.Is(err, ErrCardBudget), noMethod(err):
+		return false, nil // one pending at a time; a card that may not be asked is not
+	}
+	return err == nil, err
+}
+
+func ignoreMissingRule(err error) error {
+	if errors.Is(err, wallet.ErrNoAutoTopUp) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,348 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/internal/upgrade"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Upgrader moves accounts to a better plan.
+type Upgrader struct{ *Core }
+
+// UpgradeInput is what "Upgrade Now" sends.
+type UpgradeInput struct {
+	Plan    plan.Code
+	Method  payment.MethodID // a card on file; zero: the default one, unless Source is given
+	Source  CardSource       // a new card
+	Profile *account.Profile // name, e-mail and address; needed with a new card
+}
+
+// Upgrade moves the account to a plan. With a card that is on file it is done at once; a new card is
+// validated with the provider first, and the plan changes in the transaction that records that it is
+// good. The result's status is succeeded, requires_action, processing or failed.
+func (u Upgrader) Upgrade(ctx context.Context, asked Asked, in UpgradeInput, render Renderer[upgrade.Upgrade]) (out Result[upgrade.Upgrade], err error) {
+	defer errs.Wrap(&err, "upgrade %s to %s", asked.Account, in.Plan)
+	var m payment.Method
+	up := upgrade.Upgrade{ID: id.New[upgrade.Upgrade]()}
+	err = u.DB.InTx(ctx, func(tx Tx) error {
+		out = Result[upgrade.Upgrade]{}
+		acct, err := u.lockUsable(ctx, tx, asked.Account)
+		if err != nil {
+			return err
+		}
+		got, err := claim(ctx, tx, asked, up.ID.UUID())
+		if err != nil {
+			return err
+		}
+		switch got.Outcome {
+		case idempotency.Replay:
+			out.Replayed = &got.Answer
+			return nil
+		case idempotency.Resume:
+			if up, err = tx.Upgrades().Get(ctx, acct.ID, id.FromUUID[upgrade.Upgrade](got.Operation)); err != nil {
+				return err
+			}
+			if up.Status.Pending() && !up.Method.IsZero() {
+				m, err = tx.Payments().Method(ctx, acct.ID, up.Method)
+				return err
+			}
+			return complete(ctx, tx, asked, up, render)
+		case idempotency.Fresh:
+		}
+		if up, m, err = u.begin(ctx, tx, acct, up.ID, in); err != nil {
+			return err
+		}
+		if up.Status.Pending() {
+			return nil
+		}
+		return complete(ctx, tx, asked, up, render)
+	})
+	if err != nil || out.Replayed != nil {
+		return out, err
+	}
+	if up.Status.Pending() {
+		res, callErr := u.attach(ctx, m)
+		if up, err = u.finish(ctx, asked, up, m, res, callErr, render); err != nil {
+			return out, err
+		}
+	}
+	out.Record = up
+	return out, nil
+}
+
+// begin is the first transaction: it checks, and commits the intent. Without a new card to validate
+// it is the last one too.
+func (u Upgrader) begin(ctx context.Context, tx Tx, acct account.Account, uid upgrade.ID, in UpgradeInput) (upgrade.Upgrade, payment.Method, error) {
+	var m payment.Method
+	if err := upgradeAllowed(ctx, tx, acct); err != nil {
+		return upgrade.Upgrade{}, m, err
+	}
+	v, err := u.target(ctx, tx, acct, in.Plan)
+	if err != nil {
+		return upgrade.Upgrade{}, m, err
+	}
+	now := acct.Now(u.Clock())
+	up := upgrade.Upgrade{
+		ID: uid, Account: acct.ID, Plan: v.Plan, Version: v.Number, Status: payment.Processing, Profile: in.Profile,
+		CreatedAt: now, UpdatedAt: now, ExpiresAt: u.Clock().Add(upgrade.Lifetime), Revision: 1,
+	}
+	if in.Source == (CardSource{}) {
+		if m, err = u.cardOnFile(ctx, tx, acct.ID, in.Method, v.Plan); err != nil {
+			return up, m, err
+		}
+		up.Method = m.ID
+		if err := tx.Upgrades().Create(ctx, up); err != nil {
+			return up, m, err
+		}
+		return up, m, u.completeUpgrade(ctx, tx, acct, &up, now)
+	}
+	var profile account.Profile
+	if in.Profile != nil {
+		profile = *in.Profile
+	}
+	m = u.intend(acct.ID, in.Source, profile)
+	if err := u.createMethod(ctx, tx, &m, in.Source); err != nil {
+		return up, m, err
+	}
+	up.Method = m.ID
+	return up, m, tx.Upgrades().Create(ctx, up)
+}
+
+// target returns the version that an upgrade to the plan would lead to, or why there is none.
+func (c *Core) target(ctx context.Context, tx Tx, acct account.Account, code plan.Code) (plan.Version, error) {
+	p, err := tx.Plans().Plan(ctx, code)
+	if err != nil {
+		return plan.Version{}, err
+	}
+	if p.ContactSales {
+		return plan.Version{}, ErrContactSales
+	}
+	v, err := tx.Plans().Current(ctx, code)
+	if err != nil {
+		return v, err
+	}
+	if !sells(v, acct.Currency) {
+		return v, ErrCurrency.Details("The plan %s has no prices in %s.", code, acct.Currency)
+	}
+	sub, err := tx.Subscriptions().Lock(ctx, acct.ID)
+	if err != nil {
+		return v, err
+	}
+	held, err := tx.Plans().Plan(ctx, sub.Plan)
+	if err != nil {
+		return v, err
+	}
+	if sub.Plan == code || p.Position <= held.Position {
+		return v, ErrNotAnUpgrade
+	}
+	return v, nil
+}
+
+func sells(v plan.Version, c money.Currency) bool {
+	for _, have := range v.Currencies {
+		if have == c {
+			return true
+		}
+	}
+	return !v.Priced()
+}
+
+// cardOnFile returns the card that an upgrade is to use.
+func (c *Core) cardOnFile(ctx context.Context, tx Tx, a account.ID, mid payment.MethodID, code plan.Code) (payment.Method, error) {
+	if mid.IsZero() {
+		m, err := tx.Payments().DefaultMethod(ctx, a)
+		if noMethod(err) {
+			p, perr := tx.Plans().Plan(ctx, code)
+			if perr == nil && !p.RequiresCard {
+				return payment.Method{}, nil
+			}
+			return m, &errs.Error{
+				Kind: errs.Invalid, Code: ErrCardRequired.Code, Detail: ErrCardRequired.Detail,
+				Fields: []errs.Field{{Pointer: "#/payment_method", Detail: "A card is needed.", Code: "required"}},
+			}
+		}
+		return m, err
+	}
+	m, err := tx.Payments().Method(ctx, a, mid)
+	if err != nil {
+		return m, err
+	}
+	if m.Status != payment.MethodActive {
+		return m, payment.ErrMethodNotFound
+	}
+	return m, tx.Payments().MakeDefault(ctx, a, mid, c.Clock())
+}
+
+// finish is the second transaction of an upgrade with a new card.
+func (u Upgrader) finish(ctx context.Context, asked Asked, up upgrade.Upgrade, m payment.Method, res payment.AttachResult, callErr error, render Renderer[upgrade.Upgrade]) (upgrade.Upgrade, error) {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	err := u.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, up.Account)
+		if err != nil {
+			return err
+		}
+		if m, err = tx.Payments().Method(ctx, up.Account, m.ID); err != nil {
+			return err
+		}
+		if err := u.settleMethod(ctx, tx, acct, &m, res, callErr); err != nil {
+			return err
+		}
+		if up, err = tx.Upgrades().Get(ctx, up.Account, up.ID); err != nil {
+			return err
+		}
+		if refusedToken(callErr) {
+			return nil
+		}
+		return complete(ctx, tx, asked, up, render)
+	})
+	if err != nil {
+		return up, err
+	}
+	if refusedToken(callErr) {
+		u.release(ctx, asked)
+		return up, callErr
+	}
+	if up.NextAction != nil && res.NextAction != nil {
+		up.NextAction = res.NextAction // with its client secret, for this answer only
+	}
+	return up, nil
+}
+
+// completeUpgrade changes the plan: the only place that makes an upgrade succeeded.
+func (c *Core) completeUpgrade(ctx context.Context, tx Tx, acct account.Account, up *upgrade.Upgrade, now time.Time) error {
+	sub, err := tx.Subscriptions().Lock(ctx, acct.ID)
+	if err != nil {
+		return err
+	}
+	held, err := tx.Plans().Version(ctx, sub.Plan, sub.Terms.Version)
+	if err != nil {
+		return err
+	}
+	// Nothing may be counted between what is waived and the new limits.
+	if _, err := tx.Entitlements().Lock(ctx, acct.ID); err != nil {
+		return err
+	}
+	totals, err := tx.Usage().Totals(ctx, acct.ID, sub.Period.Start, false)
+	if err != nil {
+		return err
+	}
+	if sub.Waived = waivedUse(held, quantities(totals)); sub.Waived == nil {
+		sub.Waived = map[string]money.Decimal{}
+	}
+	err = sub.ChangePlan(subscription.Terms{Plan: up.Plan, Version: up.Version}, now)
+	if errors.Is(err, subscription.ErrSamePlan) {
+		return failUpgrade(ctx, tx, acct, up, payment.Canceled, &payment.Failure{Code: "already_on_plan", Message: "The account is on this plan already."}, now)
+	}
+	if err != nil {
+		return err
+	}
+	if err := tx.Subscriptions().Save(ctx, &sub); err != nil {
+		return err
+	}
+	if err := entitle(ctx, tx, acct, sub, c.Clock()); err != nil {
+		return err
+	}
+	if up.Profile != nil {
+		b := billingOf(*up.Profile)
+		if err := saveProfile(ctx, tx, acct.ID, b, now); err != nil {
+			return err
+		}
+	}
+	if err := up.Become(payment.Succeeded, now); err != nil {
+		return err
+	}
+	if err := tx.Upgrades().Save(ctx, up); err != nil {
+		return err
+	}
+	if err := publishChange(ctx, tx, acct, sub, now); err != nil {
+		return err
+	}
+	return tx.Outbox().Publish(ctx, acct.ID, outbox.UpgradeSucceeded, map[string]any{"upgrade": up.ID, "plan": up.Plan}, now)
+}
+
+// quantities are the totals by meter.
+func quantities(totals []metering.Total) map[string]money.Decimal {
+	out := make(map[string]money.Decimal, len(totals))
+	for _, t := range totals {
+		out[t.Meter] = t.Quantity
+	}
+	return out
+}
+
+func failUpgrade(ctx context.Context, tx Tx, acct account.Account, up *upgrade.Upgrade, s payment.Status, why *payment.Failure, now time.Time) error {
+	if err := up.Become(s, now); err != nil {
+		return err
+	}
+	up.Failure = why
+	if err := tx.Upgrades().Save(ctx, up); err != nil {
+		return err
+	}
+	t := outbox.UpgradeFailed
+	if s == payment.Canceled {
+		t = outbox.UpgradeCanceled
+	}
+	return tx.Outbox().Publish(ctx, acct.ID, t, map[string]any{"upgrade": up.ID, "plan": up.Plan, "failure": why}, now)
+}
+
+// Confirm carries a pending upgrade on after the customer has acted. A settled one is returned as it is.
+func (u Upgrader) Confirm(ctx context.Context, a account.ID, uid upgrade.ID) (up upgrade.Upgrade, err error) {
+	defer errs.Wrap(&err, "confirm %s", uid)
+	if up, err = u.DB.Upgrades().Get(ctx, a, uid); err != nil || !up.Status.Pending() {
+		return up, err
+	}
+	m, err := u.DB.Payments().Method(ctx, a, up.Method)
+	if err != nil {
+		return up, err
+	}
+	if _, err := u.resolveMethod(ctx, m); err != nil {
+		return up, err
+	}
+	return u.DB.Upgrades().Get(ctx, a, uid)
+}
+
+// Cancel gives up a pending upgrade. Its card, if it becomes good after all, stays on file.
+func (u Upgrader) Cancel(ctx context.Context, a account.ID, uid upgrade.ID) (up upgrade.Upgrade, err error) {
+	defer errs.Wrap(&err, "cancel %s", uid)
+	err = u.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, a)
+		if err != nil {
+			return err
+		}
+		if up, err = tx.Upgrades().Get(ctx, a, uid); err != nil {
+			return err
+		}
+		if up.Status == payment.Canceled {
+			return nil
+		}
+		if !up.Status.Pending() {
+			return upgrade.ErrSettled
+		}
+		return failUpgrade(ctx, tx, acct, &up, payment.Canceled, nil, acct.Now(u.Clock()))
+	})
+	return up, err
+}
+
+// upgradeAllowed is the guard of an upgrade, by the same function that fills actions[].
+func upgradeAllowed(ctx context.Context, tx Tx, acct account.Account) error {
+	_, err := tx.Upgrades().Pending(ctx, acct.ID)
+	switch {
+	case err == nil:
+		return upgrade.ErrPending
+	case errors.Is(err, upgrade.ErrNotFound):
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,169 @@
+package billing_test
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/postgres"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// world is everything an operation needs, for real but for the provider and the clock.
+type world struct {
+	*billing.Core
+	db      *postgres.DB
+	dsn     string
+	control sandbox.Control
+	ingest  *metering.Ingester
+
+	mu  sync.Mutex
+	now time.Time
+}
+
+var start = time.Date(2026, 3, 10, 9, 0, 0, 0, time.UTC)
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{now: start}
+	w.db, w.dsn = postgrestest.NewWithDSN(t)
+	const secret = "sandbox-test-key"
+	server, err := sandbox.New(sandbox.Config{
+		Mode: payment.ModeTest, SecretKey: secret, WebhookSecret: "whsec", Clock: w.clock, HangFor: 100 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	provider := httptest.NewServer(server)
+	t.Cleanup(provider.Close)
+	client, err := sandbox.NewClient(sandbox.ClientConfig{
+		Mode: payment.ModeTest, BaseURL: provider.URL, SecretKey: secret, WebhookSecrets: []payment.Secret{"whsec"}, Timeout: 5 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	w.control = sandbox.Control{BaseURL: provider.URL, SecretKey: secret}
+	w.Core = &billing.Core{DB: w.db, Gateway: client, Clock: w.clock, Policy: billing.DefaultPolicy(), Log: slog.New(slog.DiscardHandler)}
+	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), plan.Shipped()); err != nil {
+		t.Fatal(err)
+	}
+	w.ingest = metering.NewIngester(postgres.Journal(w.db.Pool()), billing.Meters(plan.Shipped().Meters), w.clock, w.Log,
+		metering.Options{Pricer: billing.Pricer{Core: w.Core}})
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan struct{})
+	go func() { defer close(done); _ = w.ingest.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-done })
+	return w
+}
+
+func (w *world) clock() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now
+}
+
+func (w *world) advance(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(d)
+}
+
+func (w *world) open(t *testing.T) account.Account {
+	t.Helper()
+	a, err := billing.Opener{Core: w.Core}.Open(t.Context(), billing.NewAccount{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// use reports usage now and fails the test unless every event was accepted.
+func (w *world) use(t *testing.T, a account.ID, meter, quantity string) {
+	t.Helper()
+	if r := w.tryUse(t, a, meter, quantity); r.Status != metering.Accepted {
+		t.Fatalf("usage of %s %s: %+v", quantity, meter, r)
+	}
+}
+
+func (w *world) tryUse(t *testing.T, a account.ID, meter, quantity string) metering.Result {
+	t.Helper()
+	res, err := w.ingest.Add(t.Context(), []metering.Event{{
+		Account: a, Source: "test", ID: newKey(), Meter: meter, Quantity: money.MustDecimal(quantity), OccurredAt: w.clock(),
+	}})
+	if err != nil || len(res) != 1 {
+		t.Fatalf("ingest: %v, %v", res, err)
+	}
+	return res[0]
+}
+
+func (w *world) sweep(t *testing.T) billing.Swept {
+	t.Helper()
+	done, err := billing.Sweeper{Core: w.Core}.Sweep(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return done
+}
+
+func (w *world) balance(t *testing.T, a account.ID) billing.Balance {
+	t.Helper()
+	b, err := billing.Reader{Core: w.Core}.Balance(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+var profile = account.Profile{
+	Name: "Ada Lovelace", Email: "ada@example.com",
+	Address: account.Address{Line1: "12 St James's Square", City: "London", PostalCode: "SW1Y 4JH", Country: "GB"},
+}
+
+// upgrade takes the account to Pro with a card.
+func (w *world) upgrade(t *testing.T, a account.ID, token string) {
+	t.Helper()
+	got, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), asked(a, newKey()), billing.UpgradeInput{
+		Plan: plan.Pro, Source: billing.CardSource{Token: token}, Profile: &profile,
+	}, nil)
+	if err != nil || got.Record.Status != payment.Succeeded {
+		t.Fatalf("upgrade: %+v, %v", got.Record, err)
+	}
+}
+
+func (w *world) topUp(t *testing.T, a account.ID, minor int64) billing.TopUp {
+	t.Helper()
+	got, err := billing.Funder{Core: w.Core}.TopUp(t.Context(), asked(a, newKey()), billing.TopUpInput{Amount: usd(minor)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got.Record
+}
+
+func asked(a account.ID, key string) billing.Asked {
+	r := idempotency.Request{Key: key, Scope: "test"}
+	return billing.Asked{Account: a, Actor: "user:test", Key: r}
+}
+
+func usd(minor int64) money.Amount { return money.New(minor, money.USD) }
+
+// asJSON renders a record as an answer, as the API does.
+func asJSON[R any](status int) billing.Renderer[R] {
+	return func(r R) (idempotency.Answer, error) {
+		b, err := json.Marshal(r)
+		return idempotency.Answer{Status: status, Body: b}, err
+	}
+}

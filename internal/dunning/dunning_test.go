@@ -1,0 +1,72 @@
+package dunning_test
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/accrue-billing/accrue/internal/dunning"
+)
+
+var now = time.Date(2026, 5, 1, 9, 0, 0, 0, time.UTC)
+
+func TestNext(t *testing.T) {
+	t.Parallel()
+
+	p := dunning.Default()
+	day := 24 * time.Hour
+	for name, c := range map[string]struct {
+		failure dunning.Failure
+		want    dunning.Step
+	}{
+		"FirstDeclineIsTriedTheNextDay":  {dunning.Failure{Attempts: 1}, dunning.Step{RetryAt: now.Add(day)}},
+		"SecondWaitsThreeDays":           {dunning.Failure{Attempts: 2}, dunning.Step{RetryAt: now.Add(3 * day)}},
+		"FourthWaitsAWeek":               {dunning.Failure{Attempts: 4}, dunning.Step{RetryAt: now.Add(7 * day)}},
+		"FifthSuspends":                  {dunning.Failure{Attempts: 5}, dunning.Step{Suspend: true}},
+		"ACardThatNeverPassesSuspends":   {dunning.Failure{Attempts: 1, Final: true}, dunning.Step{Suspend: true}},
+		"AnAttemptThatWasNoneIsTheFirst": {dunning.Failure{}, dunning.Step{RetryAt: now.Add(day)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := p.Next(c.failure, now); got != c.want {
+				t.Errorf("Next(%+v) = %+v, want %+v", c.failure, got, c.want)
+			}
+		})
+	}
+}
+
+func TestACardIsNeverAskedBeyondTheBudget(t *testing.T) {
+	t.Parallel()
+
+	p := dunning.Default()
+	rapid.Check(t, func(t *rapid.T) {
+		at, attempts := now, []dunning.Attempt(nil)
+		for range rapid.IntRange(1, 60).Draw(t, "tries") {
+			at = at.Add(time.Duration(rapid.IntRange(0, 72).Draw(t, "hours")) * time.Hour)
+			if ok, _ := p.MayTry(attempts, at); ok {
+				attempts = append(attempts, dunning.Attempt{At: at, Declined: true})
+			}
+		}
+		for i := range attempts {
+			n := 0
+			for _, a := range attempts[i:] {
+				if a.At.Before(attempts[i].At.Add(p.CardWindow)) {
+					n++
+				}
+			}
+			if n > p.CardAttempts {
+				t.Fatalf("%d attempts within %s", n, p.CardWindow)
+			}
+		}
+	})
+}
+
+func TestAFinalDeclineStands(t *testing.T) {
+	t.Parallel()
+
+	ok, again := dunning.Default().MayTry([]dunning.Attempt{{At: now.Add(-time.Hour), Declined: true, Final: true}}, now)
+	if ok || !again.IsZero() {
+		t.Errorf("MayTry = %v, %s; want no, and no time to come back", ok, again)
+	}
+}
