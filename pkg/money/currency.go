@@ -18,7 +18,7 @@ var ErrUnknownCurrency = errors.New("unknown currency")
 
 // ParseCurrency returns the currency with the given code, in capitals.
 func ParseCurrency(code string) (Currency, error) {
-	if !currency.IsValid(code) {
+	if code == "" || !currency.IsValid(code) { // the library takes the empty code for valid
 		return "", fmt.Errorf("%w %q", ErrUnknownCurrency, code)
 	}
 	return Currency(code), nil
