@@ -52,16 +52,15 @@ func around(t time.Time, zone *time.Location, d Date, next, prev func(Date) Date
 }
 
 func hourOf(t time.Time, zone *time.Location) Bounds {
-	local := t.In(zone)
-	_, offset := local.Zone()
-	shift := time.Duration(offset) * time.Second
-	start := t.UTC().Add(shift).Truncate(time.Hour).Add(-shift)
+	offset := offsetAt(t, zone)
+	start := t.UTC().Add(offset).Truncate(time.Hour).Add(-offset)
 	b := Bounds{start, start.Add(time.Hour)}
-	from, to := local.ZoneBounds()
-	if !from.IsZero() && b.Start.Before(from) {
+	// ZoneBounds also ends a stretch at the turn of a year, where nothing changes; hence the offsets.
+	from, to := t.In(zone).ZoneBounds()
+	if from.After(b.Start) && offsetAt(from.Add(-1), zone) != offset {
 		b.Start = from.UTC()
 	}
-	if !to.IsZero() && b.End.After(to) {
+	if to.After(t) && to.Before(b.End) && offsetAt(to, zone) != offset {
 		b.End = to.UTC()
 	}
 	return b

@@ -45,18 +45,25 @@ func (d Date) Start(zone *time.Location) time.Time {
 	// stretches of constant offset from there on.
 	at := midnight.Add(-24 * time.Hour)
 	for {
-		local := at.In(zone)
-		_, offset := local.Zone()
-		_, end := local.ZoneBounds()
-		first := midnight.Add(-time.Duration(offset) * time.Second)
+		first := midnight.Add(-offsetAt(at, zone))
 		if first.Before(at) { // a gap swallowed midnight: the stretch begins after it
 			first = at
+		}
+		_, end := at.In(zone).ZoneBounds()
+		if !end.IsZero() && !end.After(at) { // on 31 December of a leap year ZoneBounds ends a day early
+			end = at.Add(time.Hour)
 		}
 		if end.IsZero() || first.Before(end) {
 			return first.UTC()
 		}
 		at = end.UTC()
 	}
+}
+
+// offsetAt returns how far the zone's clocks are ahead of UTC at t.
+func offsetAt(t time.Time, zone *time.Location) time.Duration {
+	_, seconds := t.In(zone).Zone()
+	return time.Duration(seconds) * time.Second
 }
 
 func daysIn(year int, month time.Month) int {
