@@ -185,7 +185,8 @@ func judge(file, room, imported string, floorOf map[string]int, floorName map[st
 	for what, homes := range onlyIn {
 		// A module is named with what is below it; a package of ours or of the standard library by itself.
 		whole := strings.Contains(what, ".") && !strings.HasPrefix(what, module)
-		if imported != what && !(whole && strings.HasPrefix(imported, strings.TrimSuffix(what, "/")+"/")) {
+		below := whole && strings.HasPrefix(imported, strings.TrimSuffix(what, "/")+"/")
+		if imported != what && !below {
 			continue
 		}
 		if !slices.ContainsFunc(strings.Fields(homes), func(home string) bool {

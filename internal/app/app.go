@@ -56,7 +56,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	a := &App{cfg: cfg, log: log, clock: clock.System, metrics: telemetry.NewMetrics(Version())}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, a.Close())
+			err = errors.Join(err, a.Close(ctx))
 		}
 	}()
 	if a.secrets, err = cfg.secrets(); err != nil {
@@ -114,7 +114,7 @@ func (a *App) Addr(name string) string {
 // Run serves until ctx ends, and then finishes what was begun within the time for draining. It returns
 // nil after a clean end, and an error if a part of the service failed.
 func (a *App) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, a.Close()) }()
+	defer func() { err = errors.Join(err, a.Close(ctx)) }()
 
 	// The background outlives the requests, which wait for it.
 	backgroundCtx, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
@@ -171,8 +171,9 @@ func ignoreCanceled(err error) error {
 	return err
 }
 
-// Close lets go of everything that New took. Run calls it; it may be called again.
-func (a *App) Close() (err error) {
+// Close lets go of everything that New took, whether or not ctx has ended. Run calls it; it may be
+// called again.
+func (a *App) Close(ctx context.Context) (err error) {
 	for _, s := range a.servers {
 		_ = s.http.Close()
 		_ = s.listener.Close()
@@ -182,7 +183,7 @@ func (a *App) Close() (err error) {
 		a.db = nil
 	}
 	if a.database != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), a.cfg.DrainTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.DrainTimeout)
 		defer cancel()
 		err = a.database.close(ctx)
 		a.database = nil

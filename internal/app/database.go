@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/postgres/embedded"
@@ -43,7 +44,7 @@ func openDatabase(ctx context.Context, cfg Config, log *slog.Logger, t tenancy) 
 	}
 	server, err := embedded.Start(ctx, embedded.Config{
 		DataDir: dir, BinDir: cfg.PgBin, Logger: log,
-		Settings: map[string]string{"max_connections": fmt.Sprint(cfg.DatabaseConns + 24)}, // commands and a person with psql
+		Settings: map[string]string{"max_connections": strconv.Itoa(cfg.DatabaseConns + 24)}, // commands and a person with psql
 	})
 	if t == shared && errors.Is(err, embedded.ErrInUse) {
 		url, err := embedded.Attach(dir, databaseName)

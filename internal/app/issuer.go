@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -43,20 +44,20 @@ func (o *IssuerOption) UnmarshalText(b []byte) error {
 	}
 	switch {
 	case o.Issuer == "" || o.Audience == "":
-		return fmt.Errorf("issuer and audience are both needed")
+		return errors.New("issuer and audience are both needed")
 	case (o.JWKSURL == "") == (o.KeysFile == ""):
-		return fmt.Errorf("give either jwks or keys")
+		return errors.New("give either jwks or keys")
 	}
 	return nil
 }
 
 // String writes the form that UnmarshalText reads.
 func (o IssuerOption) String() string {
-	s := "issuer=" + o.Issuer + ",audience=" + o.Audience
+	parts := []string{"issuer=" + o.Issuer, "audience=" + o.Audience}
 	for _, p := range [][2]string{{"jwks", o.JWKSURL}, {"keys", o.KeysFile}, {"type", o.Type}, {"scopes", strings.Join(o.Scopes, " ")}} {
 		if p[1] != "" {
-			s += "," + p[0] + "=" + p[1]
+			parts = append(parts, p[0]+"="+p[1])
 		}
 	}
-	return s
+	return strings.Join(parts, ",")
 }

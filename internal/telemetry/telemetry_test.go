@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -62,7 +63,7 @@ func TestMetrics_AreServed(t *testing.T) {
 	m.Gauge("accrue_test_depth", "Depth.", func() float64 { return 7 })
 	m.Counter("accrue_test_total", "Total.", "kind")(2, "a")
 	w := httptest.NewRecorder()
-	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, want := range []string{
 		`accrue_build_info{version="v1.2.3"} 1`, `accrue_test_depth 7`, `accrue_test_total{kind="a"} 2`,
 		`accrue_http_request_duration_seconds_count{method="GET",route="/v1/usage",status="4xx"} 1`, "go_goroutines",

@@ -20,11 +20,11 @@ import (
 // lockFolder makes this process the folder's owner until the returned file is closed. The lock goes
 // with the process, whatever kills it, and the server never inherits it.
 func lockFolder(dir string) (*os.File, error) {
-	f, err := os.OpenFile(dir+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(dir+".lock", os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // beside our own data folder
 	if err != nil {
 		return nil, fmt.Errorf("embedded postgres: %w", err)
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // a descriptor fits in an int
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if err != nil {
 		holder := make([]byte, 20)
 		n, _ := f.ReadAt(holder, 0)

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -218,9 +219,7 @@ func settings(socketDir string, more map[string]string) map[string]string {
 		"log_min_error_statement": "panic",
 		"max_connections":         "100",
 	}
-	for k, v := range more {
-		m[k] = v
-	}
+	maps.Copy(m, more)
 	return m
 }
 

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -45,7 +46,7 @@ func runAs(dataDir string) (owner, error) {
 			return owner{uid: uint32(uid), gid: uint32(gid), dropped: true}, nil
 		}
 	}
-	return owner{}, fmt.Errorf("embedded postgres: running as root, and there is neither a user postgres nor nobody to run the server as")
+	return owner{}, errors.New("embedded postgres: running as root, and there is neither a user postgres nor nobody to run the server as")
 }
 
 // owns reports whether the file is the server's user's, or ours to give away.
