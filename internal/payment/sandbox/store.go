@@ -16,7 +16,6 @@ import (
 const (
 	journalName  = "sandbox.jsonl"
 	keyRetention = 24 * time.Hour
-	maxLine      = 8 << 20
 )
 
 // state is everything that the provider knows.
@@ -159,13 +158,13 @@ func openStore(dir string, now time.Time) (*store, error) {
 		return nil, fmt.Errorf("open the sandbox's journal: %w", err)
 	}
 	path := filepath.Join(dir, journalName)
-	lines, err := replay(path, s.state)
+	found, err := replay(path, s.state)
 	if err != nil {
 		return nil, fmt.Errorf("open the sandbox's journal: %w", err)
 	}
 	s.prune(now)
 	// What is live is written anew: it drops the torn tail, old keys and what was overwritten.
-	if lines > 0 {
+	if found {
 		if err := s.compact(path); err != nil {
 			return nil, fmt.Errorf("compact the sandbox's journal: %w", err)
 		}
@@ -177,33 +176,30 @@ func openStore(dir string, now time.Time) (*store, error) {
 	return s, nil
 }
 
-func replay(path string, into *state) (lines int, err error) {
+// replay applies the journal, if there is one.
+func replay(path string, into *state) (found bool, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
+		return false, nil
 	}
 	if err != nil {
-		return 0, err
+		return false, err
 	}
 	defer func() { _ = f.Close() }()
 	r := bufio.NewReaderSize(f, 1<<16)
-	for {
+	for n := 1; ; n++ {
 		line, err := r.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			return lines, nil // with or without a torn line
+			return true, nil // with or without a torn line
 		}
 		if err != nil {
-			return lines, err
-		}
-		if len(line) > maxLine {
-			return lines, fmt.Errorf("line %d is too long", lines+1)
+			return true, err
 		}
 		var c change
 		if err := json.Unmarshal(line, &c); err != nil {
-			return lines, fmt.Errorf("line %d: %w", lines+1, err)
+			return true, fmt.Errorf("line %d: %w", n, err)
 		}
 		into.apply(&c)
-		lines++
 	}
 }
 
