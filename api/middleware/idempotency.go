@@ -110,3 +110,9 @@ func Idempotency(c echo.Context) idempotency.Request {
 	}
 	return r
 }
+
+// IdempotencyIfAny is Idempotency, or the zero Request on a route that takes no key.
+func IdempotencyIfAny(c echo.Context) idempotency.Request {
+	r, _ := c.Get(idempotencyKey).(idempotency.Request)
+	return r
+}

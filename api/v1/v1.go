@@ -10,12 +10,17 @@ import (
 	"slices"
 
 	"github.com/accrue-billing/accrue/api/route"
+	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/billing"
 )
 
 // Deps is what the handlers use: the concepts' stores for reading and the operations for writing.
 type Deps struct {
 	Lists    Lists
 	Metering Metering
+	Billing  *billing.Core // every operation, and through its DB every store
+	Keys     *auth.Keys
+	Mode     auth.Mode // test clocks exist in test mode only
 }
 
 // Routes returns the operations of version 1.

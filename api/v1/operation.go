@@ -1,0 +1,81 @@
+package v1
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/accrue-billing/accrue/api/middleware"
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/idempotency"
+)
+
+// headerReplayed says that an answer is the stored one of an earlier request with the same key.
+const headerReplayed = "Idempotent-Replayed"
+
+// asked says who asks for an operation on the request's account, and under which key. A route that
+// takes no Idempotency-Key asks without one.
+func asked(c echo.Context) billing.Asked {
+	return billing.Asked{Account: middleware.AccountIfAny(c), Actor: actor(c), Key: middleware.IdempotencyIfAny(c)}
+}
+
+// askedFor is asked for an account that the address names: operators act on any.
+func askedFor(c echo.Context, a account.ID) billing.Asked {
+	in := asked(c)
+	in.Account = a
+	return in
+}
+
+// actor is the caller as the audit log names it.
+func actor(c echo.Context) string {
+	p := middleware.Principal(c)
+	return string(p.Kind) + ":" + p.Subject
+}
+
+// as renders a record as the answer of an operation that is done with it: status and the wire form.
+func as[R, W any](status int, to func(R) W) billing.Renderer[R] {
+	return func(r R) (idempotency.Answer, error) {
+		body, err := encode(to(r))
+		return idempotency.Answer{Status: status, Body: body}, err
+	}
+}
+
+// encode writes JSON as every answer of the API is written: without HTML escapes.
+func encode(v any) ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return out.Bytes(), err
+}
+
+// answer writes what came of an operation: the stored answer of an earlier request byte for byte, or
+// the record as render gives it.
+func answer[R any](c echo.Context, res billing.Result[R], render billing.Renderer[R]) error {
+	if res.Replayed != nil {
+		c.Response().Header().Set(headerReplayed, "true")
+		return c.JSONBlob(res.Replayed.Status, res.Replayed.Body)
+	}
+	ans, err := render(res.Record)
+	if err != nil {
+		return err
+	}
+	if ans.Status == http.StatusNoContent {
+		return c.NoContent(ans.Status)
+	}
+	return c.JSONBlob(ans.Status, ans.Body)
+}
+
+// param reads an identifier of the address. One that cannot be of the record is missing, as one that is
+// not there: which of the two it is concerns nobody.
+func param[T id.Prefixed](c echo.Context, name string, missing error) (id.ID[T], error) {
+	v, err := id.Parse[T](c.Param(name))
+	if err != nil {
+		return v, missing
+	}
+	return v, nil
+}
