@@ -150,6 +150,7 @@ CREATE TABLE upgrades (
   FOREIGN KEY (account_id, payment_method_id) REFERENCES payment_methods (account_id, id)
 );
 CREATE UNIQUE INDEX upgrades_one_pending ON upgrades (account_id) WHERE status IN ('processing', 'requires_action');
+CREATE INDEX upgrades_to_expire ON upgrades (expires_at) WHERE status IN ('processing', 'requires_action');
 CREATE TABLE removal_requests (
   account_id        uuid NOT NULL,
   id                uuid NOT NULL,

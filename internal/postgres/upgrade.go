@@ -117,16 +117,8 @@ func (s upgradeStore) Save(ctx context.Context, u *upgrade.Upgrade) (err error) 
 	return err
 }
 
-// The two branches are those of dueSubscriptions.
-const expiredUpgrades = `
-	SELECT u.* FROM upgrades u JOIN accounts a ON a.id = u.account_id
-	WHERE u.status IN ('processing', 'requires_action') AND a.clock_at IS NULL AND u.expires_at <= @now
-	UNION ALL
-	SELECT u.* FROM upgrades u JOIN accounts a ON a.id = u.account_id
-	WHERE u.status IN ('processing', 'requires_action') AND a.clock_at IS NOT NULL AND u.expires_at <= a.clock_at
-	ORDER BY expires_at, account_id LIMIT @limit`
-
 func (s upgradeStore) Expired(ctx context.Context, now time.Time, limit int) (_ []upgrade.Upgrade, err error) {
 	defer errs.Wrap(&err, "expired upgrades")
-	return findEach(s.db.WithContext(ctx).Raw(expiredUpgrades, map[string]any{"now": now, "limit": limit}), upgradeRow.upgrade)
+	return findEach(stores(s).all(ctx).Where("status IN ? AND expires_at <= ?", pendingStatuses, now).Order("expires_at, account_id").Limit(limit),
+		upgradeRow.upgrade)
 }

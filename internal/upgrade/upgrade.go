@@ -75,6 +75,7 @@ type Store interface {
 	OfMethod(ctx context.Context, a account.ID, m payment.MethodID) (Upgrade, error)
 	// Save writes the upgrade and raises its revision. It returns account.ErrStale if the revision is another.
 	Save(ctx context.Context, u *Upgrade) error
-	// Expired returns up to limit pending upgrades whose time is over on their account's clock.
+	// Expired returns up to limit pending upgrades whose time is over in real time, which is
+	// the provider's.
 	Expired(ctx context.Context, now time.Time, limit int) ([]Upgrade, error)
 }
