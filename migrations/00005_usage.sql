@@ -116,13 +116,12 @@ CREATE TABLE usage_corrections (
   CHECK (kind = 'amend' OR quantity_after = 0)
 );
 CREATE TABLE reservations (
-  account_id   uuid NOT NULL REFERENCES accounts (id),
+  account_id   uuid NOT NULL,
   id           uuid NOT NULL,
   meter        text NOT NULL,
   period_start timestamptz NOT NULL,
-  quantity     numeric(24, 9) NOT NULL CHECK (quantity > 0), -- held now
+  quantity     numeric(24, 9) NOT NULL CHECK (quantity > 0), -- held while open
   used         numeric(24, 9),           -- settled by a commit
-  spend        bigint NOT NULL DEFAULT 0 CHECK (spend >= 0), -- money held, minor units
   status       text NOT NULL CHECK (status IN ('open', 'committed', 'released', 'expired')),
   lease        boolean NOT NULL DEFAULT false,
   reference    text NOT NULL DEFAULT '',
@@ -133,7 +132,7 @@ CREATE TABLE reservations (
   PRIMARY KEY (account_id, id)
 );
 CREATE INDEX reservations_open ON reservations (expires_at) WHERE status = 'open';
-CREATE INDEX reservations_of_account ON reservations (account_id, meter) WHERE status = 'open';
+CREATE INDEX reservations_of_account ON reservations (account_id, expires_at) WHERE status = 'open';
 
 -- Partitions belong to the schema's owner; the service, which owns nothing, may only ask for them here.
 -- A month that the default partition already holds rows of stays there.

@@ -40,6 +40,7 @@ type Tx interface {
 	Accounts() account.Store
 	Entitlements() entitlement.Store
 	Usage() metering.Store
+	Reservations() entitlement.Reservations
 	Ledger() ledger.Store
 	Plans() plan.Store
 	Subscriptions() subscription.Store

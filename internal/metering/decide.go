@@ -23,9 +23,10 @@ const (
 // offset is a multiple of it.
 const BucketWidth = 15 * time.Minute
 
-// item is one event on its way through a flush.
+// item is one event, or one operation on a reservation, on its way through a flush.
 type item struct {
-	event   *Event
+	op      *operation // nil: an event
+	event   *Event     // of an operation: its account, and what a commit counts
 	meter   *Meter
 	key     uuid.UUID
 	content uuid.UUID
@@ -43,19 +44,23 @@ type item struct {
 // verdict decides the events of one flush, in the order in which they came. It is pure but for its
 // lookups, so that a transaction may be tried again.
 type verdict struct {
-	now    time.Time // real time
-	items  []item
-	known  Known
-	lookup Lookup
-	pricer entitlement.Pricer
-	cache  *seriesCache
-	retry  map[Ref]bool // events that an earlier try may have stored, without knowing
+	now       time.Time // real time
+	items     []item
+	known     Known
+	lookup    Lookup
+	pricer    entitlement.Pricer
+	catalogue Catalogue
+	cache     *seriesCache
+	retry     map[Ref]bool // events that an earlier try may have stored, without knowing
 
 	writes   Writes
 	accepted map[Ref]*item
 	judged   []*item // the accepted ones, as in writes.Events
 	seen     map[UniqueKey]bool
-	counted  []SeriesKey        // those of counting that count once this transaction is committed
+	counted  []SeriesKey                                 // those of counting that count once this transaction is committed
+	holds    map[TotalKey]money.Decimal                  // what operations changed
+	settled  map[ReservationRef]*entitlement.Reservation // as operations left them
+	answered map[AnswerRef]*StoredAnswer
 	counting map[SeriesKey]bool // series that the cache does not know yet; true: nor does the store
 }
 
@@ -65,6 +70,7 @@ func (v *verdict) decide(ctx context.Context) (Writes, error) {
 	v.counting = map[SeriesKey]bool{}
 	v.judged, v.counted = nil, nil
 	claimed := make(map[Ref]bool, len(v.retry))
+	v.openReservations()
 	v.sort(claimed)
 	if err := v.assignSeries(ctx); err != nil {
 		return Writes{}, fmt.Errorf("assign series: %w", err)
@@ -80,6 +86,7 @@ func (v *verdict) decide(ctx context.Context) (Writes, error) {
 	}
 	v.keepSeries()
 	v.rollUp()
+	v.keepReservations()
 	return v.writes, nil
 }
 
@@ -88,9 +95,13 @@ func (v *verdict) decide(ctx context.Context) (Writes, error) {
 func (v *verdict) sort(claimed map[Ref]bool) {
 	for i := range v.items {
 		it := &v.items[i]
-		ref := Ref{it.event.Account, it.key}
 		it.fresh = false
 		*it.result = Result{}
+		if it.op != nil {
+			v.prepare(it)
+			continue
+		}
+		ref := Ref{it.event.Account, it.key}
 		if stored, ok := v.known.Events[ref]; ok {
 			switch {
 			case stored.Content != it.content:
@@ -111,16 +122,21 @@ func (v *verdict) sort(claimed map[Ref]bool) {
 		if it.result.Problem = v.timely(it, ad); it.result.Problem != nil {
 			continue
 		}
-		it.fresh = true
-		it.total = TotalKey{it.event.Account, it.meter.Code, it.period.UnixMicro()}
-		it.counted = it.meter.Counted(it.event.Quantity)
-		if it.meter.Aggregation == Count {
-			it.counted = one
-		}
-		it.series = NoSeries
-		if len(it.event.Dimensions) > 0 {
-			it.series = it.event.Dimensions.Series()
-		}
+		it.place()
+	}
+}
+
+// place says where a new event counts, and how much; its period is known.
+func (it *item) place() {
+	it.fresh = true
+	it.total = TotalKey{it.event.Account, it.meter.Code, it.period.UnixMicro()}
+	it.counted = it.meter.Counted(it.event.Quantity)
+	if it.meter.Aggregation == Count {
+		it.counted = one
+	}
+	it.series = NoSeries
+	if len(it.event.Dimensions) > 0 {
+		it.series = it.event.Dimensions.Series()
 	}
 }
 
@@ -251,18 +267,22 @@ func (v *verdict) admit(ctx context.Context) error {
 	var order []account.ID
 	for i := range v.items {
 		it := &v.items[i]
-		if !it.fresh {
+		if !it.fresh && it.op == nil {
 			continue
 		}
 		a := it.event.Account
-		if v.pricer != nil && v.known.Admissions[a].HasHardSpendLimit() {
+		if ad := v.known.Admissions[a]; v.pricer != nil && ad != nil && ad.HasHardSpendLimit() {
 			if capped[a] == nil {
 				order = append(order, a)
 			}
 			capped[a] = append(capped[a], it)
 			continue
 		}
-		v.judge(it)
+		if it.op != nil {
+			v.operate(it)
+		} else {
+			v.judge(it)
+		}
 	}
 	for _, a := range order {
 		s := spending{verdict: v, admission: v.known.Admissions[a], prices: map[int64]int64{}}

@@ -135,6 +135,10 @@ func (in *Ingester) Add(ctx context.Context, events []Event) ([]Result, error) {
 		if results[i].Problem = e.validate(meter); results[i].Problem != nil {
 			continue
 		}
+		if e.Source == ReservationSource {
+			results[i].Problem = problemSourceTaken
+			continue
+		}
 		s := in.shard(e.Account)
 		if shares[s] == nil {
 			shares[s] = make([]item, 0, len(events)-i)
@@ -235,14 +239,14 @@ func (in *Ingester) store(ctx context.Context, chunks []chunk) {
 func (in *Ingester) commit(ctx context.Context, items []item) error {
 	ctx, cancel := context.WithTimeout(ctx, in.opt.Patience)
 	defer cancel()
-	ask := askFor(items)
+	ask := in.askFor(items)
 	var uncertain map[Ref]bool
 	pause := 20 * time.Millisecond
 	for {
 		var v *verdict
 		err := in.journal.Append(ctx, ask, func(ctx context.Context, known Known, lookup Lookup) (Writes, error) {
 			v = &verdict{
-				now: in.clock(), items: items, known: known, lookup: lookup, pricer: in.opt.Pricer,
+				now: in.clock(), items: items, known: known, lookup: lookup, pricer: in.opt.Pricer, catalogue: in.catalogue,
 				cache: &in.cache, retry: uncertain,
 			}
 			return v.decide(ctx)
@@ -256,6 +260,9 @@ func (in *Ingester) commit(ctx context.Context, items []item) error {
 			if len(items) == 1 {
 				in.log.WarnContext(ctx, "usage event refused by the database", "account", items[0].event.Account, "error", err)
 				*items[0].result = Result{Problem: problemNotStorable}
+				if o := items[0].op; o != nil {
+					o.refuse(ErrTotalRange)
+				}
 				return nil
 			}
 			half := len(items) / 2
@@ -282,7 +289,7 @@ func (in *Ingester) commit(ctx context.Context, items []item) error {
 }
 
 func (in *Ingester) tell(v *verdict) {
-	if in.opt.Changed == nil || len(v.judged) == 0 {
+	if in.opt.Changed == nil || len(v.judged)+len(v.settled) == 0 {
 		return
 	}
 	var changed []account.ID
@@ -293,26 +300,47 @@ func (in *Ingester) tell(v *verdict) {
 			changed = append(changed, a)
 		}
 	}
+	for ref := range v.settled {
+		if !seen[ref.Account] {
+			seen[ref.Account] = true
+			changed = append(changed, ref.Account)
+		}
+	}
 	in.opt.Changed(changed)
 }
 
-func askFor(items []item) Ask {
+func (in *Ingester) askFor(items []item) Ask {
 	ask := Ask{Events: make([]Ref, len(items))}
 	seen := map[account.ID]bool{}
 	meters := map[*Meter]bool{}
 	var last account.ID
+	operations, holders := false, map[account.ID]bool{}
 	for i := range items {
-		if m := items[i].meter; !meters[m] {
+		if m := items[i].meter; m != nil && !meters[m] {
 			meters[m] = true
 			ask.Meters = append(ask.Meters, m.Code)
 		}
 		a := items[i].event.Account
 		ask.Events[i] = Ref{a, items[i].key}
+		if o := items[i].op; o != nil {
+			operations = true
+			ask.Reservations = append(ask.Reservations, ReservationRef{a, o.ID})
+			if o.Key.Key != "" {
+				ask.Answers = append(ask.Answers, AnswerRef{a, o.Key.Scope, o.Key.Key})
+			}
+			if !holders[a] {
+				holders[a] = true
+				ask.Holders = append(ask.Holders, a)
+			}
+		}
 		if a != last && !seen[a] {
 			seen[a] = true
 			ask.Accounts = append(ask.Accounts, a)
 		}
 		last = a
+	}
+	if operations { // which meters they are about is not known yet
+		ask.Meters = codes(in.catalogue.Meters())
 	}
 	slices.SortFunc(ask.Accounts, func(a, b account.ID) int { return compareUUID(a.UUID(), b.UUID()) })
 	return ask

@@ -1,14 +1,17 @@
 package metering
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -45,6 +48,11 @@ type TotalKey struct {
 	Period  int64 // start, in microseconds since 1970
 }
 
+// compare orders totals as they are locked.
+func (k TotalKey) compare(o TotalKey) int {
+	return cmp.Or(compareUUID(k.Account.UUID(), o.Account.UUID()), strings.Compare(k.Meter, o.Meter), cmp.Compare(k.Period, o.Period))
+}
+
 // Held is what counts against a limit.
 type Held struct{ Used, Reserved money.Decimal }
 
@@ -65,6 +73,36 @@ type Ask struct {
 	Accounts []account.ID // ascending, each once: the order in which rows are locked
 	Events   []Ref
 	Meters   []string // each once
+	// Of operations on reservations, where there are any:
+	Reservations []ReservationRef
+	Answers      []AnswerRef
+	Holders      []account.ID // accounts whose overdue reservations are to be let go
+}
+
+// ReservationRef names a reservation.
+type ReservationRef struct {
+	Account account.ID
+	ID      entitlement.ReservationID
+}
+
+// AnswerRef names a stored answer.
+type AnswerRef struct {
+	Account account.ID
+	Scope   string
+	Key     string
+}
+
+// StoredAnswer is the answer that was given to a request.
+type StoredAnswer struct {
+	AnswerRef
+	Fingerprint [32]byte
+	idempotency.Answer
+}
+
+// Hold changes what open reservations hold of a meter.
+type Hold struct {
+	TotalKey
+	Delta money.Decimal
 }
 
 // Known is what an ingest transaction has read, with the accounts' entitlements locked.
@@ -72,6 +110,11 @@ type Known struct {
 	Admissions map[account.ID]*Admission
 	Events     map[Ref]Stored    // those of the asked that are stored
 	Totals     map[TotalKey]Held // of open periods, for the accounts that have a limit
+	// Of operations on reservations, where there are any:
+	Now          time.Time // by the database's clock
+	Reservations map[ReservationRef]entitlement.Reservation
+	Answers      map[AnswerRef]StoredAnswer
+	Overdue      []entitlement.Reservation // open, of the holders, and past their time
 }
 
 // A Lookup reads more within an ingest transaction; each call is one round trip.
@@ -135,6 +178,10 @@ type Writes struct {
 	Known   []SeriesRow
 	Unique  []UniqueKey
 	Rejects []Reject
+
+	Reservations []entitlement.Reservation // as they stand now; known ones are replaced
+	Holds        []Hold
+	Answers      []StoredAnswer
 }
 
 // ErrOutcomeUnknown says that a transaction was sent to be committed and no answer came.

@@ -49,6 +49,7 @@ var (
 	problemTooOld         = &Problem{Code: "too_old", Detail: "The event is more than 35 days old.", Pointer: "/timestamp"}
 	problemInFuture       = &Problem{Code: "in_future", Detail: "The event lies more than 5 minutes in the future.", Pointer: "/timestamp"}
 	problemPeriodNotOpen  = &Problem{Code: "period_not_open", Detail: "The event lies in no billing period that takes usage.", Pointer: "/timestamp"}
+	problemSourceTaken    = &Problem{Code: "source_taken", Detail: "This source is kept for what reservations count.", Pointer: "/source"}
 	problemNotStorable    = &Problem{Code: "not_storable", Detail: "The event cannot be added to what is stored, for instance because a total would pass its bound."}
 )
 

@@ -20,20 +20,66 @@ type spending struct {
 func (s *spending) admit(ctx context.Context, items []*item) error {
 	s.uses = map[int64][]entitlement.Use{}
 	for _, it := range items {
-		p := it.total.Period
-		if _, ok := s.uses[p]; ok {
-			continue
-		}
-		uses, err := s.lookup.Uses(ctx, s.admission.Account, it.period)
-		if err != nil {
-			return err
-		}
-		s.uses[p] = uses
-		if s.prices[p], err = s.price(ctx, it.period, uses); err != nil {
+		if err := s.load(ctx, it.total.Period); err != nil {
 			return err
 		}
 	}
-	return s.take(ctx, items)
+	// Runs of events are priced together; an operation on a reservation stands between two of them.
+	for len(items) > 0 {
+		n := 0
+		for n < len(items) && items[n].op == nil {
+			n++
+		}
+		if n == 0 {
+			if err := s.operate(ctx, items[0]); err != nil {
+				return err
+			}
+			items = items[1:]
+			continue
+		}
+		if err := s.take(ctx, items[:n]); err != nil {
+			return err
+		}
+		items = items[n:]
+	}
+	return nil
+}
+
+// load reads and prices what the account has used in a period, once.
+func (s *spending) load(ctx context.Context, p int64) error {
+	if _, ok := s.uses[p]; ok || p == 0 {
+		return nil
+	}
+	start := time.UnixMicro(p).UTC()
+	uses, err := s.lookup.Uses(ctx, s.admission.Account, start)
+	if err != nil {
+		return err
+	}
+	s.uses[p] = uses
+	s.prices[p], err = s.price(ctx, start, uses)
+	return err
+}
+
+// operate runs an operation on a reservation and takes it back if the spend limit forbids what it
+// holds or counts more.
+func (s *spending) operate(ctx context.Context, it *item) error {
+	mark := s.mark([]*item{it})
+	before := s.markReservations()
+	s.verdict.operate(it)
+	if it.op.err != nil || it.total.Period == 0 {
+		return nil
+	}
+	cost, err := s.price(ctx, time.UnixMicro(it.total.Period).UTC(), s.with(it.total.Period, s.uses[it.total.Period]))
+	if err != nil {
+		return err
+	}
+	if cost <= *s.admission.SpendLimit || cost <= s.prices[it.total.Period] {
+		return nil
+	}
+	s.rewind(mark, []*item{it})
+	s.rewindReservations(before)
+	it.op.refuse(entitlement.ErrSpendLimitReached.With("resets_at", s.admission.ResetsAt(it.period)))
+	return nil
 }
 
 func (s *spending) price(ctx context.Context, period time.Time, uses []entitlement.Use) (int64, error) {
@@ -101,9 +147,22 @@ func (s *spending) with(period int64, uses []entitlement.Use) []entitlement.Use 
 	}
 	out := append([]entitlement.Use(nil), uses...)
 	at := make(map[place]int, len(out))
+	held := make(map[string]int)
 	for i, u := range out {
 		if u.Reserved.IsZero() {
 			at[place{u.Meter, DimensionsOf(u.Dimensions).Series()}] = i
+		} else {
+			held[u.Meter] = i
+		}
+	}
+	for key, delta := range s.holds {
+		if key.Account != s.admission.Account || key.Period != period {
+			continue
+		}
+		if i, ok := held[key.Meter]; ok {
+			out[i].Reserved = out[i].Reserved.Add(delta)
+		} else {
+			out = append(out, entitlement.Use{Meter: key.Meter, Reserved: delta})
 		}
 	}
 	for _, it := range s.judged {

@@ -73,8 +73,9 @@ func (s stores) Alerts() alert.Store               { return alertStore(s) }
 func (s stores) Inquiries() inquiry.Store          { return inquiryStore(s) }
 func (s stores) Upgrades() upgrade.Store           { return upgradeStore(s) }
 
-func (s stores) Entitlements() entitlement.Store { return entitlementStore(s) }
-func (s stores) Usage() metering.Store           { return usageStore(s) }
+func (s stores) Entitlements() entitlement.Store        { return entitlementStore(s) }
+func (s stores) Usage() metering.Store                  { return usageStore(s) }
+func (s stores) Reservations() entitlement.Reservations { return reservationStore(s) }
 
 var (
 	_ billing.Database = (*DB)(nil)

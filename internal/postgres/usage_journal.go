@@ -61,7 +61,7 @@ JOIN usage_event_keys k ON k.account_id = u.account_id AND k.key = u.key`)
 	sqlHeldTotals = named(`
 SELECT t.account_id, t.meter, t.period_start, t.quantity::text, t.reserved::text
 FROM entitlements e
-JOIN usage_totals t ON t.account_id = e.account_id AND t.period_start >= e.period_starts[1]
+JOIN usage_totals t ON t.account_id = e.account_id AND (t.period_start >= e.period_starts[1] OR t.period_start = 'epoch')
 WHERE e.account_id = ANY ($1::uuid[]) AND t.meter = ANY ($2::text[])
   AND (e.limits <> '{}' OR e.spend_limit IS NOT NULL)`)
 
@@ -289,6 +289,8 @@ func (f *flush) read(ctx context.Context, ask metering.Ask) (known metering.Know
 	}
 	err = errors.Join(
 		f.queue(ctx, sqlBegin, nil),
+		// Everything behind the lock sees what the holder before committed: each statement has its own
+		// snapshot.
 		f.queue(ctx, sqlLockAdmissions, func(v *value) error {
 			ad, err := admission(v)
 			known.Admissions[ad.Account] = ad
@@ -305,6 +307,7 @@ func (f *flush) read(ctx context.Context, ask metering.Ask) (known metering.Know
 			known.Totals[key] = metering.Held{Used: used, Reserved: reserved}
 			return errors.Join(err1, err2)
 		}, accounts.b, meters.b),
+		f.queueReservationReads(ctx, ask, &known),
 	)
 	if err != nil {
 		return known, err
@@ -483,6 +486,7 @@ func (f *flush) write(ctx context.Context, w metering.Writes) error {
 		f.queueSeries(ctx, w.Known),
 		f.queueUnique(ctx, w.Unique),
 		f.queueRejects(ctx, w.Rejects, now),
+		f.queueReservations(ctx, w),
 		f.queue(ctx, sqlCommit, nil),
 	)
 	if err != nil {
