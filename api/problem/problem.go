@@ -198,10 +198,18 @@ func challenge(e *errs.Error) string {
 	}
 }
 
-func (w Writer) write(c echo.Context, status int, e *errs.Error) {
+// Document returns the status and the problem document of an error, as Handle would answer it: for
+// whoever must keep an answer to give it again.
+func (w Writer) Document(ctx context.Context, err error) (int, []byte, error) {
+	status, e := known(err)
+	doc, err := w.document(ctx, status, e)
+	return status, doc, err
+}
+
+func (w Writer) document(ctx context.Context, status int, e *errs.Error) ([]byte, error) {
 	p := Problem{
 		Type: w.typeOf(e.Code), Title: Title(e.Code), Status: status, Detail: e.Detail,
-		Instance: "urn:uuid:" + trace.From(c.Request().Context()).RequestID(), Code: e.Code, params: e.Params,
+		Instance: "urn:uuid:" + trace.From(ctx).RequestID(), Code: e.Code, params: e.Params,
 	}
 	for _, f := range e.Fields {
 		p.Errors = append(p.Errors, Field(f))
@@ -209,19 +217,28 @@ func (w Writer) write(c echo.Context, status int, e *errs.Error) {
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(p); err != nil {
-		w.Log.ErrorContext(c.Request().Context(), "problem document not written", "error", err)
-		body.Reset()
-		body.WriteString(`{"type":"about:blank","title":"Internal","status":500,"code":"internal"}`)
-		status = http.StatusInternalServerError
-	}
+	err := enc.Encode(p)
+	return body.Bytes(), err
+}
+
+// Send answers with a document that is written already.
+func Send(c echo.Context, status int, document []byte) error {
 	h := c.Response().Header()
-	h.Set(echo.HeaderContentType, MediaType)
 	h.Set("Content-Language", "en")
 	h.Set("Cache-Control", "no-store")
 	h.Del("ETag") // it belonged to the answer that was not given
 	h.Del(echo.HeaderContentEncoding)
-	if err := c.Blob(status, MediaType, body.Bytes()); err != nil {
+	return c.Blob(status, MediaType, document)
+}
+
+func (w Writer) write(c echo.Context, status int, e *errs.Error) {
+	doc, err := w.document(c.Request().Context(), status, e)
+	if err != nil {
+		w.Log.ErrorContext(c.Request().Context(), "problem document not written", "error", err)
+		doc = []byte(`{"type":"about:blank","title":"Internal","status":500,"code":"internal"}`)
+		status = http.StatusInternalServerError
+	}
+	if err := Send(c, status, doc); err != nil {
 		w.Log.DebugContext(c.Request().Context(), "caller left before the problem document", "error", err)
 	}
 }

@@ -62,6 +62,7 @@ type Route struct {
 
 	Idempotent bool // an Idempotency-Key is required
 	IfMatch    bool // an If-Match is required
+	Tagged     bool // answers carry an ETag, and 304 is one of them
 
 	Consumes []string // media types of the body; application/json if empty
 	Produces []string // media types of the answer; application/json if empty

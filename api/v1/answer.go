@@ -1,0 +1,130 @@
+package v1
+
+import (
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/accrue-billing/accrue/api/middleware"
+	"github.com/accrue-billing/accrue/api/problem"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/payment"
+)
+
+// secrets says whether an answer may hold what is sent once: the answer that is kept may not.
+type secrets bool
+
+const (
+	withSecrets    secrets = true
+	withoutSecrets secrets = false
+)
+
+// shown is how a record looks to the caller: a body with its status or, if what was asked for has
+// failed, a problem.
+type shown struct {
+	status  int
+	body    any
+	problem *errs.Error
+}
+
+// once runs an operation under the request's Idempotency-Key and answers with its record, or with the
+// stored answer of the first request that sent the key. show must be pure: what it makes without
+// secrets is kept, and given again byte for byte.
+func once[R any](c echo.Context, d Deps, show func(R, secrets) shown, run func(billing.Asked, billing.Renderer[R]) (billing.Result[R], error)) error {
+	w := problem.Writer{BaseURL: d.Lists.PublicURL}
+	write := func(s shown) (idempotency.Answer, error) {
+		if s.problem != nil {
+			status, doc, err := w.Document(c.Request().Context(), s.problem)
+			return idempotency.Answer{Status: status, Body: doc}, err
+		}
+		body, err := encode(s.body)
+		return idempotency.Answer{Status: s.status, Body: body}, err
+	}
+	res, err := run(asked(c), func(r R) (idempotency.Answer, error) { return write(show(r, withoutSecrets)) })
+	if err != nil {
+		return err
+	}
+	if res.Replayed != nil {
+		c.Response().Header().Set(headerReplayed, "true")
+		return send(c, *res.Replayed)
+	}
+	ans, err := write(show(res.Record, withSecrets))
+	if err != nil {
+		return err
+	}
+	return send(c, ans)
+}
+
+func send(c echo.Context, a idempotency.Answer) error {
+	switch {
+	case a.Status >= http.StatusBadRequest:
+		return problem.Send(c, a.Status, a.Body)
+	case a.Status == http.StatusNoContent:
+		return c.NoContent(a.Status)
+	}
+	return c.JSONBlob(a.Status, a.Body)
+}
+
+// expected returns the version that the caller's If-Match names. For "*" it is the present one, which
+// current reads.
+func expected(c echo.Context, current func() (int64, error)) (int64, error) {
+	if v := middleware.ExpectedVersion(c); v != middleware.AnyVersion {
+		return v, nil
+	}
+	return current()
+}
+
+// NextAction is what the customer must do before an operation can go on.
+type NextAction struct {
+	Type                string  `json:"type" validate:"required" enums:"redirect_to_url,use_provider_script"`
+	URL                 *string `json:"url" validate:"required" extensions:"x-nullable" format:"uri"` // where to send the browser, with redirect_to_url
+	ClientSecret        *string `json:"client_secret" validate:"required" extensions:"x-nullable"`    // for the provider's script; sent once
+	ClientSecretOmitted bool    `json:"client_secret_omitted,omitempty" example:"true"`               // there is one, and it is not kept: POST …/confirm gives it again
+} //@name NextAction
+
+func toNextAction(a *payment.NextAction, s secrets) *NextAction {
+	if a == nil {
+		return nil
+	}
+	out := &NextAction{Type: a.Type, URL: textIf(a.URL)}
+	switch {
+	case a.ClientSecret != "" && bool(s):
+		secret := a.ClientSecret.Reveal()
+		out.ClientSecret = &secret
+	case a.ClientSecret != "" || a.Type == payment.ActionProviderScript:
+		out.ClientSecretOmitted = true
+	}
+	return out
+}
+
+// Failure is why a provider refused.
+type Failure struct {
+	Code    string  `json:"code" validate:"required" example:"insufficient_funds"`
+	Class   *string `json:"class" validate:"required" extensions:"x-nullable" enums:"soft,hard,authentication,expired,data" example:"soft"`
+	Retry   *string `json:"retry" validate:"required" extensions:"x-nullable" enums:"later,on_session,new_method" example:"later"` // what may be tried: the same card later, with the customer present, another card
+	Message string  `json:"message" validate:"required"`                                                                           // for the customer
+} //@name Failure
+
+func toFailure(f *payment.Failure) *Failure {
+	if f == nil {
+		return nil
+	}
+	out := Failure{Code: f.Code, Class: textIf(f.Class), Retry: textIf(f.Advice), Message: f.Message}
+	if f.Class == payment.DeclineFraud { // whoever holds a stolen card must not learn that it is known
+		hard := string(payment.DeclineHard)
+		out.Code, out.Class = "generic_decline", &hard
+	}
+	return &out
+}
+
+// declined is the problem of a card that was refused. member and id name the record that stays.
+func declined(f *payment.Failure, member, id string) *errs.Error {
+	if f == nil {
+		f = &payment.Failure{Code: "generic_decline", Message: payment.ErrDeclined.Detail}
+	}
+	w := toFailure(f)
+	return payment.ErrDeclined.Details("%s", w.Message).With(member, id).
+		With("decline_code", w.Code).With("decline_class", w.Class).With("retry", w.Retry)
+}

@@ -1,0 +1,385 @@
+package v1_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/accrue-billing/accrue/api"
+	"github.com/accrue-billing/accrue/api/cursor"
+	"github.com/accrue-billing/accrue/api/middleware"
+	v1 "github.com/accrue-billing/accrue/api/v1"
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/auth/authtest"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/postgres"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+	"github.com/accrue-billing/accrue/internal/secret"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// world is the whole API on a database and a provider of its own. Time stands still until it is advanced.
+type world struct {
+	*billing.Core
+	db      *postgres.DB
+	dsn     string
+	control sandbox.Control
+	ingest  *metering.Ingester
+	keys    *auth.Keys
+	deps    api.Deps // change it before the first call
+	serve   func() http.Handler
+
+	signer *auth.Signer
+	mu     sync.Mutex
+	now    time.Time
+}
+
+// start is a Tuesday: usage of whole months is easy to reckon from it.
+var start = time.Date(2026, 3, 10, 9, 0, 0, 0, time.UTC)
+
+const publicURL = "https://billing.example.com"
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{now: start}
+	w.db, w.dsn = postgrestest.NewWithDSN(t)
+	client := w.provider(t)
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
+	w.Core = &billing.Core{DB: w.db, Gateway: client, Clock: w.clock, Policy: billing.DefaultPolicy(), Log: log}
+	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), plan.Shipped()); err != nil {
+		t.Fatal(err)
+	}
+	meters := billing.Meters(plan.Shipped().Meters)
+	w.ingest = metering.NewIngester(postgres.Journal(w.db.Pool()), meters, w.clock, w.Log,
+		metering.Options{Pricer: billing.Pricer{Core: w.Core}})
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan struct{})
+	go func() { defer close(done); _ = w.ingest.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-done })
+
+	names := accountNames{w.db.Accounts()}
+	w.deps = api.Deps{
+		Config: middleware.Config{
+			Auth: w.authenticator(t), Accounts: names, Clock: w.clock, Log: log, Fingerprint: "a key for tests",
+		},
+		V1: v1.Deps{
+			Lists:   v1.Lists{Cursors: cursor.NewCodec("a key for tests"), PublicURL: publicURL},
+			Billing: w.Core, Keys: w.keys, Mode: auth.Test,
+			Metering: v1.Metering{
+				Ingester: w.ingest, Store: w.db.Usage(), Catalogue: meters, Accounts: names,
+				Reader: metering.Reader{Store: w.db.Usage(), Entitlements: w.db.Entitlements(), Catalogue: meters},
+				Zone:   func(context.Context, account.ID) (*time.Location, error) { return time.UTC, nil },
+			},
+		},
+		PublicURL: publicURL,
+	}
+	w.serve = sync.OnceValue(func() http.Handler {
+		e, err := api.New(w.deps)
+		if err != nil {
+			t.Error(err)
+		}
+		return e
+	})
+	return w
+}
+
+// provider starts a sandbox and returns its client.
+func (w *world) provider(t *testing.T) *sandbox.Client {
+	t.Helper()
+	const key = "sandbox-test-key"
+	server, err := sandbox.New(sandbox.Config{
+		Mode: payment.ModeTest, SecretKey: key, WebhookSecret: "whsec", Clock: w.clock, HangFor: 100 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	ts := httptest.NewServer(server)
+	t.Cleanup(ts.Close)
+	client, err := sandbox.NewClient(sandbox.ClientConfig{
+		Mode: payment.ModeTest, BaseURL: ts.URL, SecretKey: key, WebhookSecrets: []payment.Secret{"whsec"}, Timeout: 5 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	w.control = sandbox.Control{BaseURL: ts.URL, SecretKey: key}
+	return client
+}
+
+func (w *world) authenticator(t *testing.T) *auth.Authenticator {
+	t.Helper()
+	var err error
+	if w.signer, err = auth.NewDevelopmentSigner(t.TempDir(), "accrue", auth.Test, w.clock); err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := auth.NewVerifier([]auth.Issuer{w.signer.Issuer()}, auth.Test, w.clock, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.keys, err = auth.NewKeys(authtest.NewKeyStore(), secret.Text(strings.Repeat("p", 32)), auth.Test, w.clock); err != nil {
+		t.Fatal(err)
+	}
+	return &auth.Authenticator{Tokens: verifier, Keys: w.keys}
+}
+
+// accountNames resolves accounts by our id or by the operator's name.
+type accountNames struct{ accounts account.Store }
+
+func (n accountNames) Resolve(ctx context.Context, ref string) (account.ID, error) {
+	return n.Lookup(ctx, ref)
+}
+
+func (n accountNames) Lookup(ctx context.Context, ref string) (account.ID, error) {
+	if a, err := id.Parse[account.Account](ref); err == nil {
+		acct, err := n.accounts.Get(ctx, a)
+		return acct.ID, err
+	}
+	acct, err := n.accounts.ByExternalID(ctx, ref)
+	return acct.ID, err
+}
+
+func (w *world) clock() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now
+}
+
+func (w *world) advance(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(d)
+}
+
+func (w *world) sweep(t *testing.T) {
+	t.Helper()
+	if _, err := (billing.Sweeper{Core: w.Core}).Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) open(t *testing.T) account.Account {
+	t.Helper()
+	a, err := billing.Opener{Core: w.Core}.Open(t.Context(), billing.NewAccount{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// use reports usage now and fails the test unless it was accepted.
+func (w *world) use(t *testing.T, a account.ID, meter, quantity string) {
+	t.Helper()
+	res, err := w.ingest.Add(t.Context(), []metering.Event{{
+		Account: a, Source: "test", ID: uuid.NewString(), Meter: meter, Quantity: money.MustDecimal(quantity), OccurredAt: w.clock(),
+	}})
+	if err != nil || len(res) != 1 || res[0].Status != metering.Accepted {
+		t.Fatalf("usage of %s %s: %+v, %v", quantity, meter, res, err)
+	}
+}
+
+// A caller talks to the API with one credential.
+type caller struct {
+	w      *world
+	token  func() string
+	header http.Header // sent with each call
+}
+
+// user is a person on the account's Billing page. Without scopes it has all that a user may have.
+func (w *world) user(t *testing.T, a account.ID, scopes ...auth.Scope) caller {
+	t.Helper()
+	if len(scopes) == 0 {
+		scopes = []auth.Scope{
+			auth.BillingRead, auth.BillingWrite, auth.PaymentsWrite, auth.UsageRead, auth.UsageWrite, auth.KeysManage, auth.WebhooksManage,
+		}
+	}
+	return w.bearer(t, auth.Grant{Subject: "ada", Account: a.String(), Scopes: scopes})
+}
+
+// operator is a member of the operator's staff. onBehalf names the account that is acted for, if any.
+func (w *world) operator(t *testing.T, onBehalf account.ID) caller {
+	t.Helper()
+	c := w.bearer(t, auth.Grant{Subject: "grace", Scopes: []auth.Scope{auth.Operator}})
+	if !onBehalf.IsZero() {
+		c.header.Set("Accrue-Account", onBehalf.String())
+	}
+	return c
+}
+
+func (w *world) bearer(t *testing.T, g auth.Grant) caller {
+	t.Helper()
+	return caller{w: w, header: http.Header{}, token: func() string {
+		tok, err := w.signer.Sign(g, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tok.Reveal()
+	}}
+}
+
+// upgraded opens an account on Pro with the card that the token stands for, and returns its user.
+func (w *world) upgraded(t *testing.T, token string) (account.Account, caller) {
+	t.Helper()
+	a := w.open(t)
+	got, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), billing.Asked{Account: a.ID, Actor: "user:test"}, billing.UpgradeInput{
+		Plan: plan.Pro, Source: billing.CardSource{Token: token}, Profile: &profile,
+	}, nil)
+	if err != nil || got.Record.Status != payment.Succeeded {
+		t.Fatalf("upgrade: %+v, %v", got.Record, err)
+	}
+	return a, w.user(t, a.ID)
+}
+
+var profile = account.Profile{
+	Name: "Ada Lovelace", Email: "ada@example.com",
+	Address: account.Address{Line1: "12 St James's Square", City: "London", PostalCode: "SW1Y 4JH", Country: "GB"},
+}
+
+const profileJSON = `{"name":"Ada Lovelace","email":"ada@example.com","address":{"line1":"12 St James's Square","city":"London","postal_code":"SW1Y 4JH","country":"GB"}}`
+
+func upgradeBody(token string) string {
+	return fmt.Sprintf(`{"plan":"pro","payment_method":{"token":%q},"billing_profile":%s}`, token, profileJSON)
+}
+
+// with is the caller sending one more header: with("If-Match", `"v1"`).
+func (c caller) with(name, value string) caller {
+	c.header = c.header.Clone()
+	c.header.Set(name, value)
+	return c
+}
+
+// key is the caller sending an Idempotency-Key of the test's choice. do makes one up for POST.
+func (c caller) key(k string) caller { return c.with("Idempotency-Key", k) }
+
+func (c caller) get(t *testing.T, path string) response {
+	t.Helper()
+	return c.do(t, http.MethodGet, path, "")
+}
+
+func (c caller) post(t *testing.T, path, body string) response {
+	t.Helper()
+	return c.do(t, http.MethodPost, path, body)
+}
+
+// do sends a request. POST gets a fresh Idempotency-Key unless the caller has one or sets it to "-".
+func (c caller) do(t *testing.T, method, path, body string) response {
+	t.Helper()
+	var r io.Reader
+	if body != "" {
+		r = strings.NewReader(body)
+	}
+	req := httptest.NewRequestWithContext(t.Context(), method, path, r)
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if method == http.MethodPost {
+		req.Header.Set("Idempotency-Key", uuid.NewString())
+	}
+	for name, values := range c.header {
+		req.Header[name] = values
+	}
+	if req.Header.Get("Idempotency-Key") == "-" {
+		req.Header.Del("Idempotency-Key")
+	}
+	if c.token != nil {
+		req.Header.Set("Authorization", "Bearer "+c.token())
+	}
+	rec := httptest.NewRecorder()
+	c.w.serve().ServeHTTP(rec, req)
+	return response{rec.Code, rec.Header(), rec.Body.Bytes()}
+}
+
+type response struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// want fails the test unless the answer has the status.
+func (r response) want(t *testing.T, status int) response {
+	t.Helper()
+	if r.Status != status {
+		t.Fatalf("status %d, want %d: %s", r.Status, status, r.Body)
+	}
+	return r
+}
+
+// problem fails the test unless the answer is the problem.
+func (r response) problem(t *testing.T, status int, code string) response {
+	t.Helper()
+	if got := r.str(t, "code"); r.Status != status || got != code || r.Header.Get("Content-Type") != "application/problem+json" {
+		t.Fatalf("%d %s (%s), want %d %s: %s", r.Status, got, r.Header.Get("Content-Type"), status, code, r.Body)
+	}
+	return r
+}
+
+// at returns the value at a path of member names and list indexes: at("data", 0, "id").
+func (r response) at(t *testing.T, path ...any) any {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal(r.Body, &v); err != nil {
+		t.Fatalf("not JSON: %v: %s", err, r.Body)
+	}
+	for _, step := range path {
+		switch s := step.(type) {
+		case string:
+			m, _ := v.(map[string]any)
+			v = m[s]
+		case int:
+			l, _ := v.([]any)
+			if s >= len(l) {
+				t.Fatalf("no %v in %s", path, r.Body)
+			}
+			v = l[s]
+		}
+	}
+	return v
+}
+
+// str is at for strings: "" where there is none.
+func (r response) str(t *testing.T, path ...any) string {
+	t.Helper()
+	s, _ := r.at(t, path...).(string)
+	return s
+}
+
+// golden compares the answer with its golden file.
+func (r response) golden(t *testing.T, name string) response {
+	t.Helper()
+	golden(t, name, scrub(r.Body))
+	return r
+}
+
+var unstable = []struct {
+	pattern *regexp.Regexp
+	with    string
+}{
+	{regexp.MustCompile(`\b([a-z]{2,5})_[0-9a-hjkmnp-tv-z]{26}\b`), "${1}_…"},
+	{regexp.MustCompile(`urn:uuid:[0-9a-f-]{36}`), "urn:uuid:…"},
+	{regexp.MustCompile(`http://127\.0\.0\.1:\d+/[^"]*`), "http://provider.example/…"},
+}
+
+// scrub takes out what differs from run to run: identifiers and the provider's addresses.
+func scrub(body []byte) []byte {
+	for _, u := range unstable {
+		body = u.pattern.ReplaceAll(body, []byte(u.with))
+	}
+	return body
+}
