@@ -40,6 +40,7 @@ CREATE TABLE api_keys (
   id           uuid NOT NULL,
   account_id   uuid,
   name         text NOT NULL,
+  mode         text NOT NULL CHECK (mode IN ('test', 'live')),
   last_four    text NOT NULL,
   scopes       text[] NOT NULL,
   ceilings     jsonb NOT NULL DEFAULT '{}',

@@ -1,0 +1,80 @@
+package postgres_test
+
+import (
+	"errors"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+)
+
+func TestAPIKeys(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	store := db.APIKeys()
+	a, other := mustAccount(t, db).ID, mustAccount(t, db).ID
+	ceiling := usd(5000)
+	mine := auth.APIKey{
+		ID: id.New[auth.APIKey](), Account: a, Name: "server", Mode: auth.Test, LastFour: "wxyz",
+		Scopes: []auth.Scope{auth.UsageWrite, auth.BillingRead}, Ceilings: auth.Ceilings{PerPayment: &ceiling}, CreatedAt: noon, ExpiresAt: noon.Add(24 * time.Hour),
+	}
+	platform := auth.APIKey{ID: id.New[auth.APIKey](), Name: "media servers", Mode: auth.Test, LastFour: "0000", Scopes: []auth.Scope{auth.UsageWrite}, CreatedAt: noon}
+	for i, k := range []auth.APIKey{mine, platform} {
+		if err := store.Create(t.Context(), k, auth.KeyHash{byte(i + 1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	if got, err := store.ByHash(t.Context(), auth.KeyHash{1}); err != nil || !reflect.DeepEqual(got, mine) {
+		t.Errorf("by hash: %+v, %v; want %+v", got, err, mine)
+	}
+	if _, err := store.ByHash(t.Context(), auth.KeyHash{9}); !errors.Is(err, auth.ErrKeyNotFound) {
+		t.Errorf("an unknown hash: %v", err)
+	}
+	for name, c := range map[string]struct {
+		owner account.ID
+		key   auth.KeyID
+		found bool
+	}{"own": {a, mine.ID, true}, "another's": {other, mine.ID, false}, "the platform's": {account.ID{}, platform.ID, true}, "one's as the platform's": {account.ID{}, mine.ID, false}} {
+		if _, err := store.Get(t.Context(), c.owner, c.key); (err == nil) != c.found {
+			t.Errorf("%s key: %v", name, err)
+		}
+	}
+	if err := store.Touch(t.Context(), a, mine.ID, noon.Add(time.Minute)); err != nil {
+		t.Error(err)
+	}
+
+	next := mine
+	next.ID, next.LastFour = id.New[auth.APIKey](), "next"
+	if err := store.Rotate(t.Context(), mine.ID, noon, noon.Add(time.Hour), next, auth.KeyHash{3}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := store.List(t.Context(), a)
+	if err != nil || len(list) != 2 || list[0].ID != next.ID || !list[1].ExpiresAt.Equal(noon.Add(time.Hour)) || !list[1].LastUsedAt.Equal(noon.Add(time.Minute)) {
+		t.Errorf("after the rotation: %+v, %v", list, err)
+	}
+	late := next
+	late.ID = id.New[auth.APIKey]()
+	if err := store.Rotate(t.Context(), mine.ID, noon.Add(2*time.Hour), noon.Add(3*time.Hour), late, auth.KeyHash{4}); !errors.Is(err, auth.ErrKeyNotFound) {
+		t.Errorf("rotate an expired key: %v", err)
+	}
+	if _, err := store.ByHash(t.Context(), auth.KeyHash{4}); !errors.Is(err, auth.ErrKeyNotFound) {
+		t.Error("a refused rotation left its successor")
+	}
+
+	if err := store.Revoke(t.Context(), other, next.ID, noon); !errors.Is(err, auth.ErrKeyNotFound) {
+		t.Errorf("revoke another's key: %v", err)
+	}
+	for _, at := range []time.Time{noon, noon.Add(time.Hour)} {
+		if err := store.Revoke(t.Context(), a, next.ID, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := store.Get(t.Context(), a, next.ID); err != nil || !got.RevokedAt.Equal(noon) {
+		t.Errorf("revoked twice: %v, %v; want the first time", got.RevokedAt, err)
+	}
+}
