@@ -138,7 +138,8 @@ type call struct {
 	now    time.Time
 	origin string // of our pages
 	fault  Fault
-	silent bool // set by the handler: the caller gets no answer
+	silent bool   // set by the handler: the caller gets no answer
+	owner  string // the account whose call it is, once known: see account
 }
 
 func (c *call) decode(into any) error {
@@ -281,6 +282,13 @@ func (s *Server) read(op string, fn reader) http.HandlerFunc {
 
 // account returns whose call it is, for the fault plan.
 func (c *call) account(st *state) string {
+	if c.owner == "" {
+		c.owner = c.findAccount(st)
+	}
+	return c.owner
+}
+
+func (c *call) findAccount(st *state) string {
 	var body struct{ Account, Charge string }
 	_ = json.Unmarshal(c.body, &body) // what is not there is empty; the handler complains of the rest
 	switch {

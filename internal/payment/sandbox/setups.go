@@ -93,7 +93,8 @@ func (s *Server) getAttachment(st *state, r *call) (any, error) {
 	if !ok {
 		return nil, notFound("setup")
 	}
-	return su.expired(r.now).attachment(st), nil
+	m := st.methods[su.Method]
+	return su.expired(r.now).attachment(m), nil
 }
 
 // expired returns the setup as canceled if it has waited too long for the customer.
@@ -104,10 +105,11 @@ func (su setup) expired(now time.Time) setup {
 	return su
 }
 
-func (su setup) attachment(st *state) attachment {
+// attachment returns the setup with the method that it made; the zero method is none.
+func (su setup) attachment(m method) attachment {
 	out := attachment{Setup: su.wire()}
-	out.Setup.ClientSecret = ""
-	if m, ok := st.methods[su.Method]; ok && su.Method != "" {
+	out.Setup.ClientSecret = "" // told once, to whoever made the setup
+	if m.ID != "" {
 		m = m.wire()
 		out.Method = &m
 	}
@@ -185,13 +187,14 @@ func (s *Server) attachSetup(st *state, c *change, r *call, in attachRequest) (a
 	return afterChange(su, c), nil
 }
 
-// afterChange returns the attachment with a method that the change itself makes.
+// afterChange returns the attachment with the method that the change makes or touches.
 func afterChange(su setup, c *change) attachment {
-	st := newState()
 	for _, m := range c.Methods {
-		st.methods[m.ID] = m
+		if m.ID == su.Method {
+			return su.attachment(m)
+		}
 	}
-	return su.attachment(st)
+	return su.attachment(method{})
 }
 
 // giveCard takes the setup as far as the token's card lets it: to success, to 3-D Secure, or to a
