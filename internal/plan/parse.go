@@ -65,6 +65,7 @@ type terms struct {
 	meters     []Meter
 	currencies []money.Currency
 	codes      map[string]bool // of the charges read so far in this version
+	base       []Charge        // of the version that a contract overrides
 }
 
 func (r *terms) meter(code MeterCode) (Meter, bool) {

@@ -29,7 +29,13 @@ func (r *terms) charges(o object) []Charge {
 		out = append(out, c)
 		ptrs = append(ptrs, it.ptr)
 	}
-	r.betweenCharges(out, ptrs)
+	all, places := out, ptrs
+	for _, c := range r.base { // what a contract leaves in place
+		if !r.codes[c.Code] {
+			all, places = append(all, c), append(places, at(o.ptr, "charges"))
+		}
+	}
+	r.betweenCharges(all, places)
 	if len(out) == 0 {
 		return nil
 	}

@@ -138,8 +138,8 @@ func (v *verifier) part(i int, p *Part) {
 			v.refuse(step, "the total does not lie in the tier")
 		}
 	default:
-		if len(d.Parts) != 1 {
-			v.refuse(step, "one price, and more than one part")
+		if len(d.Parts) != 1 || !p.Over.IsZero() || !p.UpTo.IsZero() {
+			v.refuse(step, "one price has one part, from 0 on")
 		}
 	}
 	v.equal(step+"/units", p.Units.Rat(), want)
