@@ -1,0 +1,68 @@
+package worker
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+)
+
+// Watch checks the funds and alerts of accounts whose usage changed, soon after and not more often
+// than once per Every. It is a nudge: nothing is lost if the process ends, since the next change or
+// sweep checks again.
+type Watch struct {
+	Core  *billing.Core
+	Every time.Duration // default 500 ms
+
+	mu      sync.Mutex
+	changed map[account.ID]bool
+}
+
+// maxWatched bounds what waits to be checked; beyond it accounts wait for their next change.
+const maxWatched = 100_000
+
+// Changed notes accounts to be checked. It never blocks.
+func (w *Watch) Changed(accounts []account.ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.changed == nil {
+		w.changed = map[account.ID]bool{}
+	}
+	for _, a := range accounts {
+		if len(w.changed) < maxWatched {
+			w.changed[a] = true
+		}
+	}
+}
+
+func (w *Watch) take() map[account.ID]bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := w.changed
+	w.changed = nil
+	return out
+}
+
+// Run checks until ctx ends.
+func (w *Watch) Run(ctx context.Context) error {
+	every := w.Every
+	if every <= 0 {
+		every = 500 * time.Millisecond
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for a := range w.take() {
+			if err := (billing.Watcher{Core: w.Core}).Check(ctx, a); err != nil && ctx.Err() == nil {
+				w.Core.Log.WarnContext(ctx, "funds not checked", "account", a, "err", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,206 @@
+// Package worker turns due jobs into operations.
+//
+// It owns: the hand-over of committed intents to the queue (River), the workers that run them, and the
+// sweep that finds what a lost nudge left undone.
+// It does not own: what a job does (billing). A job's arguments name a record; the record's state says
+// what is due, and every job may run twice.
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
+
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/job"
+)
+
+// Config says how a Worker runs. The zero value of a field means its default.
+type Config struct {
+	Core *billing.Core
+	Pool *pgxpool.Pool // River's tables are reached through it
+	// Workers is how many jobs run at the same time; default 8.
+	Workers int
+	// RelayEvery is how often committed intents are looked for; default 250 ms.
+	RelayEvery time.Duration
+	// SweepEvery is how often everything due is looked for; default 15 s.
+	SweepEvery time.Duration
+	// Sweepers are run with each sweep, after billing's own: upkeep of other rooms.
+	Sweepers []Sweeper
+}
+
+// Sweeper does what is due of one kind, once. It may run on several replicas at once.
+type Sweeper struct {
+	Name  string
+	Sweep func(ctx context.Context) error
+}
+
+// Worker runs jobs until its context ends.
+type Worker struct {
+	cfg    Config
+	log    *slog.Logger
+	client *river.Client[pgxTx]
+}
+
+// New returns a worker. It makes no connection.
+func New(cfg Config) (_ *Worker, err error) {
+	defer errs.Wrap(&err, "make worker")
+	if cfg.Workers <= 0 {
+		cfg.Workers = 8
+	}
+	if cfg.RelayEvery <= 0 {
+		cfg.RelayEvery = 250 * time.Millisecond
+	}
+	if cfg.SweepEvery <= 0 {
+		cfg.SweepEvery = 15 * time.Second
+	}
+	w := &Worker{cfg: cfg, log: cfg.Core.Log}
+	workers := river.NewWorkers()
+	if err := river.AddWorkerSafely(workers, &nudgeWorker{w: w}); err != nil {
+		return nil, err
+	}
+	w.client, err = river.NewClient(riverpgxv5.New(cfg.Pool), &river.Config{
+		Logger:            slog.New(slog.NewTextHandler(discard{}, nil)),
+		Queues:            map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: cfg.Workers}},
+		Workers:           workers,
+		FetchPollInterval: 500 * time.Millisecond,
+		JobTimeout:        time.Minute,
+		RetryPolicy:       retry{},
+		ErrorHandler:      failures{w.log},
+	})
+	return w, err
+}
+
+// Run relays, works and sweeps until ctx ends; then it lets the jobs that are running finish.
+func (w *Worker) Run(ctx context.Context) (err error) {
+	defer errs.Wrap(&err, "run worker")
+	// The client gets a context of its own: ctx's end must not cut a job between its two transactions.
+	if err := w.client.Start(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	relay, sweep := time.NewTicker(w.cfg.RelayEvery), time.NewTicker(w.cfg.SweepEvery)
+	defer relay.Stop()
+	defer sweep.Stop()
+	w.sweep(ctx) // what the last process left
+	for {
+		select {
+		case <-ctx.Done():
+			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+			defer cancel()
+			return w.client.Stop(stop)
+		case <-relay.C:
+			if err := w.relay(ctx); err != nil && ctx.Err() == nil {
+				w.log.WarnContext(ctx, "intents not handed on; tried again in a moment", "err", err)
+			}
+		case <-sweep.C:
+			w.sweep(ctx)
+		}
+	}
+}
+
+// relayBatch is how many intents are handed on at a time.
+const relayBatch = 500
+
+// relay hands due intents to the queue. The insert comes before the mark, so a crash between the two
+// hands an intent on twice, which its unique key and the job's nature make harmless.
+func (w *Worker) relay(ctx context.Context) error {
+	db, now := w.cfg.Core.DB, w.cfg.Core.Clock()
+	for {
+		due, err := db.Jobs().Due(ctx, now, relayBatch)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		params := make([]river.InsertManyParams, 0, len(due))
+		for _, in := range due {
+			params = append(params, river.InsertManyParams{Args: nudge{Intent: in.ID.String(), Account: in.Account.String(), Job: in.Kind, Args: in.Args}})
+		}
+		if _, err := w.client.InsertMany(ctx, params); err != nil {
+			return fmt.Errorf("insert jobs: %w", err)
+		}
+		for _, in := range due {
+			if err := db.Jobs().Relayed(ctx, in, now); err != nil {
+				return err
+			}
+		}
+		if len(due) < relayBatch {
+			return nil
+		}
+	}
+}
+
+// sweep does what is due whether anybody asked for it or not.
+func (w *Worker) sweep(ctx context.Context) {
+	done, err := billing.Sweeper{Core: w.cfg.Core}.Sweep(ctx)
+	if done.Any() {
+		w.log.InfoContext(ctx, "swept", "closed", done.Closed, "finalized", done.Finalized, "collected", done.Collected,
+			"resolved", done.Resolved, "events", done.Events)
+	}
+	for _, s := range w.cfg.Sweepers {
+		if serr := s.Sweep(ctx); serr != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", s.Name, serr))
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		w.log.ErrorContext(ctx, "some of what is due could not be done; tried again with the next sweep", "err", err)
+	}
+}
+
+// nudge is the one kind of job that the queue knows: what is to be done stands in Job.
+type nudge struct {
+	Intent  string          `json:"intent" river:"unique"`
+	Account string          `json:"account"`
+	Job     job.Kind        `json:"job"`
+	Args    json.RawMessage `json:"args"`
+}
+
+// Kind names the job in River's tables.
+func (nudge) Kind() string { return "nudge" }
+
+// InsertOpts makes an intent one job, however often it is handed on.
+func (nudge) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{MaxAttempts: maxAttempts, UniqueOpts: river.UniqueOpts{ByArgs: true}}
+}
+
+// maxAttempts is how often a job is tried before it is given up; the sweep finds the record's work all the same.
+const maxAttempts = 8
+
+// retry waits 1, 2, 4, … seconds, two minutes at most.
+type retry struct{}
+
+// NextRetry implements river.ClientRetryPolicy.
+func (retry) NextRetry(j *rivertype.JobRow) time.Time {
+	wait := min(time.Second<<min(j.Attempt-1, 7), 2*time.Minute)
+	return j.ScheduledAt.Add(wait)
+}
+
+// failures logs what went wrong with a job.
+type failures struct{ log *slog.Logger }
+
+// HandleError implements river.ErrorHandler.
+func (f failures) HandleError(ctx context.Context, j *rivertype.JobRow, err error) *river.ErrorHandlerResult {
+	level := slog.LevelWarn
+	if j.Attempt >= maxAttempts {
+		level = slog.LevelError
+	}
+	f.log.Log(ctx, level, "job failed", "job", j.ID, "attempt", j.Attempt, "err", err)
+	return nil
+}
+
+// HandlePanic implements river.ErrorHandler.
+func (f failures) HandlePanic(ctx context.Context, j *rivertype.JobRow, v any, _ string) *river.ErrorHandlerResult {
+	f.log.ErrorContext(ctx, "job panicked", "job", j.ID, "panic", fmt.Sprintf("%T", v))
+	return nil
+}
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
