@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/accrue-billing/accrue/api"
 	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/telemetry"
@@ -29,8 +31,11 @@ type App struct {
 	database *database
 	db       *postgres.DB
 
+	svc service
+
 	servers    []*server
 	background []part
+	closers    []func() error // in the order in which they were opened
 	draining   atomic.Bool
 }
 
@@ -65,7 +70,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	if err := a.openDatabase(ctx); err != nil {
 		return nil, err
 	}
-	if err := a.listen(ctx, "api", cfg.Addr, a.handler()); err != nil {
+	if err := a.assemble(ctx); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -86,19 +91,23 @@ func (a *App) openDatabase(ctx context.Context) (err error) {
 	return err
 }
 
-// listen takes an address, so that a port in use is found before anything runs.
-func (a *App) listen(ctx context.Context, name, addr string, h http.Handler) error {
+// listen takes an address. What is served there is said later, by serve.
+func (a *App) listen(ctx context.Context, name, addr string) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	a.servers = append(a.servers, &server{name: name, listener: l, http: &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       60 * time.Second,
-		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
-	}})
+	a.servers = append(a.servers, &server{name: name, listener: l, http: api.NewServer(http.NotFoundHandler(), a.log)})
 	return nil
+}
+
+// serve says what the named listener serves.
+func (a *App) serve(name string, h http.Handler) {
+	for _, s := range a.servers {
+		if s.name == name {
+			s.http.Handler = h
+		}
+	}
 }
 
 // Addr returns the address that the named server listens on, or "".
@@ -178,6 +187,10 @@ func (a *App) Close(ctx context.Context) (err error) {
 		_ = s.http.Close()
 		_ = s.listener.Close()
 	}
+	for _, c := range slices.Backward(a.closers) {
+		err = errors.Join(err, c())
+	}
+	a.closers = nil
 	if a.db != nil {
 		a.db.Close()
 		a.db = nil
@@ -185,7 +198,7 @@ func (a *App) Close(ctx context.Context) (err error) {
 	if a.database != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.DrainTimeout)
 		defer cancel()
-		err = a.database.close(ctx)
+		err = errors.Join(err, a.database.close(ctx))
 		a.database = nil
 	}
 	return err
@@ -199,25 +212,4 @@ func (a *App) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	return a.db.Ping(ctx)
-}
-
-// handler serves what machines ask of the service.
-func (a *App) handler() http.Handler {
-	mux := http.NewServeMux()
-	answer := func(w http.ResponseWriter, status int, text string) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(status)
-		_, _ = w.Write([]byte(text + "\n"))
-	}
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := a.ready(r.Context()); err != nil {
-			answer(w, http.StatusServiceUnavailable, "not ready")
-			return
-		}
-		answer(w, http.StatusOK, "ready")
-	})
-	mux.Handle("GET /metrics", a.metrics.Handler())
-	return mux
 }

@@ -1,0 +1,308 @@
+package app
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/accrue-billing/accrue/api"
+	"github.com/accrue-billing/accrue/api/cursor"
+	"github.com/accrue-billing/accrue/api/middleware"
+	"github.com/accrue-billing/accrue/api/route"
+	v1 "github.com/accrue-billing/accrue/api/v1"
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/payment/stripe"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/postgres"
+	"github.com/accrue-billing/accrue/internal/secret"
+	"github.com/accrue-billing/accrue/internal/worker"
+)
+
+// service is what stands on the database: the operations, the ingester, and who may call.
+type service struct {
+	core      *billing.Core
+	meters    metering.Meters
+	ingester  *metering.Ingester
+	directory *billing.Directory
+	keys      *auth.Keys
+	signer    *auth.Signer // of development tokens; nil in live mode
+	auth      *auth.Authenticator
+}
+
+// assemble builds the service bottom up: provider, operations, usage, identity, API, background.
+func (a *App) assemble(ctx context.Context) error {
+	if err := a.bind(ctx); err != nil {
+		return err
+	}
+	gateway, err := a.gateway()
+	if err != nil {
+		return err
+	}
+	a.svc.core = &billing.Core{DB: a.db, Gateway: gateway, Clock: a.clock, Policy: a.cfg.policy(), Log: a.log}
+	if err := a.catalogue(ctx); err != nil {
+		return err
+	}
+	watch := &worker.Watch{Core: a.svc.core}
+	a.svc.ingester = metering.NewIngester(postgres.Journal(a.db.Pool()), a.svc.meters, a.clock, a.log, metering.Options{
+		Committers: a.cfg.IngestCommitters, FlushSize: a.cfg.IngestFlushSize, QueueSize: a.cfg.IngestQueue,
+		Pricer: billing.Pricer{Core: a.svc.core}, Changed: watch.Changed,
+	})
+	if err := a.identity(); err != nil {
+		return err
+	}
+	if err := a.api(); err != nil {
+		return err
+	}
+	jobs, err := worker.New(worker.Config{Core: a.svc.core, Pool: a.db.Pool()})
+	if err != nil {
+		return err
+	}
+	a.background = append(a.background,
+		part{"usage", a.svc.ingester.Run}, part{"jobs", jobs.Run}, part{"funds", watch.Run})
+	return nil
+}
+
+// bind takes every address before anything is built on it, so that a port in use is found first and
+// port 0 can be asked for.
+func (a *App) bind(ctx context.Context) error {
+	if err := a.listen(ctx, "api", a.cfg.Addr); err != nil {
+		return err
+	}
+	if a.cfg.AdminAddr != "" {
+		if err := a.listen(ctx, "admin", a.cfg.AdminAddr); err != nil {
+			return err
+		}
+	}
+	if a.cfg.Provider == sandbox.Name {
+		return a.listen(ctx, "sandbox", a.cfg.SandboxAddr)
+	}
+	return nil
+}
+
+// policy is what the configuration says of billing.
+func (c Config) policy() billing.Policy {
+	p := billing.DefaultPolicy()
+	p.Grace = c.InvoiceGrace
+	p.RemoveWhenPaid = c.CardRemoval == "when-paid"
+	p.ReturnURL = c.PublicURL
+	return p
+}
+
+// mode is the deployment's for whoever needs it in the provider's words.
+func (c Config) mode() payment.Mode {
+	if c.Live() {
+		return payment.ModeLive
+	}
+	return payment.ModeTest
+}
+
+// derived makes a secret for one use from the deployment's pepper, so that there is one to keep.
+func (s deploymentSecrets) derived(use string) secret.Text {
+	mac := hmac.New(sha256.New, []byte(s.Pepper.Reveal()))
+	mac.Write([]byte(use))
+	return secret.Text(hex.EncodeToString(mac.Sum(nil)))
+}
+
+// gateway connects to the payment provider; the sandbox is served by this process, on a listener of
+// its own, and spoken to over it like any other.
+func (a *App) gateway() (payment.Gateway, error) {
+	if a.cfg.Provider != sandbox.Name {
+		cfg := stripe.Config{
+			Mode: a.cfg.mode(), SecretKey: payment.Secret(a.cfg.StripeSecretKey.Reveal()), PublishableKey: a.cfg.StripePublishableKey,
+			Timeout: a.cfg.ProviderTimeout, Clock: a.clock,
+		}
+		for _, s := range a.cfg.StripeWebhookSecret {
+			cfg.WebhookSecrets = append(cfg.WebhookSecrets, payment.Secret(s.Reveal()))
+		}
+		if a.cfg.StripeAPIURL != defaultStripeURL {
+			cfg.BaseURL = a.cfg.StripeAPIURL
+		}
+		return stripe.New(cfg)
+	}
+	key := payment.Secret(a.secrets.derived("sandbox key").Reveal())
+	signing := payment.Secret(a.secrets.derived("sandbox webhooks").Reveal())
+	provider, err := sandbox.New(sandbox.Config{
+		Mode: a.cfg.mode(), Dir: filepath.Join(a.cfg.DataDir, "sandbox"), SecretKey: key, WebhookSecret: signing,
+		WebhookURL: "http://" + reachable(a.Addr("api")) + "/v1/gateway-events/" + sandbox.Name, Clock: a.clock, Logger: a.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.serve("sandbox", provider)
+	a.closers = append(a.closers, provider.Close)
+	a.background = append(a.background, part{"sandbox provider", provider.Run})
+	client, err := sandbox.NewClient(sandbox.ClientConfig{
+		Mode: a.cfg.mode(), BaseURL: "http://" + reachable(a.Addr("sandbox")), SecretKey: key,
+		WebhookSecrets: []payment.Secret{signing}, Timeout: a.cfg.ProviderTimeout,
+	})
+	if err == nil {
+		a.closers = append(a.closers, func() error { client.Close(); return nil })
+	}
+	return client, err
+}
+
+// reachable is how this process reaches an address that it listens on.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip := net.ParseIP(host); host == "" || (ip != nil && ip.IsUnspecified()) {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// catalogue puts the configured price list on sale. The same list again changes nothing.
+func (a *App) catalogue(ctx context.Context) error {
+	c := plan.Shipped()
+	if a.cfg.Catalogue != "" {
+		text, err := os.ReadFile(a.cfg.Catalogue)
+		if err != nil {
+			return &UsageError{[]string{"catalogue: " + err.Error()}}
+		}
+		if c, err = plan.ParseCatalogue(text); err != nil {
+			return &UsageError{[]string{"catalogue: " + err.Error()}}
+		}
+	}
+	fresh, err := billing.Publisher{Core: a.svc.core}.Publish(ctx, c)
+	if err != nil {
+		return err
+	}
+	for _, v := range fresh {
+		a.log.InfoContext(ctx, "plan version on sale", "plan", v.Plan, "version", v.Number)
+	}
+	meters, err := a.db.Plans().Meters(ctx)
+	if err != nil {
+		return err
+	}
+	a.svc.meters = billing.Meters(meters)
+	return nil
+}
+
+// identity says whose tokens and keys are believed.
+func (a *App) identity() (err error) {
+	mode := auth.Mode(a.cfg.Mode)
+	issuers, err := a.cfg.issuers()
+	if err != nil {
+		return err
+	}
+	if !a.cfg.Live() {
+		if a.svc.signer, err = auth.NewDevelopmentSigner(a.cfg.DataDir, a.cfg.DevAudience, mode, a.clock); err != nil {
+			return err
+		}
+		issuers = append(issuers, a.svc.signer.Issuer())
+	}
+	tokens, err := auth.NewVerifier(issuers, mode, a.clock, nil)
+	if err != nil {
+		return err
+	}
+	if a.svc.keys, err = auth.NewKeys(a.db.APIKeys(), a.secrets.Pepper, mode, a.clock); err != nil {
+		return err
+	}
+	a.svc.directory = &billing.Directory{Core: a.svc.core, Open: a.cfg.AutoCreateAccounts}
+	a.svc.auth = &auth.Authenticator{Tokens: tokens, Keys: a.svc.keys}
+	return nil
+}
+
+func (c Config) issuers() ([]auth.Issuer, error) {
+	out := make([]auth.Issuer, 0, len(c.JWTIssuer))
+	for _, o := range c.JWTIssuer {
+		i := auth.Issuer{Name: o.Issuer, Audience: o.Audience, TokenType: o.Type, JWKSURL: o.JWKSURL}
+		for _, s := range o.Scopes {
+			i.Scopes = append(i.Scopes, auth.Scope(s))
+		}
+		if o.KeysFile != "" {
+			keys, err := os.ReadFile(o.KeysFile)
+			if err != nil {
+				return nil, &UsageError{[]string{"jwt-issuer: " + err.Error()}}
+			}
+			i.Keys = keys
+		}
+		out = append(out, i)
+	}
+	return out, nil
+}
+
+// api serves the routes: all on one listener, or the operator's on one of their own.
+func (a *App) api() error {
+	d := api.Deps{
+		Config: middleware.Config{
+			Auth: a.svc.auth, Accounts: a.svc.directory, Clock: a.clock, Log: a.log,
+			Fingerprint: a.secrets.derived("request fingerprints"), Limits: a.cfg.limits(),
+			FailedLogins: middleware.Limit{Quota: 30, Window: time.Minute},
+		},
+		V1:        a.resources(),
+		PublicURL: a.cfg.PublicURL, Origins: a.cfg.CORSOrigin,
+		Ready: a.ready, Metrics: a.metrics.Handler(), Observe: a.metrics.ObserveRequest,
+	}
+	for _, cidr := range a.cfg.TrustedProxy {
+		_, network, err := net.ParseCIDR(cidr)
+		if err != nil {
+			return &UsageError{[]string{"trusted-proxy: " + err.Error()}}
+		}
+		d.TrustedProxies = append(d.TrustedProxies, network)
+	}
+	if a.cfg.AdminAddr != "" {
+		admin := d
+		admin.Only = api.AdminOnly
+		h, err := api.New(admin)
+		if err != nil {
+			return err
+		}
+		a.serve("admin", h)
+		d.Only, d.Metrics = api.PublicOnly, nil
+	}
+	h, err := api.New(d)
+	if err != nil {
+		return err
+	}
+	a.serve("api", h)
+	return nil
+}
+
+// resources is what the handlers of version 1 stand on.
+func (a *App) resources() v1.Deps {
+	return v1.Deps{
+		Lists: v1.Lists{Cursors: cursor.NewCodec(a.secrets.CursorKey), PublicURL: a.cfg.PublicURL},
+		Metering: v1.Metering{
+			Ingester: a.svc.ingester, Store: a.db.Usage(), Catalogue: a.svc.meters, Accounts: a.svc.directory,
+			Reader: metering.Reader{Store: a.db.Usage(), Entitlements: a.db.Entitlements(), Catalogue: a.svc.meters},
+			Zone:   a.zone,
+		},
+	}
+}
+
+func (a *App) zone(ctx context.Context, id account.ID) (*time.Location, error) {
+	acct, err := a.db.Accounts().Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	zone, err := time.LoadLocation(acct.TimeZone)
+	if err != nil {
+		return nil, fmt.Errorf("zone of %s: %w", id, err)
+	}
+	return zone, nil
+}
+
+// limits are the quotas of one caller: money writes are few and dear, ingest is many and cheap.
+func (c Config) limits() map[route.Class]middleware.Limit {
+	return map[route.Class]middleware.Limit{
+		route.Reads:  {Quota: c.RateLimit, Window: time.Minute},
+		route.Ingest: {Quota: 100 * c.RateLimit, Window: time.Minute},
+		route.Money:  {Quota: max(c.RateLimit/10, 1), Window: time.Minute},
+	}
+}
+
+const defaultStripeURL = "https://api.stripe.com"
