@@ -275,6 +275,7 @@ func (a *App) api() error {
 // resources is what the handlers of version 1 stand on.
 func (a *App) resources() v1.Deps {
 	return v1.Deps{
+		Billing: a.svc.core, Keys: a.svc.keys, Mode: auth.Mode(a.cfg.Mode),
 		Lists: v1.Lists{Cursors: cursor.NewCodec(a.secrets.CursorKey), PublicURL: a.cfg.PublicURL},
 		Metering: v1.Metering{
 			Ingester: a.svc.ingester, Store: a.db.Usage(), Catalogue: a.svc.meters, Accounts: a.svc.directory,
