@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -31,7 +32,7 @@ func VerifySignature(header string, body []byte, secrets []Secret, now time.Time
 		switch name {
 		case "t":
 			if stamp != "" {
-				return ErrSignature.Because(fmt.Errorf("two times in the header"))
+				return ErrSignature.Because(errors.New("two times in the header"))
 			}
 			stamp = value
 		case "v1":
@@ -42,7 +43,7 @@ func VerifySignature(header string, body []byte, secrets []Secret, now time.Time
 	}
 	seconds, err := strconv.ParseInt(stamp, 10, 64)
 	if err != nil || len(given) == 0 {
-		return ErrSignature.Because(fmt.Errorf("no time or no signature in the header"))
+		return ErrSignature.Because(errors.New("no time or no signature in the header"))
 	}
 	good := false
 	for _, secret := range secrets {
@@ -55,7 +56,7 @@ func VerifySignature(header string, body []byte, secrets []Secret, now time.Time
 		}
 	}
 	if !good {
-		return ErrSignature.Because(fmt.Errorf("no signature matches"))
+		return ErrSignature.Because(errors.New("no signature matches"))
 	}
 	if age := now.Sub(time.Unix(seconds, 0)); age > SignatureTolerance || age < -SignatureTolerance {
 		return ErrSignature.Because(fmt.Errorf("signed %s from now", age))
