@@ -3,7 +3,6 @@ package billing
 import (
 	"context"
 	"errors"
-	"net/http"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -21,10 +20,10 @@ type Listener struct{ *Core }
 // Receive verifies and stores an inbound webhook. Nothing is read from it before its sender is known,
 // and nothing is believed of it: it is a nudge to ask for the object's present state. It reports
 // whether the event is new.
-func (l Listener) Receive(ctx context.Context, h http.Header, body []byte) (e payment.ProviderEvent, fresh bool, err error) {
+func (l Listener) Receive(ctx context.Context, header map[string][]string, body []byte) (e payment.ProviderEvent, fresh bool, err error) {
 	defer errs.Wrap(&err, "receive gateway event")
 	now := l.Clock()
-	ev, err := l.Gateway.VerifyEvent(h, body, now)
+	ev, err := l.Gateway.VerifyEvent(header, body, now)
 	if err != nil {
 		return e, false, err
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"iter"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -107,8 +106,8 @@ type Gateway interface {
 
 	// VerifyEvent checks who sent a webhook: over the raw bytes, before anything in them is read, in
 	// constant time, within SignatureTolerance of now and against every current secret. It returns
-	// ErrSignature and nothing else. It makes no call.
-	VerifyEvent(h http.Header, body []byte, now time.Time) (Event, error)
+	// ErrSignature and nothing else. It makes no call. The header is an http.Header.
+	VerifyEvent(header map[string][]string, body []byte, now time.Time) (Event, error)
 
 	// Fetch returns the present state of what an event is about. An event says that something
 	// changed, never what it is now: events come late, twice and in any order.

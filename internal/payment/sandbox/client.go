@@ -251,8 +251,8 @@ func (c *Client) ListCharges(ctx context.Context, from, to time.Time) iter.Seq2[
 }
 
 // VerifyEvent implements payment.Gateway.
-func (c *Client) VerifyEvent(h http.Header, body []byte, now time.Time) (payment.Event, error) {
-	if err := payment.VerifySignature(h.Get(signatureHeader), body, c.cfg.WebhookSecrets, now); err != nil {
+func (c *Client) VerifyEvent(header map[string][]string, body []byte, now time.Time) (payment.Event, error) {
+	if err := payment.VerifySignature(http.Header(header).Get(signatureHeader), body, c.cfg.WebhookSecrets, now); err != nil {
 		return payment.Event{}, err
 	}
 	var e eventBody

@@ -21,7 +21,7 @@ type receiver struct {
 	mu     sync.Mutex
 	got    []payment.Event
 	status []int // of the next answers; then 200
-	verify func(http.Header, []byte, time.Time) (payment.Event, error)
+	verify func(map[string][]string, []byte, time.Time) (payment.Event, error)
 	came   chan struct{}
 }
 
@@ -86,10 +86,10 @@ func startWithWebhooks(t *testing.T, run bool) (provider, *receiver, func(time.D
 			return at
 		}
 	})
-	r.verify = func(h http.Header, body []byte, _ time.Time) (payment.Event, error) {
+	r.verify = func(h map[string][]string, body []byte, _ time.Time) (payment.Event, error) {
 		// The clock may have been moved since the webhook was signed; its freshness is the suite's matter.
 		var seconds int64
-		if _, err := fmt.Sscanf(h.Get("Sandbox-Signature"), "t=%d,", &seconds); err != nil {
+		if _, err := fmt.Sscanf(http.Header(h).Get("Sandbox-Signature"), "t=%d,", &seconds); err != nil {
 			return payment.Event{}, err
 		}
 		return p.gateway.VerifyEvent(h, body, time.Unix(seconds, 0))

@@ -12,8 +12,8 @@ import (
 
 // VerifyEvent implements payment.Gateway. It does what stripe-go's webhook.ConstructEvent does, with a
 // time of the caller's, in both directions, and with several secrets.
-func (g *Gateway) VerifyEvent(h http.Header, body []byte, now time.Time) (payment.Event, error) {
-	if err := payment.VerifySignature(h.Get("Stripe-Signature"), body, g.cfg.WebhookSecrets, now); err != nil {
+func (g *Gateway) VerifyEvent(header map[string][]string, body []byte, now time.Time) (payment.Event, error) {
+	if err := payment.VerifySignature(http.Header(header).Get("Stripe-Signature"), body, g.cfg.WebhookSecrets, now); err != nil {
 		return payment.Event{}, err
 	}
 	var e struct {
