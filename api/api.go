@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/accrue-billing/accrue/api/middleware"
+	"github.com/accrue-billing/accrue/api/openapi"
 	"github.com/accrue-billing/accrue/api/problem"
 	"github.com/accrue-billing/accrue/api/route"
 	v1 "github.com/accrue-billing/accrue/api/v1"
@@ -100,6 +101,7 @@ func mountOperation(e *echo.Echo, d Deps) {
 		e.GET("/metrics", echo.WrapHandler(d.Metrics))
 	}
 	e.GET("/problems/:slug", problem.Page)
+	openapi.Mount(e)
 }
 
 // ErrNotReady says that the service is starting, stopping or without its database.

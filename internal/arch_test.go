@@ -24,12 +24,12 @@ var floors = []struct{ name, rooms string }{
 	{"vocabulary", `pkg/money migrations docs internal/errs internal/id internal/clock internal/page internal/period
 		internal/secret internal/cardguard internal/trace`},
 	{"ground", `pkg/event internal/account internal/plan internal/dunning internal/telemetry internal/mail
-		internal/postgres/embedded api/problem api/body api/validate`},
+		internal/postgres/embedded api/problem api/body api/validate api/apitest`},
 	{"concepts", `internal/auth internal/ledger internal/job internal/outbox internal/audit internal/idempotency
 		internal/entitlement internal/subscription internal/pricing internal/wallet internal/alert internal/inquiry
 		internal/tax internal/testclock api/strictjson api/cursor`},
 	{"concepts on concepts", "internal/metering internal/invoice internal/webhook internal/importer api/route"},
-	{"documents and payments", "internal/payment internal/document api/middleware"},
+	{"documents and payments", "internal/payment internal/document api/middleware api/openapi"},
 	{"what money follows", `internal/books internal/upgrade internal/topup internal/auth/authtest internal/payment/stripe
 		internal/payment/sandbox internal/payment/gatewaytest`},
 	{"operations", "internal/billing"},
@@ -38,7 +38,7 @@ var floors = []struct{ name, rooms string }{
 	{"edge", "api internal/postgres/postgrestest"},
 	{"roof", "internal/app"},
 	{"above the roof", "internal/demo internal/e2e"},
-	{"programs", "cmd/accrue internal/testreport api/problem/internal/codes"},
+	{"programs", "cmd/accrue internal/testreport api/problem/internal/codes api/openapi/internal/generate"},
 }
 
 // onlyIn names the one home of each technology, and of the rooms that only the roof may enter. An
@@ -57,7 +57,7 @@ var onlyIn = map[string]string{
 	"github.com/alecthomas/kong":         "internal/app cmd/accrue",
 	"github.com/prometheus/":             "internal/telemetry",
 	"os/exec":                            "internal/postgres/embedded",
-	"testing":                            "internal/postgres/postgrestest internal/payment/gatewaytest internal/auth/authtest",
+	"testing":                            "api/apitest internal/postgres/postgrestest internal/payment/gatewaytest internal/auth/authtest",
 	module + "/internal/postgres":        "internal/postgres/... internal/app internal/demo internal/e2e",
 	module + "/internal/payment/stripe":  "internal/app",
 	module + "/internal/payment/sandbox": "internal/app internal/demo internal/e2e",

@@ -20,12 +20,14 @@ type Deps struct {
 	Metering Metering
 	Billing  *billing.Core // every operation, and through its DB every store
 	Keys     *auth.Keys
+	Plans    planReader // the catalogue; Billing's if nil
 	Mode     auth.Mode // test clocks exist in test mode only
 }
 
 // Routes returns the operations of version 1.
 func Routes(d Deps) []route.Route {
 	return slices.Concat(
+		planRoutes(d),
 		usageEventRoutes(d),
 		usageRoutes(d),
 	)

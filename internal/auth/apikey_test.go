@@ -1,0 +1,279 @@
+package auth_test
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/auth/authtest"
+	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/secret"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+const pepper = secret.Text("0123456789abcdef0123456789abcdef")
+
+var operator = auth.Principal{Kind: auth.OperatorUser, Scopes: []auth.Scope{auth.Operator}}
+
+type keyBundle struct {
+	store *authtest.KeyStore
+	keys  *auth.Keys
+	owner account.ID
+	later *atomic.Int64
+}
+
+func keySetup(t *testing.T) keyBundle {
+	t.Helper()
+	b := keyBundle{store: authtest.NewKeyStore(), owner: id.New[account.Account](), later: new(atomic.Int64)}
+	var err error
+	b.keys, err = auth.NewKeys(b.store, pepper, auth.Test, func() time.Time { return now.Add(time.Duration(b.later.Load())) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (b keyBundle) create(t *testing.T, n auth.NewKey) (auth.APIKey, string) {
+	t.Helper()
+	n.Account = b.owner
+	k, text, err := b.keys.Create(t.Context(), operator, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k, text.Reveal()
+}
+
+func TestKeyForm(t *testing.T) {
+	t.Parallel()
+	b := keySetup(t)
+	pattern := regexp.MustCompile(auth.KeyPattern)
+	seen := map[string]bool{}
+	for range 200 {
+		k, text := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+		if !pattern.MatchString(text) || !strings.HasPrefix(text, "acr_test_") || !strings.HasSuffix(text, k.LastFour) || seen[text] {
+			t.Fatalf("key %q with last four %q", text, k.LastFour)
+		}
+		seen[text] = true
+	}
+}
+
+func TestATypingErrorNeedsNoQuery(t *testing.T) {
+	t.Parallel()
+	b := keySetup(t)
+	_, text := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+	rapid.Check(t, func(rt *rapid.T) {
+		typo := []byte(text)
+		i := rapid.IntRange(0, len(typo)-1).Draw(rt, "at")
+		switch rapid.IntRange(0, 2).Draw(rt, "kind") {
+		case 0:
+			typo[i] = rapid.SampledFrom([]byte("abcXYZ019_-~ ")).Draw(rt, "char")
+		case 1:
+			typo = append(typo[:i], typo[i+1:]...)
+		case 2:
+			if i > 0 {
+				typo[i-1], typo[i] = typo[i], typo[i-1]
+			}
+		}
+		if string(typo) == text {
+			return
+		}
+		if _, err := b.keys.Authenticate(t.Context(), string(typo)); errs.KindOf(err) != errs.Unauthenticated {
+			rt.Fatalf("%q: %v", typo, err)
+		}
+	})
+	if n := b.store.Lookups(); n != 0 {
+		t.Errorf("%d look-ups for keys with typing errors", n)
+	}
+}
+
+// TestKeyLife is failure case 79.
+func TestKeyLife(t *testing.T) {
+	t.Parallel()
+
+	t.Run("Good", func(t *testing.T) {
+		t.Parallel()
+		b := keySetup(t)
+		k, text := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+		for range 10 {
+			p, err := b.keys.Authenticate(t.Context(), text)
+			if err != nil || p.Kind != auth.Key || p.Account != b.owner || p.KeyID != k.ID || !p.Can(auth.UsageWrite) || p.Can(auth.UsageRead) {
+				t.Fatalf("%+v, %v", p, err)
+			}
+		}
+		if n := b.store.Lookups(); n != 1 {
+			t.Errorf("%d look-ups within a second", n)
+		}
+		b.later.Add(int64(time.Second))
+		if _, err := b.keys.Authenticate(t.Context(), text); err != nil || b.store.Lookups() != 2 {
+			t.Errorf("after a second: %v, %d look-ups", err, b.store.Lookups())
+		}
+		list, err := b.keys.List(t.Context(), b.owner)
+		if err != nil || len(list) != 1 || !list[0].LastUsedAt.Equal(now) {
+			t.Errorf("last used: %+v, %v", list, err)
+		}
+	})
+	t.Run("Unknown", func(t *testing.T) {
+		t.Parallel()
+		_, text := keySetup(t).create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+		if _, err := keySetup(t).keys.Authenticate(t.Context(), text); !errors.Is(err, auth.ErrInvalidToken) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("Expired", func(t *testing.T) {
+		t.Parallel()
+		b := keySetup(t)
+		_, text := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}, ExpiresAt: now.Add(time.Hour)})
+		b.later.Add(int64(time.Hour) - 1)
+		if _, err := b.keys.Authenticate(t.Context(), text); err != nil {
+			t.Errorf("before its end: %v", err)
+		}
+		b.later.Add(1) // the cached key must know its end too
+		if _, err := b.keys.Authenticate(t.Context(), text); !errors.Is(err, auth.ErrInvalidToken) {
+			t.Errorf("at its end: %v", err)
+		}
+	})
+	t.Run("Revoked", func(t *testing.T) {
+		t.Parallel()
+		b := keySetup(t)
+		k, text := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+		if _, err := b.keys.Authenticate(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.keys.Revoke(t.Context(), id.New[account.Account](), k.ID); !errors.Is(err, auth.ErrKeyNotFound) {
+			t.Errorf("another account revokes it: %v", err)
+		}
+		if err := b.keys.Revoke(t.Context(), b.owner, k.ID); err != nil {
+			t.Fatal(err)
+		}
+		b.later.Add(int64(time.Second))
+		if _, err := b.keys.Authenticate(t.Context(), text); !errors.Is(err, auth.ErrInvalidToken) {
+			t.Errorf("a second after: %v", err)
+		}
+	})
+	t.Run("OtherMode", func(t *testing.T) {
+		t.Parallel()
+		b := keySetup(t)
+		live, err := auth.NewKeys(b.store, pepper, auth.Live, clock.Fixed(now))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, text := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+		if _, err := live.Authenticate(t.Context(), text); !errors.Is(err, auth.ErrWrongMode) {
+			t.Errorf("a test key on live: %v", err)
+		}
+	})
+	t.Run("OtherPepper", func(t *testing.T) {
+		t.Parallel()
+		b := keySetup(t)
+		other, err := auth.NewKeys(b.store, "fedcba9876543210fedcba9876543210", auth.Test, clock.Fixed(now))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, text := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+		if _, err := other.Authenticate(t.Context(), text); !errors.Is(err, auth.ErrInvalidToken) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("Rotated", func(t *testing.T) {
+		t.Parallel()
+		b := keySetup(t)
+		old, was := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+		next, text, err := b.keys.Rotate(t.Context(), operator, b.owner, old.ID, time.Hour)
+		if err != nil || next.ID == old.ID {
+			t.Fatalf("%+v, %v", next, err)
+		}
+		for _, s := range []string{was, text.Reveal()} {
+			if _, err := b.keys.Authenticate(t.Context(), s); err != nil {
+				t.Errorf("during the overlap: %v", err)
+			}
+		}
+		b.later.Add(int64(time.Hour))
+		if _, err := b.keys.Authenticate(t.Context(), was); !errors.Is(err, auth.ErrInvalidToken) {
+			t.Errorf("the old key after the overlap: %v", err)
+		}
+		if _, err := b.keys.Authenticate(t.Context(), text.Reveal()); err != nil {
+			t.Errorf("the new key after the overlap: %v", err)
+		}
+		if _, _, err := b.keys.Rotate(t.Context(), operator, b.owner, old.ID, 0); !errors.Is(err, auth.ErrKeyNotFound) {
+			t.Errorf("a dead key is rotated: %v", err)
+		}
+	})
+	t.Run("Platform", func(t *testing.T) {
+		t.Parallel()
+		b := keySetup(t)
+		_, text, err := b.keys.Create(t.Context(), operator, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := b.keys.Authenticate(t.Context(), text.Reveal())
+		if err != nil || p.Kind != auth.Platform || !p.ActsForAny() || p.Can(auth.BillingRead) {
+			t.Errorf("%+v, %v", p, err)
+		}
+	})
+}
+
+// TestNoKeyMintsAWiderKey is failure case 80.
+func TestNoKeyMintsAWiderKey(t *testing.T) {
+	t.Parallel()
+	usd := func(n int64) *money.Amount { return &money.Amount{Minor: n, Currency: "USD"} }
+	maker := auth.Principal{
+		Kind: auth.Key, Scopes: []auth.Scope{auth.KeysManage, auth.UsageRead},
+		Ceilings: auth.Ceilings{PerPayment: usd(100)}, Expiry: now.Add(time.Hour),
+	}
+	ok := auth.NewKey{Scopes: []auth.Scope{auth.UsageRead}, Ceilings: auth.Ceilings{PerPayment: usd(100)}, ExpiresAt: now.Add(time.Hour)}
+	for name, tc := range map[string]struct {
+		by     auth.Principal
+		change func(*auth.NewKey)
+		kind   errs.Kind
+	}{
+		"Narrower":        {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = usd(1) }, 0},
+		"SameScopes":      {maker, func(n *auth.NewKey) { n.Scopes = maker.Scopes }, 0},
+		"AnotherScope":    {maker, func(n *auth.NewKey) { n.Scopes = []auth.Scope{auth.UsageRead, auth.PaymentsWrite} }, errs.Forbidden},
+		"OperatorScope":   {operator, func(n *auth.NewKey) { n.Scopes = []auth.Scope{auth.Operator} }, errs.Invalid},
+		"UnknownScope":    {operator, func(n *auth.NewKey) { n.Scopes = []auth.Scope{"billing:*"} }, errs.Invalid},
+		"NoScope":         {operator, func(n *auth.NewKey) { n.Scopes = nil }, errs.Invalid},
+		"LivesLonger":     {maker, func(n *auth.NewKey) { n.ExpiresAt = now.Add(2 * time.Hour) }, errs.Forbidden},
+		"LivesForEver":    {maker, func(n *auth.NewKey) { n.ExpiresAt = time.Time{} }, errs.Forbidden},
+		"EndsInThePast":   {maker, func(n *auth.NewKey) { n.ExpiresAt = now }, errs.Invalid},
+		"HigherCeiling":   {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = usd(101) }, errs.Forbidden},
+		"NoCeiling":       {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = nil }, errs.Forbidden},
+		"OtherCurrency":   {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = &money.Amount{Minor: 1, Currency: "JPY"} }, errs.Forbidden},
+		"OperatorDecides": {operator, func(n *auth.NewKey) { n.Scopes, n.Ceilings = []auth.Scope{auth.PaymentsWrite}, auth.Ceilings{} }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := keySetup(t)
+			n := ok
+			n.Account = b.owner
+			tc.change(&n)
+			_, text, err := b.keys.Create(t.Context(), tc.by, n)
+			if (tc.kind == 0) != (err == nil) || (err != nil && errs.KindOf(err) != tc.kind) || (err != nil && text != "") {
+				t.Errorf("Create = %q, %v; want kind %v", text, err, tc.kind)
+			}
+		})
+	}
+	t.Run("RotationIsBoundToo", func(t *testing.T) {
+		t.Parallel()
+		b := keySetup(t)
+		strong, _ := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.PaymentsWrite}})
+		if _, _, err := b.keys.Rotate(t.Context(), maker, b.owner, strong.ID, 0); !errors.Is(err, auth.ErrWiderKey) {
+			t.Errorf("a weaker key rotates a stronger one: %v", err)
+		}
+	})
+}
+
+func TestNewKeysWantsAPepper(t *testing.T) {
+	t.Parallel()
+	if _, err := auth.NewKeys(authtest.NewKeyStore(), "short", auth.Test, clock.Fixed(now)); err == nil {
+		t.Error("a short pepper is taken")
+	}
+}
