@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/accrue-billing/accrue/api"
+	"github.com/accrue-billing/accrue/api/apitest"
 	"github.com/accrue-billing/accrue/api/cursor"
 	"github.com/accrue-billing/accrue/api/middleware"
 	v1 "github.com/accrue-billing/accrue/api/v1"
@@ -95,7 +96,7 @@ func newWorld(t *testing.T) *world {
 		if err != nil {
 			t.Error(err)
 		}
-		return e
+		return apitest.Handler(t, e) // every exchange is held to the OpenAPI document
 	})
 	return w
 }
