@@ -30,5 +30,8 @@ func Routes(d Deps) []route.Route {
 		planRoutes(d),
 		usageEventRoutes(d),
 		usageRoutes(d),
+		invoiceRoutes(d),
+		explanationRoutes(d),
+		paymentRoutes(d),
 	)
 }

@@ -215,13 +215,13 @@ func (c Closer) content(ctx context.Context, tx Tx, acct account.Account, inv in
 		Invoice: inv.ID, Account: acct.ID, Number: number, BillTo: profile, Absorbed: r.bill.Absorbed, IssuedAt: now,
 	}
 	for _, l := range r.bill.Lines {
-		if err := addLine(ctx, tx, &out, p, l); err != nil {
+		if err := c.addLine(ctx, tx, &out, p, l); err != nil {
 			return out, err
 		}
 	}
 	for _, adj := range r.adjusted {
 		for _, l := range adj.lines {
-			if err := addLine(ctx, tx, &out, adj.period, l); err != nil {
+			if err := c.addLine(ctx, tx, &out, adj.period, l); err != nil {
 				return out, err
 			}
 		}
@@ -232,7 +232,7 @@ func (c Closer) content(ctx context.Context, tx Tx, acct account.Account, inv in
 	if out.Total.Sign() < 0 {
 		// Corrections of earlier periods came to more than this period's usage. An invoice is never
 		// negative: one line says that the rest goes to the balance (see book).
-		if err := addLine(ctx, tx, &out, p, toBalance(out.Total.Neg())); err != nil {
+		if err := c.addLine(ctx, tx, &out, p, toBalance(out.Total.Neg())); err != nil {
 			return out, err
 		}
 		if err := out.Sum(zeroOf(acct)); err != nil {
@@ -266,13 +266,14 @@ func credited(c invoice.Content) money.Amount {
 	return money.Zero(c.Total.Currency)
 }
 
-func addLine(ctx context.Context, tx Tx, out *invoice.Content, p subscription.Period, l pricing.Line) error {
+func (c Closer) addLine(ctx context.Context, tx Tx, out *invoice.Content, p subscription.Period, l pricing.Line) error {
 	if l.Meter != "" {
-		d, err := tx.Usage().Digest(ctx, out.Account, string(l.Meter), p.Bounds)
+		by := c.Clock()
+		d, err := tx.Usage().Digest(ctx, out.Account, string(l.Meter), p.Bounds, by)
 		if err != nil {
 			return err
 		}
-		l.Derivation.Evidence = evidence(d)
+		l.Derivation.Evidence = evidence(d, by)
 	}
 	d, err := json.Marshal(l.Derivation)
 	if err != nil {
@@ -286,12 +287,13 @@ func addLine(ctx context.Context, tx Tx, out *invoice.Content, p subscription.Pe
 }
 
 // evidence is what a line keeps of the events behind it.
-func evidence(d metering.Digest) pricing.Evidence {
+func evidence(d metering.Digest, by time.Time) pricing.Evidence {
 	if d.Events == 0 {
 		return pricing.Evidence{}
 	}
 	return pricing.Evidence{
 		Events: d.Events, First: d.First.Format(time.RFC3339Nano), Last: d.Last.Format(time.RFC3339Nano), Hash: hex.EncodeToString(d.Hash[:]),
+		AsOf: by.Format(time.RFC3339Nano),
 	}
 }
 

@@ -187,8 +187,9 @@ type Store interface {
 	// MarkBilled records what stands on finalised invoices: the given quantities of the meters, and
 	// their series as they stand. The caller holds the entitlement's lock.
 	MarkBilled(ctx context.Context, a account.ID, period time.Time, billed []Billed) error
-	// Digest describes the events of a meter in a period. It reads all of them, in flat memory.
-	Digest(ctx context.Context, a account.ID, meter string, b period.Bounds) (Digest, error)
+	// Digest describes the events of a meter in a period, so far as they had come by the given real time
+	// (zero: all). It reads all of them, in flat memory.
+	Digest(ctx context.Context, a account.ID, meter string, b period.Bounds, by time.Time) (Digest, error)
 	// Slices returns usage by meter, group and step. Bounds that are no multiples of BucketWidth are
 	// exact so far as the raw events there are kept. For the named unique meters it counts raw events.
 	Slices(ctx context.Context, a account.ID, q Query, unique []string) ([]Slice, error)

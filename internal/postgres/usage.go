@@ -148,7 +148,7 @@ FROM unnest($3::text[], $4::text[], $5::bigint[]) AS u (meter, quantity, events)
 WHERE t.account_id = $1 AND t.period_start = $2 AND t.meter = u.meter`, mustOwner(a), start, meters, quantities, events)
 }
 
-func (s usageStore) Digest(ctx context.Context, a account.ID, meter string, b period.Bounds) (d metering.Digest, err error) {
+func (s usageStore) Digest(ctx context.Context, a account.ID, meter string, b period.Bounds, by time.Time) (d metering.Digest, err error) {
 	defer errs.Wrap(&err, "digest of %s %s", a, meter)
 	h := sha256.New()
 	var key uuid.UUID
@@ -166,7 +166,8 @@ func (s usageStore) Digest(ctx context.Context, a account.ID, meter string, b pe
 	}, `
 SELECT key, occurred_at FROM usage_events
 WHERE account_id = $1 AND meter = $2 AND occurred_at >= $3 AND occurred_at < $4
-ORDER BY occurred_at, key`, mustOwner(a), meter, b.Start, b.End)
+  AND ($5::timestamptz IS NULL OR received_at <= $5)
+ORDER BY occurred_at, key`, mustOwner(a), meter, b.Start, b.End, timeOrNil(by))
 	if err != nil {
 		return d, err
 	}
@@ -177,8 +178,8 @@ ORDER BY occurred_at, key`, mustOwner(a), meter, b.Start, b.End)
 		return err
 	}, `
 SELECT c.id FROM usage_corrections c
-WHERE c.account_id = $1 AND c.meter = $2 AND c.period_start = $3
-ORDER BY c.id`, mustOwner(a), meter, b.Start)
+WHERE c.account_id = $1 AND c.meter = $2 AND c.period_start = $3 AND ($4::timestamptz IS NULL OR c.at <= $4)
+ORDER BY c.id`, mustOwner(a), meter, b.Start, timeOrNil(by))
 	d.Hash = [32]byte(h.Sum(nil))
 	return d, err
 }

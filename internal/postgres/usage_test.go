@@ -440,7 +440,7 @@ func TestUsageReads(t *testing.T) {
 
 	t.Run("TheDigestProvesTheEvents", func(t *testing.T) {
 		bounds := period.Bounds{Start: noon.AddDate(0, 0, -10), End: noon.AddDate(0, 0, 20)}
-		d, err := usage.Digest(t.Context(), b.account.ID, "voice", bounds)
+		d, err := usage.Digest(t.Context(), b.account.ID, "voice", bounds, time.Time{})
 		if err != nil {
 			t.Fatal(err)
 		}

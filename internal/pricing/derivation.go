@@ -65,9 +65,10 @@ type Part struct {
 // from storage adds the rest.
 type Evidence struct {
 	Events int64  `json:"events,omitempty"`
-	First  string `json:"first,omitempty"` // id of the first event by time
+	First  string `json:"first,omitempty"` // time of the first event
 	Last   string `json:"last,omitempty"`
-	Hash   string `json:"hash,omitempty"` // over the events' digests
+	Hash   string `json:"hash,omitempty"`  // over the events' keys and their corrections
+	AsOf   string `json:"as_of,omitempty"` // real time at which they were counted: what came later is not in it
 }
 
 // IsZero reports whether nothing is known of the events.
