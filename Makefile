@@ -36,7 +36,7 @@ run: postgres build ## Start the service on a private database, with nothing els
 
 .PHONY: build
 build: ## Build bin/accrue
-	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/accrue ./cmd/accrue
+	@go build -ldflags '$(LDFLAGS)' -o bin/accrue ./cmd/accrue
 
 ##@ Test
 .PHONY: test
