@@ -21,7 +21,7 @@ type Deps struct {
 	Billing  *billing.Core // every operation, and through its DB every store
 	Keys     *auth.Keys
 	Plans    planReader // the catalogue; Billing's if nil
-	Mode     auth.Mode // test clocks exist in test mode only
+	Mode     auth.Mode  // test clocks exist in test mode only
 }
 
 // Routes returns the operations of version 1.
