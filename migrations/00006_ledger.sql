@@ -41,8 +41,17 @@ CREATE TABLE ledger_balances (
   balance    bigint NOT NULL CHECK (balance BETWEEN -1000000000000000 AND 1000000000000000),
   PRIMARY KEY (account_id, name, currency)
 );
+-- One hash a day over the heads of all accounts' chains, with what the invariant checker found. Written once.
+CREATE TABLE ledger_proofs (
+  day         date PRIMARY KEY,          -- UTC
+  accounts    integer NOT NULL,
+  root        bytea NOT NULL CHECK (length(root) = 32),
+  results     jsonb NOT NULL,
+  recorded_at timestamptz NOT NULL
+);
+GRANT SELECT, INSERT ON ledger_proofs TO accrue_app;
 GRANT SELECT, INSERT ON ledger_transactions, ledger_postings TO accrue_app;
 GRANT SELECT, INSERT, UPDATE ON ledger_balances TO accrue_app;
 
 -- +goose Down
-DROP TABLE ledger_balances, ledger_postings, ledger_transactions;
+DROP TABLE ledger_proofs, ledger_balances, ledger_postings, ledger_transactions;

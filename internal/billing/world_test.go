@@ -12,6 +12,8 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/invariant"
+	"github.com/accrue-billing/accrue/internal/invariant/invarianttest"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -35,7 +37,15 @@ type world struct {
 
 var start = time.Date(2026, 3, 10, 9, 0, 0, 0, time.UTC)
 
+// newWorld returns a world in which every invariant must hold when the test ends.
 func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := buildWorld(t)
+	invarianttest.AtEnd(t, w.db, invariant.Options{Clock: w.clock, Gateway: w.Gateway})
+	return w
+}
+
+func buildWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{now: start}
 	w.db, w.dsn = postgrestest.NewWithDSN(t)

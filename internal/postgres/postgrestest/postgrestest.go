@@ -42,6 +42,17 @@ func DSN(tb testing.TB) string {
 	return dsn
 }
 
+// Clone returns the URL of a copy of a database that a test of this process was given. Nobody may be
+// connected to the original. The copy is dropped when the test ends.
+func Clone(tb testing.TB, dsn string) string {
+	tb.Helper()
+	cfg, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		tb.Fatalf("postgrestest: %v", err)
+	}
+	return mustServer(tb).create(tb, cfg.ConnConfig.Database)
+}
+
 // NewEmpty returns the URL of a database without any schema, for its owner. It is dropped when the
 // test ends.
 func NewEmpty(tb testing.TB) string {
