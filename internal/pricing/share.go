@@ -38,6 +38,7 @@ func shareOf(p, held period.Bounds) (share, error) {
 
 // percentage returns a rate in percent as a share.
 func percentage(rate money.Decimal) (share, error) {
+	// A rate has at most 9 decimals, so that in billionths it is whole.
 	n, err := rate.Mul(money.DecimalFromInt(1_000_000_000)).CeilDiv(money.DecimalFromInt(1))
 	if err != nil {
 		return share{}, fmt.Errorf("%s percent: %w", rate, err)

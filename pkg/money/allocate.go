@@ -19,7 +19,7 @@ func Allocate(a Amount, weights ...int64) ([]Amount, error) {
 		if w < 0 {
 			return nil, fmt.Errorf("%w: %d", ErrWeights, w)
 		}
-		if sum += uint64(w); sum > 1<<63-1 {
+		if sum += uint64(w); sum > 1<<63-1 { //nolint:gosec // not negative
 			return nil, fmt.Errorf("%w: the weights sum past 2^63", ErrOverflow)
 		}
 	}
@@ -70,7 +70,7 @@ func Apportion(dst []Amount, whole Amount, parts []Fraction) error {
 	if left < 0 || left > int64(len(parts)) {
 		return fmt.Errorf("%w: %s is not the sum of its parts", ErrWeights, whole)
 	}
-	handOut(dst, lost, uint64(left))
+	handOut(dst, lost, uint64(left)) //nolint:gosec // not negative, see above
 	return nil
 }
 
