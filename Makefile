@@ -31,8 +31,8 @@ down: ## Stop the containers; the data stays
 	docker compose down
 
 .PHONY: run
-run: postgres build ## Start the service on a private database, with nothing else to set up
-	@bin/accrue serve --data-dir "$(DATA)"
+run: postgres build ## Start the service on a private database, with demo data and nothing else to set up
+	@bin/accrue serve --demo --log-level warn --data-dir "$(DATA)"
 
 .PHONY: build
 build: ## Build bin/accrue

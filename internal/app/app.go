@@ -35,7 +35,9 @@ type App struct {
 
 	servers    []*server
 	background []part
-	closers    []func() error // in the order in which they were opened
+	prepare    []func(ctx context.Context) error // run in order once the servers listen, before the background
+	closers    []func() error                    // in the order in which they were opened
+	running    atomic.Bool
 	draining   atomic.Bool
 }
 
@@ -125,6 +127,21 @@ func (a *App) Addr(name string) string {
 func (a *App) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.Close(ctx)) }()
 
+	serving, servingFailed := errgroup.WithContext(ctx)
+	for _, s := range a.servers {
+		a.log.InfoContext(ctx, "listening", "server", s.name, "address", s.listener.Addr().String())
+		serving.Go(func() error {
+			if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			return nil
+		})
+	}
+	for _, p := range a.prepare {
+		if err := p(ctx); err != nil {
+			return ignoreCanceled(err)
+		}
+	}
 	// The background outlives the requests, which wait for it.
 	backgroundCtx, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBackground()
@@ -137,16 +154,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 			return nil
 		})
 	}
-	serving, servingFailed := errgroup.WithContext(ctx)
-	for _, s := range a.servers {
-		a.log.InfoContext(ctx, "listening", "server", s.name, "address", s.listener.Addr().String())
-		serving.Go(func() error {
-			if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
-			return nil
-		})
-	}
+	a.running.Store(true)
 
 	var cause error
 	select {
@@ -206,8 +214,8 @@ func (a *App) Close(ctx context.Context) (err error) {
 
 // ready says whether requests can be served now.
 func (a *App) ready(ctx context.Context) error {
-	if a.draining.Load() {
-		return errors.New("stopping")
+	if a.draining.Load() || !a.running.Load() {
+		return errors.New("starting or stopping")
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

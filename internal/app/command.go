@@ -9,6 +9,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/telemetry"
 )
@@ -31,6 +32,7 @@ type invocation struct {
 	cfg    Config
 	log    *slog.Logger
 	stdout io.Writer
+	stderr io.Writer
 	kong   *kong.Kong
 }
 
@@ -42,7 +44,7 @@ func Execute(ctx context.Context, args []string, env Environment, stdout, stderr
 	if err != nil || parsed == nil {
 		return err
 	}
-	in := &invocation{ctx: ctx, cfg: tree.Options.withDefaults(env), stdout: stdout, kong: parsed.Kong}
+	in := &invocation{ctx: ctx, cfg: tree.Options.withDefaults(env), stdout: stdout, stderr: stderr, kong: parsed.Kong}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(in.cfg.LogLevel)); err != nil {
 		return &UsageError{[]string{"log-level: " + err.Error()}}
@@ -51,13 +53,21 @@ func Execute(ctx context.Context, args []string, env Environment, stdout, stderr
 	return parsed.Run(in)
 }
 
-type serveCommand struct{}
+type serveCommand struct {
+	Demo bool `help:"Fill an empty deployment with three customers and several weeks of usage, and print how to look at them; test mode only."`
+}
 
 // Run serves until the program is told to stop.
-func (serveCommand) Run(in *invocation) error {
+func (c serveCommand) Run(in *invocation) error {
+	if c.Demo && (in.cfg.Live() || in.cfg.Provider != sandbox.Name) {
+		return &UsageError{[]string{"demo: needs mode=test and provider=sandbox"}}
+	}
 	a, err := New(in.ctx, in.cfg, in.log)
 	if err != nil {
 		return err
+	}
+	if c.Demo {
+		a.withDemo(in.stdout, in.stderr)
 	}
 	return a.Run(in.ctx)
 }
