@@ -111,8 +111,13 @@ func (w *world) use(t *testing.T, a account.ID, meter, quantity string) {
 
 func (w *world) tryUse(t *testing.T, a account.ID, meter, quantity string) metering.Result {
 	t.Helper()
+	return w.useAt(t, a, meter, quantity, w.clock())
+}
+
+func (w *world) useAt(t *testing.T, a account.ID, meter, quantity string, at time.Time) metering.Result {
+	t.Helper()
 	res, err := w.ingest.Add(t.Context(), []metering.Event{{
-		Account: a, Source: "test", ID: newKey(), Meter: meter, Quantity: money.MustDecimal(quantity), OccurredAt: w.clock(),
+		Account: a, Source: "test", ID: newKey(), Meter: meter, Quantity: money.MustDecimal(quantity), OccurredAt: at,
 	}})
 	if err != nil || len(res) != 1 {
 		t.Fatalf("ingest: %v, %v", res, err)
