@@ -12,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/period"
@@ -20,11 +21,15 @@ import (
 
 // Metering is what the usage resources stand on.
 type Metering struct {
-	Ingester  usageAdder
-	Store     metering.Store
-	Reader    metering.Reader
-	Catalogue metering.Catalogue
-	Accounts  accountNames
+	Ingester     usageAdder
+	Store        metering.Store
+	Reader       metering.Reader
+	Catalogue    metering.Catalogue
+	Reserver     reserver
+	Reservations entitlement.Reservations
+	Checker      entitlementChecker
+	Leases       *entitlement.LeaseSigner
+	Accounts     accountNames
 	// Zone returns the account's time zone, in which charts are drawn.
 	Zone func(ctx context.Context, a account.ID) (*time.Location, error)
 	// Cost prices the current period by meter, as it stands. Nil leaves prices out.

@@ -33,5 +33,8 @@ func Routes(d Deps) []route.Route {
 		invoiceRoutes(d),
 		explanationRoutes(d),
 		paymentRoutes(d),
+		usageCorrectionRoutes(d),
+		entitlementRoutes(d),
+		reservationRoutes(d),
 	)
 }

@@ -257,7 +257,7 @@ type Pricer struct{ *Core }
 var _ entitlement.Pricer = Pricer{}
 
 // Accrued returns what the given use of a period comes to, with what came late for earlier periods.
-// Use is by meter, so charges that depend on dimensions are priced at the meter's general price.
+// What is reserved counts as used, at the general price of its meter.
 func (p Pricer) Accrued(ctx context.Context, e entitlement.Entitlement, periodStart time.Time, use []entitlement.Use) (_ money.Amount, err error) {
 	defer errs.Wrap(&err, "accrued of %s", e.Account)
 	acct := account.Account{ID: e.Account, Currency: e.Currency}
@@ -272,7 +272,9 @@ func (p Pricer) Accrued(ctx context.Context, e entitlement.Entitlement, periodSt
 		return zeroOf(acct), err
 	}
 	for _, u := range use {
-		in.Usage = append(in.Usage, pricing.Usage{Meter: plan.MeterCode(u.Meter), Quantity: u.Used})
+		in.Usage = append(in.Usage, pricing.Usage{
+			Meter: plan.MeterCode(u.Meter), Dimensions: u.Dimensions, Quantity: u.Used.Add(u.Reserved), Events: u.Events,
+		})
 	}
 	in.Usage = lessWaived(in.Usage, open.Waived)
 	return pricing.Accrued(in)

@@ -2,6 +2,7 @@ package metering
 
 import (
 	"context"
+	"crypto/sha256"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -168,6 +169,9 @@ type Hour struct {
 	Rejected int64    // refused for the account's limits or standing
 	Hash     [32]byte // SHA-256 over the ids of Events, ascending by bytes, each followed by a newline
 }
+
+// EmptyHour is an hour of which nothing is stored.
+func EmptyHour(start time.Time) Hour { return Hour{Start: start, Hash: sha256.Sum256(nil)} }
 
 // Fate is what became of an event id that a partner asks about.
 type Fate struct {

@@ -301,11 +301,9 @@ func (f *flush) read(ctx context.Context, ask metering.Ask) (known metering.Know
 			return nil
 		}, owners.b, keys.b),
 		f.queue(ctx, sqlHeldTotals, func(v *value) error {
-			used, err1 := stored(v.text(3))
-			reserved, err2 := stored(v.text(4))
-			key := metering.TotalKey{Account: id.FromUUID[account.Account](v.uuid(0)), Meter: v.text(1), Period: v.micros(2)}
-			known.Totals[key] = metering.Held{Used: used, Reserved: reserved}
-			return errors.Join(err1, err2)
+			key, held, err := heldTotal(v)
+			known.Totals[key] = held
+			return err
 		}, accounts.b, meters.b),
 		f.queueReservationReads(ctx, ask, &known),
 	)
