@@ -293,9 +293,22 @@ func (a *App) resources() v1.Deps {
 		Metering: v1.Metering{
 			Ingester: a.svc.ingester, Store: a.db.Usage(), Catalogue: a.svc.meters, Accounts: a.svc.directory,
 			Reader: metering.Reader{Store: a.db.Usage(), Entitlements: a.db.Entitlements(), Catalogue: a.svc.meters},
-			Zone:   a.zone,
+			Zone:   a.zone, Cost: a.costs,
 		},
 	}
+}
+
+// costs prices the running period for GET /v1/usage.
+func (a *App) costs(ctx context.Context, id account.ID) (map[string]v1.UsageCost, error) {
+	costs, err := billing.Reader{Core: a.svc.core}.Costs(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]v1.UsageCost, len(costs))
+	for m, c := range costs {
+		out[m] = v1.UsageCost(c)
+	}
+	return out, nil
 }
 
 func (a *App) zone(ctx context.Context, id account.ID) (*time.Location, error) {

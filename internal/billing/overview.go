@@ -124,3 +124,43 @@ func (r Reader) Upcoming(ctx context.Context, a account.ID) (u Upcoming, err err
 	u.Total, err = got.total()
 	return u, err
 }
+
+// MeterCost is what one meter's use of the running period comes to so far, tax not included.
+type MeterCost struct {
+	Included money.Decimal // taken by the allowance
+	Billable money.Decimal
+	Amount   money.Amount
+}
+
+// Costs prices the running period by meter. A meter that the account's terms have no price for is left out.
+func (r Reader) Costs(ctx context.Context, a account.ID) (_ map[string]MeterCost, err error) {
+	defer errs.Wrap(&err, "costs of %s", a)
+	acct, err := r.DB.Accounts().Get(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	sub, err := r.DB.Subscriptions().Active(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	got, err := rate(ctx, r.DB, acct, sub.Opened())
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]MeterCost{}
+	for _, l := range got.bill.Lines {
+		if l.Meter == "" {
+			continue
+		}
+		c, ok := out[string(l.Meter)]
+		if !ok {
+			c.Amount = zeroOf(acct)
+		}
+		c.Included, c.Billable = c.Included.Add(l.Included), c.Billable.Add(l.Billable)
+		if c.Amount, err = c.Amount.Add(l.Amount); err != nil {
+			return nil, err
+		}
+		out[string(l.Meter)] = c
+	}
+	return out, nil
+}
