@@ -56,6 +56,7 @@ func Finish(raw []byte, routes []route.Route, words map[string]string) ([]byte, 
 		return nil, err
 	}
 	closeRequestSchemas(doc)
+	prune(doc)
 	return write(doc)
 }
 
@@ -351,6 +352,46 @@ func reach(node any, schemas object, marked map[string]bool) {
 				marked[name] = true
 				reach(schemas[name], schemas, marked)
 			}
+		}
+	}
+}
+
+// prune takes out the components that nothing refers to, until all that are left are referred to.
+func prune(doc object) {
+	components := child(doc, "components")
+	for {
+		used := map[string]bool{}
+		references(doc, used)
+		pruned := false
+		for kind, v := range components {
+			if kind == "securitySchemes" { // referred to by name
+				continue
+			}
+			for name := range v.(object) {
+				if !used["#/components/"+kind+"/"+name] {
+					delete(v.(object), name)
+					pruned = true
+				}
+			}
+		}
+		if !pruned {
+			return
+		}
+	}
+}
+
+func references(node any, used map[string]bool) {
+	switch node := node.(type) {
+	case []any:
+		for _, v := range node {
+			references(v, used)
+		}
+	case object:
+		for k, v := range node {
+			if ref, ok := v.(string); ok && k == "$ref" {
+				used[ref] = true
+			}
+			references(v, used)
 		}
 	}
 }
