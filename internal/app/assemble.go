@@ -19,6 +19,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -69,7 +70,8 @@ func (a *App) assemble(ctx context.Context) error {
 		return err
 	}
 	a.background = append(a.background,
-		part{"usage", a.svc.ingester.Run}, part{"jobs", jobs.Run}, part{"funds", watch.Run})
+		part{"usage", a.svc.ingester.Run}, part{"jobs", jobs.Run}, part{"funds", watch.Run},
+		part{"proofs", invariant.Prover{Source: a.db, Store: a.db.Proofs(), Options: invariant.Options{Clock: a.clock, Gateway: gateway}, Log: a.log}.Run})
 	return nil
 }
 

@@ -1,7 +1,9 @@
 package billing_test
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -282,5 +284,18 @@ func TestProofs(t *testing.T) {
 	today, _, err := invariant.Root(t.Context(), w.db, w.clock())
 	if err != nil || today == first.Root {
 		t.Errorf("today's root %x, %v; want another than the first day's", today, err)
+	}
+
+	// Yesterday is proved by itself, once, and what does not hold is told.
+	var log bytes.Buffer
+	prover := invariant.Prover{Source: w.db, Store: w.db.Proofs(), Options: o, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	for range 2 {
+		if err := prover.Yesterday(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	yesterday, err := w.db.Proofs().Proof(t.Context(), w.clock().AddDate(0, 0, -1))
+	if err != nil || strings.Count(log.String(), "day proved") != 1 || strings.Contains(log.String(), "does not hold") {
+		t.Errorf("yesterday's proof %+v, %v\n%s", yesterday, err, log.String())
 	}
 }

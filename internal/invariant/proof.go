@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/clock"
@@ -39,31 +41,43 @@ type ProofStore interface {
 // Day returns the midnight (UTC) on which t's day begins.
 func Day(t time.Time) time.Time { return t.UTC().Truncate(24 * time.Hour) }
 
+// EachHead calls fn with the head of every account's chain at the end of a day, by account: what Root is
+// computed from, for whoever wants to compute it again. It ends at fn's first error, which it returns.
+func EachHead(ctx context.Context, src Source, day time.Time, fn func(Head) error) error {
+	return src.Snapshot(ctx, func(r Reader) error {
+		for head, err := range r.Heads(ctx, Day(day).Add(24*time.Hour)) {
+			if err == nil {
+				err = fn(head)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // Root returns one hash over the heads of all accounts' chains at the end of a day, and how many there
 // are: SHA-256 over account, sequence and hash of each, by account.
 func Root(ctx context.Context, src Source, day time.Time) (root [32]byte, accounts int, err error) {
 	defer errs.Wrap(&err, "root of %s", day.Format(time.DateOnly))
-	err = src.Snapshot(ctx, func(r Reader) error {
-		h := sha256.New()
-		accounts = 0
-		for head, err := range r.Heads(ctx, Day(day).Add(24*time.Hour)) {
-			if err != nil {
-				return err
-			}
-			if len(head.Hash) != sha256.Size {
-				return fmt.Errorf("head of %s has %d bytes", head.Account, len(head.Hash))
-			}
-			a := head.Account.UUID()
-			h.Write(a[:])
-			var n [8]byte
-			binary.BigEndian.PutUint64(n[:], uint64(head.Sequence)) //nolint:gosec // a sequence is positive
-			h.Write(n[:])
-			h.Write(head.Hash)
-			accounts++
+	h := sha256.New()
+	err = EachHead(ctx, src, day, func(head Head) error {
+		if len(head.Hash) != sha256.Size {
+			return fmt.Errorf("head of %s has %d bytes", head.Account, len(head.Hash))
 		}
-		root = [32]byte(h.Sum(nil))
+		a := head.Account.UUID()
+		h.Write(a[:])
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(head.Sequence)) //nolint:gosec // a sequence is positive
+		h.Write(n[:])
+		h.Write(head.Hash)
+		accounts++
 		return nil
 	})
+	if err == nil {
+		root = [32]byte(h.Sum(nil))
+	}
 	return root, accounts, err
 }
 
@@ -94,4 +108,54 @@ func Prove(ctx context.Context, src Source, store ProofStore, day time.Time, o O
 		return p, err
 	}
 	return store.Proof(ctx, day)
+}
+
+// Prover proves every day when it is over.
+type Prover struct {
+	Source  Source
+	Store   ProofStore
+	Options Options // its Clock is required
+	Log     *slog.Logger
+}
+
+// proveEvery is how often the Prover looks whether yesterday is proved. The checks read everything, so
+// they do not begin at once with the process, which has better things to do then.
+const proveEvery = 10 * time.Minute
+
+// Run proves until ctx ends. What fails is logged and tried again. Several replicas may run it: the
+// first proof of a day stands.
+func (p Prover) Run(ctx context.Context) error {
+	tick := time.NewTicker(proveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := p.Yesterday(ctx); err != nil && ctx.Err() == nil {
+			p.Log.ErrorContext(ctx, "the day could not be proved", "err", err)
+		}
+	}
+}
+
+// Yesterday proves the day before today unless it is proved, and tells the log of every invariant that
+// did not hold.
+func (p Prover) Yesterday(ctx context.Context) error {
+	day := Day(p.Options.Clock()).Add(-24 * time.Hour)
+	if _, err := p.Store.Proof(ctx, day); !errors.Is(err, ErrNoProof) {
+		return err
+	}
+	proof, err := Prove(ctx, p.Source, p.Store, day, p.Options)
+	if err != nil {
+		return err
+	}
+	for _, r := range proof.Results {
+		if !r.OK && r.Skipped == "" {
+			p.Log.ErrorContext(ctx, "an invariant does not hold", "check", string(r.ID), "title", r.Title, "findings", r.Findings)
+		}
+	}
+	passed, made := Passed(proof.Results)
+	p.Log.InfoContext(ctx, "day proved", "day", day.Format(time.DateOnly), "root", hex.EncodeToString(proof.Root[:]), "passed", passed, "checks", made)
+	return nil
 }
