@@ -34,10 +34,10 @@ var floors = []struct{ name, rooms string }{
 		internal/payment/sandbox internal/payment/gatewaytest`},
 	{"operations", "internal/billing"},
 	{"invariants", "internal/invariant"},
-	{"technology and edges", "internal/postgres internal/worker api/v1 api/portal pkg/client"},
+	{"technology and edges", "internal/postgres internal/worker internal/demo api/v1 api/portal pkg/client"},
 	{"edge", "api internal/postgres/postgrestest internal/invariant/invarianttest"},
 	{"roof", "internal/app"},
-	{"above the roof", "internal/demo internal/e2e"},
+	{"above the roof", "internal/e2e"},
 	{"programs", "cmd/accrue internal/testreport api/problem/internal/codes api/openapi/internal/generate"},
 }
 
@@ -58,11 +58,11 @@ var onlyIn = map[string]string{
 	"github.com/prometheus/":             "internal/telemetry",
 	"os/exec":                            "internal/postgres/embedded",
 	"testing":                            "api/apitest internal/postgres/postgrestest internal/payment/gatewaytest internal/auth/authtest internal/invariant/invarianttest",
-	module + "/internal/postgres":        "internal/postgres/... internal/app internal/demo internal/e2e",
+	module + "/internal/postgres":        "internal/postgres/... internal/app internal/e2e",
 	module + "/internal/payment/stripe":  "internal/app",
 	module + "/internal/payment/sandbox": "internal/app internal/demo internal/e2e",
 	module + "/internal/worker":          "internal/app internal/demo internal/e2e",
-	module + "/internal/app":             "cmd/accrue internal/demo internal/e2e",
+	module + "/internal/app":             "cmd/accrue internal/e2e",
 }
 
 // never names what a room does without, whatever floor it is on.
