@@ -11,6 +11,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/metering"
@@ -33,6 +34,7 @@ type Closer struct{ *Core }
 // by as many calls.
 func (c Closer) Close(ctx context.Context, a account.ID) (closed bool, err error) {
 	defer errs.Wrap(&err, "close period of %s", a)
+	failpoint.Hit(failpoint.Close, failpoint.Received)
 	err = c.DB.InTx(ctx, func(tx Tx) error {
 		closed = false
 		acct, err := tx.Accounts().Lock(ctx, a)
@@ -52,8 +54,10 @@ func (c Closer) Close(ctx context.Context, a account.ID) (closed bool, err error
 			return nil // a rerun finds the period closed already
 		}
 		closed = true
+		defer failpoint.Hit(failpoint.Close, failpoint.Tx2BeforeCommit)
 		return c.advance(ctx, tx, acct, sub, now)
 	})
+	failpoint.Hit(failpoint.Close, failpoint.AfterTx2)
 	return closed, err
 }
 
@@ -120,6 +124,8 @@ func publishChange(ctx context.Context, tx Tx, acct account.Account, sub subscri
 // invoice, or one that is still in its grace, is left alone.
 func (c Closer) Finalize(ctx context.Context, a account.ID, id invoice.ID) (err error) {
 	defer errs.Wrap(&err, "finalize %s", id)
+	failpoint.Hit(failpoint.Finalize, failpoint.Received)
+	defer failpoint.Hit(failpoint.Finalize, failpoint.AfterTx2)
 	return c.DB.InTx(ctx, func(tx Tx) error {
 		acct, err := tx.Accounts().Lock(ctx, a)
 		if err != nil {
@@ -138,6 +144,7 @@ func (c Closer) Finalize(ctx context.Context, a account.ID, id invoice.ID) (err 
 		if inv.Status != invoice.Draft || now.Before(inv.FinalizeAt) {
 			return nil
 		}
+		defer failpoint.Hit(failpoint.Finalize, failpoint.Tx2BeforeCommit)
 		return c.finalize(ctx, tx, acct, inv, now)
 	})
 }

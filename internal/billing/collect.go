@@ -8,6 +8,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/invoice"
@@ -22,6 +23,7 @@ type Collector struct{ *Core }
 // An invoice that is paid, or is being paid, is left alone. It reports whether it asked the provider.
 func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (asked bool, err error) {
 	defer errs.Wrap(&err, "collect %s", iid)
+	failpoint.Hit(failpoint.Collect, failpoint.Received)
 	var p payment.Payment
 	err = c.DB.InTx(ctx, func(tx Tx) error {
 		asked = false
@@ -116,6 +118,7 @@ func (c *Core) writeOff(ctx context.Context, tx Tx, acct account.Account, inv *i
 // Pay is "pay now": the customer is there, so the provider may ask for 3-D Secure.
 func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid payment.MethodID, render Renderer[payment.Payment]) (out Result[payment.Payment], err error) {
 	defer errs.Wrap(&err, "pay %s", iid)
+	failpoint.Hit(failpoint.PayInvoice, failpoint.Received)
 	p := payment.Payment{ID: id.New[payment.Payment]()}
 	settled := false
 	err = c.DB.InTx(ctx, func(tx Tx) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/job"
@@ -68,6 +69,7 @@ type NewCard struct {
 // result's status is active, requires_action (3-D Secure), processing or failed.
 func (c Cards) Add(ctx context.Context, asked Asked, in NewCard, render Renderer[payment.Method]) (out Result[payment.Method], err error) {
 	defer errs.Wrap(&err, "add card to %s", asked.Account)
+	failpoint.Hit(failpoint.AddCard, failpoint.Received)
 	var resumed bool
 	m := c.intend(asked.Account, in.CardSource, in.Profile)
 	err = c.DB.InTx(ctx, func(tx Tx) error {
@@ -95,7 +97,9 @@ func (c Cards) Add(ctx context.Context, asked Asked, in NewCard, render Renderer
 		return out, err
 	}
 	if !resumed || m.Pending() {
+		failpoint.Hit(failpoint.AddCard, failpoint.AfterTx1)
 		res, callErr := c.attach(ctx, m)
+		failpoint.Hit(failpoint.AddCard, failpoint.AfterGateway)
 		if out.Record, err = c.settleCard(ctx, asked, m, res, callErr, render); err != nil {
 			return out, err
 		}
@@ -191,8 +195,10 @@ func (c *Core) settleCard(ctx context.Context, asked Asked, m payment.Method, re
 		if refusedToken(callErr) {
 			return nil // the caller gets the provider's error, which is not kept
 		}
+		defer failpoint.Hit(failpoint.AddCard, failpoint.Tx2BeforeCommit)
 		return complete(ctx, tx, asked, m, render)
 	})
+	failpoint.Hit(failpoint.AddCard, failpoint.AfterTx2)
 	if err != nil {
 		return m, err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/invoice"
@@ -32,6 +33,7 @@ type RefundInput struct {
 // result's status is succeeded, processing or failed.
 func (r Refunder) Refund(ctx context.Context, asked Asked, in RefundInput, render Renderer[payment.Refund]) (out Result[payment.Refund], err error) {
 	defer errs.Wrap(&err, "refund %s", in.Payment)
+	failpoint.Hit(failpoint.Refund, failpoint.Received)
 	ref := payment.Refund{ID: id.New[payment.Refund]()}
 	settled := false
 	err = r.DB.InTx(ctx, func(tx Tx) error {
@@ -63,7 +65,9 @@ func (r Refunder) Refund(ctx context.Context, asked Asked, in RefundInput, rende
 		return out, err
 	}
 	if !settled {
+		failpoint.Hit(failpoint.Refund, failpoint.AfterTx1)
 		res, callErr := r.askRefund(ctx, ref)
+		failpoint.Hit(failpoint.Refund, failpoint.AfterGateway)
 		if ref, err = r.settleRefund(ctx, ref, res, callErr, func(tx Tx, done payment.Refund) error {
 			return complete(ctx, tx, asked, done, render)
 		}); err != nil {
@@ -199,11 +203,16 @@ func (c *Core) settleRefund(ctx context.Context, ref payment.Refund, res payment
 		if ref, err = tx.Payments().Refund(ctx, ref.Account, ref.ID); err != nil {
 			return err
 		}
-		if err := c.writeRefund(ctx, tx, acct, &p, &ref, res); err != nil || then == nil {
+		if err := c.writeRefund(ctx, tx, acct, &p, &ref, res); err != nil {
 			return err
+		}
+		defer failpoint.Hit(failpoint.Refund, failpoint.Tx2BeforeCommit)
+		if then == nil {
+			return nil
 		}
 		return then(tx, ref)
 	})
+	failpoint.Hit(failpoint.Refund, failpoint.AfterTx2)
 	return ref, err
 }
 

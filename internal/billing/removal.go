@@ -6,6 +6,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
@@ -62,6 +63,7 @@ func (c Cards) RemoveByOperator(ctx context.Context, asked Asked, mid payment.Me
 // remove makes a card unusable here, and then at the provider. A call that is lost leaves a card that
 // nobody charges: the record no longer says that it is active.
 func (c Cards) remove(ctx context.Context, asked Asked, mid payment.MethodID, allow func(tx Tx, acct account.Account, m payment.Method) error) error {
+	failpoint.Hit(failpoint.RemoveCard, failpoint.Received)
 	var m payment.Method
 	err := c.DB.InTx(ctx, func(tx Tx) error {
 		acct, err := tx.Accounts().Lock(ctx, asked.Account)
@@ -82,7 +84,9 @@ func (c Cards) remove(ctx context.Context, asked Asked, mid payment.MethodID, al
 	if err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.RemoveCard, failpoint.AfterTx1)
 	c.detach(ctx, m)
+	failpoint.Hit(failpoint.RemoveCard, failpoint.AfterGateway)
 	return nil
 }
 

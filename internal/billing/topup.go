@@ -7,6 +7,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/payment"
@@ -36,6 +37,7 @@ type TopUp struct {
 // processing or failed.
 func (f Funder) TopUp(ctx context.Context, asked Asked, in TopUpInput, render Renderer[TopUp]) (out Result[TopUp], err error) {
 	defer errs.Wrap(&err, "top up %s", asked.Account)
+	failpoint.Hit(failpoint.TopUp, failpoint.Received)
 	top := TopUp{TopUp: payment.TopUp{ID: id.New[payment.TopUp]()}}
 	settled := false
 	err = f.DB.InTx(ctx, func(tx Tx) error {
@@ -183,7 +185,9 @@ func (f Funder) begin(ctx context.Context, tx Tx, acct account.Account, tid paym
 // second transaction, after the payment was settled. The returned payment carries the client secret
 // of its next action, if any.
 func (c *Core) charge(ctx context.Context, p payment.Payment, then func(tx Tx, p payment.Payment) error) (payment.Payment, error) {
+	failpoint.Hit(chargeOf(p), failpoint.AfterTx1)
 	res, callErr := c.ask(ctx, p)
+	failpoint.Hit(chargeOf(p), failpoint.AfterGateway)
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	settled, err := c.settleCharge(ctx, p.Account, p.ID, res, callErr, then)
@@ -212,6 +216,17 @@ func (c *Core) ask(ctx context.Context, p payment.Payment) (payment.ChargeResult
 		Key: p.ID.String(), Amount: p.Amount, CustomerRef: customer, MethodRef: m.ProviderRef, OffSession: p.OffSession,
 		Description: describe(p), AccountRef: p.Account.String(), PaymentRef: p.ID.String(), ReturnURL: c.Policy.ReturnURL,
 	})
+}
+
+// chargeOf names the operation that a charge belongs to, for its failpoints.
+func chargeOf(p payment.Payment) failpoint.Op {
+	switch {
+	case p.Purpose == payment.ForTopUp:
+		return failpoint.TopUp
+	case p.OffSession:
+		return failpoint.Collect
+	}
+	return failpoint.PayInvoice
 }
 
 func describe(p payment.Payment) string {
@@ -247,11 +262,13 @@ func (c *Core) settleCharge(ctx context.Context, a account.ID, pid payment.ID, r
 		if err := c.settlePayment(ctx, tx, acct, &p, res); err != nil {
 			return err
 		}
+		defer failpoint.Hit(chargeOf(p), failpoint.Tx2BeforeCommit)
 		if then == nil {
 			return nil
 		}
 		return then(tx, p)
 	})
+	failpoint.Hit(chargeOf(p), failpoint.AfterTx2)
 	return p, err
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/metering"
@@ -34,6 +35,7 @@ type UpgradeInput struct {
 // good. The result's status is succeeded, requires_action, processing or failed.
 func (u Upgrader) Upgrade(ctx context.Context, asked Asked, in UpgradeInput, render Renderer[upgrade.Upgrade]) (out Result[upgrade.Upgrade], err error) {
 	defer errs.Wrap(&err, "upgrade %s to %s", asked.Account, in.Plan)
+	failpoint.Hit(failpoint.Upgrade, failpoint.Received)
 	var m payment.Method
 	up := upgrade.Upgrade{ID: id.New[upgrade.Upgrade]()}
 	err = u.DB.InTx(ctx, func(tx Tx) error {
@@ -73,7 +75,9 @@ func (u Upgrader) Upgrade(ctx context.Context, asked Asked, in UpgradeInput, ren
 		return out, err
 	}
 	if up.Status.Pending() {
+		failpoint.Hit(failpoint.Upgrade, failpoint.AfterTx1)
 		res, callErr := u.attach(ctx, m)
+		failpoint.Hit(failpoint.Upgrade, failpoint.AfterGateway)
 		if up, err = u.finish(ctx, asked, up, m, res, callErr, render); err != nil {
 			return out, err
 		}
@@ -206,8 +210,10 @@ func (u Upgrader) finish(ctx context.Context, asked Asked, up upgrade.Upgrade, m
 		if refusedToken(callErr) {
 			return nil
 		}
+		defer failpoint.Hit(failpoint.Upgrade, failpoint.Tx2BeforeCommit)
 		return complete(ctx, tx, asked, up, render)
 	})
+	failpoint.Hit(failpoint.Upgrade, failpoint.AfterTx2)
 	if err != nil {
 		return up, err
 	}
@@ -316,6 +322,7 @@ func (u Upgrader) Confirm(ctx context.Context, a account.ID, uid upgrade.ID) (up
 // Cancel gives up a pending upgrade. Its card, if it becomes good after all, stays on file.
 func (u Upgrader) Cancel(ctx context.Context, a account.ID, uid upgrade.ID) (up upgrade.Upgrade, err error) {
 	defer errs.Wrap(&err, "cancel %s", uid)
+	failpoint.Hit(failpoint.CancelUpgrade, failpoint.Received)
 	err = u.DB.InTx(ctx, func(tx Tx) error {
 		acct, err := tx.Accounts().Lock(ctx, a)
 		if err != nil {
@@ -330,8 +337,10 @@ func (u Upgrader) Cancel(ctx context.Context, a account.ID, uid upgrade.ID) (up 
 		if !up.Status.Pending() {
 			return upgrade.ErrSettled
 		}
+		defer failpoint.Hit(failpoint.CancelUpgrade, failpoint.Tx2BeforeCommit)
 		return failUpgrade(ctx, tx, acct, &up, payment.Canceled, nil, acct.Now(u.Clock()))
 	})
+	failpoint.Hit(failpoint.CancelUpgrade, failpoint.AfterTx2)
 	return up, err
 }
 

@@ -1,0 +1,95 @@
+//go:build faults
+
+package failpoint
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// patience bounds how long anybody is held, so that a test with a mistake ends.
+const patience = 20 * time.Second
+
+var armed struct {
+	sync.Mutex
+	line string // as it was read last
+	hits int    // of the point in line, since it was armed
+}
+
+// Hit does what the control file asks for at this point.
+func Hit(op Op, point Point) {
+	line := read()
+	name, action, n, ok := parse(line)
+	if !ok || name != string(op)+"."+string(point) {
+		return
+	}
+	hits := count(line)
+	switch action {
+	case "kill":
+		if hits == n {
+			die()
+		}
+	case "meet":
+		for end := time.Now().Add(patience); read() == line && time.Now().Before(end); time.Sleep(time.Millisecond) { //nolint:forbidigo // real time, in tests only
+			if reached(line) >= n {
+				die()
+			}
+		}
+	case "panic":
+		if hits == n {
+			panic("failpoint " + name)
+		}
+	case "hold":
+		for end := time.Now().Add(patience); read() == line && time.Now().Before(end); time.Sleep(time.Millisecond) { //nolint:forbidigo // as above
+		}
+	}
+}
+
+func read() string {
+	b, err := os.ReadFile(os.Getenv(Variable))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func parse(line string) (name, action string, n int, ok bool) {
+	f := strings.Fields(line)
+	if len(f) < 2 {
+		return "", "", 0, false
+	}
+	n = 1
+	if len(f) > 2 {
+		n, _ = strconv.Atoi(f[2])
+	}
+	return f[0], f[1], n, true
+}
+
+func count(line string) int {
+	armed.Lock()
+	defer armed.Unlock()
+	if armed.line != line {
+		armed.line, armed.hits = line, 0
+	}
+	armed.hits++
+	return armed.hits
+}
+
+func reached(line string) int {
+	armed.Lock()
+	defer armed.Unlock()
+	if armed.line != line {
+		return 0
+	}
+	return armed.hits
+}
+
+// die ends the process as a power cut does: nothing is deferred, nothing flushed.
+func die() {
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
+}
