@@ -100,9 +100,18 @@ CREATE TABLE audit_entries (
   at         timestamptz NOT NULL,
   PRIMARY KEY (account_id, id)
 );
+-- What the operator's staff did that concerns no one account: the catalogue, keys of the platform.
+CREATE TABLE operator_audit_entries (
+  id     uuid PRIMARY KEY,
+  actor  text NOT NULL,
+  action text NOT NULL,
+  reason text NOT NULL DEFAULT '',
+  detail jsonb NOT NULL DEFAULT '{}',
+  at     timestamptz NOT NULL
+);
 GRANT SELECT, INSERT, UPDATE ON accounts, account_counters, billing_profiles TO accrue_app;
-GRANT SELECT, INSERT ON account_external_ids, account_events, audit_entries TO accrue_app;
+GRANT SELECT, INSERT ON account_external_ids, account_events, audit_entries, operator_audit_entries TO accrue_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON api_keys, idempotency_keys, job_intents TO accrue_app;
 
 -- +goose Down
-DROP TABLE audit_entries, job_intents, account_events, idempotency_keys, api_keys, billing_profiles, account_counters, account_external_ids, accounts;
+DROP TABLE operator_audit_entries, audit_entries, job_intents, account_events, idempotency_keys, api_keys, billing_profiles, account_counters, account_external_ids, accounts;

@@ -61,6 +61,7 @@ CREATE TABLE payments (
   currency          text NOT NULL,
   status            text NOT NULL CHECK (status IN ('processing', 'requires_action', 'succeeded', 'failed', 'canceled', 'parked')),
   off_session       boolean NOT NULL,
+  actor             text NOT NULL DEFAULT '', -- who asked for it; the ceilings of API keys count by it
   provider          text NOT NULL,
   provider_ref      text,
   next_action       jsonb,

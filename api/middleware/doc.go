@@ -58,7 +58,10 @@ func NewChain(cfg Config) *Chain {
 
 // For returns the middleware of a route, in order.
 func (ch *Chain) For(r route.Route) []echo.MiddlewareFunc {
-	m := []echo.MiddlewareFunc{deprecation(r), deadline(r), accept(r), takeBody(r), tripwire}
+	m := []echo.MiddlewareFunc{deprecation(r), deadline(r), accept(r), takeBody(r)}
+	if !r.Signed {
+		m = append(m, tripwire)
+	}
 	if !r.Public {
 		m = append(m, ch.authenticate(r), ch.settleAccount(r))
 	}

@@ -55,8 +55,12 @@ type Route struct {
 	Method string
 	Path   string // as in the OpenAPI document: "/v1/invoices/{id}"
 
-	Scope   auth.Scope // required of the caller
-	Public  bool       // no credential is asked for; Scope and Account are not used then
+	Scope  auth.Scope // required of the caller
+	Public bool       // no credential is asked for; Scope and Account are not used then
+	// Signed says that the body is a provider's own and proves its sender by a signature over its bytes.
+	// The card tripwire lets it pass: a provider's words (an invoice's "number") are not a caller's, and
+	// what is refused would be sent again for days.
+	Signed  bool
 	Account AccountRule
 	Class   Class // Reads if empty
 
@@ -133,6 +137,9 @@ func (r Route) Check() error {
 	}
 	if strings.HasPrefix(r.Path, "/v1/admin") && r.Scope != auth.Operator {
 		fail("is under /v1/admin and must require the operator scope")
+	}
+	if r.Signed && !r.Public {
+		fail("is signed and asks for a credential as well")
 	}
 	if r.Public && r.Idempotent {
 		fail("is public: nobody's keys could be told apart")

@@ -20,7 +20,9 @@ const headerReplayed = "Idempotent-Replayed"
 // asked says who asks for an operation on the request's account, and under which key. A route that
 // takes no Idempotency-Key asks without one.
 func asked(c echo.Context) billing.Asked {
-	return billing.Asked{Account: middleware.AccountIfAny(c), Actor: actor(c), Key: middleware.IdempotencyIfAny(c)}
+	return billing.Asked{
+		Account: middleware.AccountIfAny(c), Actor: actor(c), Key: middleware.IdempotencyIfAny(c), Ceiling: middleware.Principal(c).Ceilings,
+	}
 }
 
 // askedFor is asked for an account that the address names: operators act on any.

@@ -36,5 +36,8 @@ func Routes(d Deps) []route.Route {
 		usageCorrectionRoutes(d),
 		entitlementRoutes(d),
 		reservationRoutes(d),
+		gatewayEventRoutes(d),
+		apiKeyRoutes(d),
+		accountEventRoutes(d),
 	)
 }

@@ -382,6 +382,7 @@ var unstable = []struct {
 	{regexp.MustCompile(`urn:uuid:[0-9a-f-]{36}`), "urn:uuid:…"},
 	{regexp.MustCompile(`\b[0-9a-hjkmnp-tv-z]{8}-(\d{6})\b`), "…-${1}"}, // invoice numbers
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "…"},                       // digests
+	{regexp.MustCompile(`"last_four":"[0-9A-Za-z]{4}"`), `"last_four":"…"`},
 	{regexp.MustCompile(`http://127\.0\.0\.1:\d+/[^"]*`), "http://provider.example/…"},
 }
 

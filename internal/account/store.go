@@ -74,7 +74,8 @@ type Store interface {
 	// SaveProfile writes the profile and raises its version. It returns ErrStale if the version is another.
 	SaveProfile(ctx context.Context, id ID, p *Profile) error
 
-	// Audit adds to the account's audit log.
+	// Audit adds to the account's audit log. The zero account has one too: what the operator's staff did
+	// that concerns no one account.
 	Audit(ctx context.Context, id ID, e Entry) error
 	// AuditLog pages through it, newest first.
 	AuditLog(ctx context.Context, id ID, r page.Request) (page.Page[Entry], error)

@@ -62,7 +62,7 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 			inv.Attempts++
 			return c.dun(ctx, tx, acct, &inv, &payment.Failure{Code: ErrCardBudget.Code, Class: payment.DeclineHard, Message: ErrCardBudget.Detail}, now)
 		}
-		p, err = c.beginPayment(ctx, tx, acct, &inv, m, id.New[payment.Payment](), true, now)
+		p, err = c.beginPayment(ctx, tx, acct, &inv, m, id.New[payment.Payment](), system, true, now)
 		asked = err == nil
 		return ignore(err, payment.ErrPaymentPending)
 	})
@@ -81,7 +81,7 @@ func ignore(err, harmless error) error {
 }
 
 // beginPayment commits the intent to charge what an invoice still needs.
-func (c *Core) beginPayment(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, m payment.Method, pid payment.ID, offSession bool, now time.Time) (payment.Payment, error) {
+func (c *Core) beginPayment(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, m payment.Method, pid payment.ID, actor string, offSession bool, now time.Time) (payment.Payment, error) {
 	if active, err := c.activePayment(ctx, tx, inv); err != nil || active {
 		if err == nil {
 			err = payment.ErrPaymentPending
@@ -95,7 +95,7 @@ func (c *Core) beginPayment(ctx context.Context, tx Tx, acct account.Account, in
 	}
 	p := payment.Payment{
 		ID: pid, Account: acct.ID, Purpose: payment.ForInvoice, Invoice: inv.ID, Method: m.ID,
-		Amount: inv.AmountDue(), Status: payment.Processing, OffSession: offSession, Provider: m.Provider,
+		Amount: inv.AmountDue(), Status: payment.Processing, OffSession: offSession, Actor: actor, Provider: m.Provider,
 		Refunded: zeroOf(acct), Disputed: zeroOf(acct), CheckAt: c.Clock().Add(pause(1)), CreatedAt: c.Clock(), UpdatedAt: now, Version: 1,
 	}
 	return p, tx.Payments().CreatePayment(ctx, p)
@@ -143,7 +143,7 @@ func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid pay
 			return complete(ctx, tx, asked, p, render)
 		case idempotency.Fresh:
 		}
-		p, err = c.beginPay(ctx, tx, acct, iid, mid, p.ID)
+		p, err = c.beginPay(ctx, tx, acct, asked, iid, mid, p.ID)
 		return err
 	})
 	if err != nil || out.Replayed != nil {
@@ -159,7 +159,7 @@ func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid pay
 	return out, nil
 }
 
-func (c Collector) beginPay(ctx context.Context, tx Tx, acct account.Account, iid invoice.ID, mid payment.MethodID, pid payment.ID) (payment.Payment, error) {
+func (c Collector) beginPay(ctx context.Context, tx Tx, acct account.Account, asked Asked, iid invoice.ID, mid payment.MethodID, pid payment.ID) (payment.Payment, error) {
 	inv, err := tx.Invoices().Lock(ctx, acct.ID, iid)
 	if err != nil {
 		return payment.Payment{}, err
@@ -187,5 +187,8 @@ func (c Collector) beginPay(ctx context.Context, tx Tx, acct account.Account, ii
 	if err := limits.Check(inv.AmountDue()); err != nil {
 		return payment.Payment{}, err
 	}
-	return c.beginPayment(ctx, tx, acct, &inv, m, pid, false, now)
+	if err := c.withinCeiling(ctx, tx, asked, inv.AmountDue()); err != nil {
+		return payment.Payment{}, err
+	}
+	return c.beginPayment(ctx, tx, acct, &inv, m, pid, asked.Actor, false, now)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/dunning"
 	"github.com/accrue-billing/accrue/internal/idempotency"
@@ -50,6 +51,7 @@ func DefaultPolicy() Policy {
 type Asked struct {
 	Account account.ID
 	Actor   string              // for the audit log: "user:…", "key:…", "operator:…"
+	Ceiling auth.Ceilings       // of an API key: what it may move
 	Key     idempotency.Request // the zero Request: asked from within, no answer is kept
 }
 
@@ -115,6 +117,29 @@ func once[R any](ctx context.Context, c *Core, in Asked, render Renderer[R], fn 
 		return complete(ctx, tx, in, out.Record, render)
 	})
 	return out, err
+}
+
+// Keyed runs fn, which writes outside of billing's transactions, once per key: the claim is committed
+// before it and the answer after it. What dies between the two is done again by a repetition after the
+// key's lease, so fn must leave nothing that would then be there twice to anyone's harm.
+func Keyed[R any](ctx context.Context, c *Core, in Asked, render Renderer[R], fn func(ctx context.Context) (R, error)) (Result[R], error) {
+	var out Result[R]
+	err := c.DB.InTx(ctx, func(tx Tx) error {
+		out = Result[R]{}
+		got, err := claim(ctx, tx, in, uuid.Nil)
+		if err == nil && got.Outcome == idempotency.Replay {
+			out.Replayed = &got.Answer
+		}
+		return err
+	})
+	if err != nil || out.Replayed != nil {
+		return out, err
+	}
+	if out.Record, err = fn(ctx); err != nil {
+		c.release(context.WithoutCancel(ctx), in)
+		return out, err
+	}
+	return out, c.DB.InTx(ctx, func(tx Tx) error { return complete(ctx, tx, in, out.Record, render) })
 }
 
 // pause is how long the sweep waits before it asks a provider again, by the number of times it has.

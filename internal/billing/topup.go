@@ -62,7 +62,7 @@ func (f Funder) TopUp(ctx context.Context, asked Asked, in TopUpInput, render Re
 			return complete(ctx, tx, asked, top, render)
 		case idempotency.Fresh:
 		}
-		top, err = f.begin(ctx, tx, acct, top.ID, in)
+		top, err = f.begin(ctx, tx, acct, asked, top.ID, in)
 		return err
 	})
 	if err != nil || out.Replayed != nil {
@@ -157,9 +157,12 @@ func takesFunds(ctx context.Context, tx Tx, acct account.Account, sub subscripti
 }
 
 // begin commits the intent to charge.
-func (f Funder) begin(ctx context.Context, tx Tx, acct account.Account, tid payment.TopUpID, in TopUpInput) (TopUp, error) {
+func (f Funder) begin(ctx context.Context, tx Tx, acct account.Account, asked Asked, tid payment.TopUpID, in TopUpInput) (TopUp, error) {
 	m, err := f.check(ctx, tx, acct, in)
 	if err != nil {
+		return TopUp{}, err
+	}
+	if err := f.withinCeiling(ctx, tx, asked, in.Amount); err != nil {
 		return TopUp{}, err
 	}
 	now := acct.Now(f.Clock())
@@ -168,7 +171,7 @@ func (f Funder) begin(ctx context.Context, tx Tx, acct account.Account, tid paym
 	}
 	p := payment.Payment{
 		ID: id.New[payment.Payment](), Account: acct.ID, Purpose: payment.ForTopUp, TopUp: tid, Method: m.ID, Amount: in.Amount,
-		Status: payment.Processing, OffSession: in.Origin == payment.Auto, Provider: m.Provider,
+		Status: payment.Processing, OffSession: in.Origin == payment.Auto, Actor: asked.Actor, Provider: m.Provider,
 		Refunded: zeroOf(acct), Disputed: zeroOf(acct), CheckAt: f.Clock().Add(pause(1)), CreatedAt: f.Clock(), UpdatedAt: now, Version: 1,
 	}
 	t := payment.TopUp{
@@ -355,7 +358,7 @@ func (f Funder) AutoTopUp(ctx context.Context, a account.ID) (asked bool, err er
 		return false, nil
 	}
 	missing.Minor = min(missing.Minor, f.Policy.TopUpMaximum)
-	_, err = f.TopUp(ctx, Asked{Account: a, Actor: "system"}, TopUpInput{Amount: missing, Origin: payment.Auto}, nil)
+	_, err = f.TopUp(ctx, Asked{Account: a, Actor: system}, TopUpInput{Amount: missing, Origin: payment.Auto}, nil)
 	switch {
 	case errors.Is(err, payment.ErrTopUpPending), errors.Is(err, ErrCardBudget), noMethod(err):
 		return false, nil // one pending at a time; a card that may not be asked is not

@@ -31,3 +31,4 @@ func agreeContract(ctx context.Context, s *seeding, l *life) error {
 	}, nil)
 	return err
 }
+

@@ -50,7 +50,8 @@ type Claimed struct {
 	Operation uuid.UUID // with Resume: the record that the dead request created
 }
 
-// Store keeps claims and answers, per account.
+// Store keeps claims and answers, per account. The zero account stands for the operator itself, whose
+// requests about the catalogue or a new account belong to none.
 type Store interface {
 	// Claim takes the key for the request, in this transaction, on behalf of the record operation.
 	// It returns ErrInProgress while another request holds it, and ErrReused if the fingerprint differs.

@@ -81,7 +81,8 @@ type Payment struct {
 	Method      MethodID
 	Amount      money.Amount
 	Status      Status
-	OffSession  bool // the customer was not there
+	OffSession  bool   // the customer was not there
+	Actor       string // who asked for it: "user:…", "key:…", "system"
 	Provider    string
 	ProviderRef string
 	NextAction  *NextAction // without its client secret

@@ -107,6 +107,9 @@ type Store interface {
 	// ToppedUp sums the top-ups of an origin that have succeeded or may yet, since t.
 	ToppedUp(ctx context.Context, a account.ID, o Origin, since time.Time, c money.Currency) (money.Amount, error)
 
+	// Moved sums the payments that an actor asked for and that have succeeded or may yet, since t.
+	Moved(ctx context.Context, a account.ID, actor string, since time.Time, c money.Currency) (money.Amount, error)
+
 	// Refund and RefundByRef (the provider's reference) return the refund or ErrRefundNotFound; RefundsOf
 	// lists those of a payment, oldest first.
 	CreateRefund(ctx context.Context, r Refund) error

@@ -68,6 +68,28 @@ type auditRow struct {
 
 func (auditRow) TableName() string { return "audit_entries" }
 
+func (r auditRow) entry() account.Entry {
+	return account.Entry{
+		ID: id.FromUUID[account.Entry](r.ID), Actor: r.Actor, Action: r.Action, Reason: r.Reason, Detail: r.Detail, At: r.At.UTC(),
+	}
+}
+
+// operatorAuditRow is an entry that concerns no one account.
+type operatorAuditRow struct {
+	ID     uuid.UUID `gorm:"primaryKey"`
+	Actor  string
+	Action string
+	Reason string
+	Detail []byte `gorm:"type:jsonb"`
+	At     time.Time
+}
+
+func (operatorAuditRow) TableName() string { return "operator_audit_entries" }
+
+func (r operatorAuditRow) entry() account.Entry {
+	return auditRow{ID: r.ID, Actor: r.Actor, Action: r.Action, Reason: r.Reason, Detail: r.Detail, At: r.At}.entry()
+}
+
 type accountStore stores
 
 var _ account.Store = accountStore{}
@@ -190,6 +212,10 @@ func (s accountStore) Audit(ctx context.Context, a account.ID, e account.Entry) 
 	if e.Detail == nil {
 		e.Detail = json.RawMessage(`{}`)
 	}
+	if a.IsZero() {
+		row := operatorAuditRow{ID: e.ID.UUID(), Actor: e.Actor, Action: e.Action, Reason: e.Reason, Detail: e.Detail, At: e.At}
+		return translate(s.db.WithContext(ctx).Create(&row).Error)
+	}
 	return translate(s.db.WithContext(ctx).Create(&auditRow{
 		AccountID: a.UUID(), ID: e.ID.UUID(), Actor: e.Actor, Action: e.Action, Reason: e.Reason, Detail: e.Detail, At: e.At,
 	}).Error)
@@ -197,20 +223,11 @@ func (s accountStore) Audit(ctx context.Context, a account.ID, e account.Entry) 
 
 func (s accountStore) AuditLog(ctx context.Context, a account.ID, r page.Request) (_ page.Page[account.Entry], err error) {
 	defer errs.Wrap(&err, "audit log of %s", a)
-	q := stores(s).of(ctx, a).Order("id DESC").Limit(r.Limit + 1)
-	if after, perr := id.Parse[account.Entry](r.After); perr == nil {
-		q = q.Where("id < ?", after.UUID())
+	var list []account.Entry
+	if a.IsZero() {
+		list, err = find(newest[account.Entry](stores(s).all(ctx), r), operatorAuditRow.entry)
+	} else {
+		list, err = find(newest[account.Entry](stores(s).of(ctx, a), r), auditRow.entry)
 	}
-	var rows []auditRow
-	if err := q.Find(&rows).Error; err != nil {
-		return page.Page[account.Entry]{}, translate(err)
-	}
-	out := make([]account.Entry, len(rows))
-	for i, row := range rows {
-		out[i] = account.Entry{
-			ID: id.FromUUID[account.Entry](row.ID), Actor: row.Actor, Action: row.Action, Reason: row.Reason,
-			Detail: row.Detail, At: row.At.UTC(),
-		}
-	}
-	return page.Cut(out, r.Limit, func(e account.Entry) string { return e.ID.String() }), nil
+	return page.Cut(list, r.Limit, func(e account.Entry) string { return e.ID.String() }), err
 }

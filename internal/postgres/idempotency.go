@@ -15,9 +15,9 @@ import (
 )
 
 type keyRow struct {
-	AccountID   account.ID `gorm:"primaryKey"`
-	Scope       string     `gorm:"primaryKey"`
-	Key         string     `gorm:"primaryKey"`
+	AccountID   uuid.UUID `gorm:"primaryKey"` // nil: the operator's own
+	Scope       string    `gorm:"primaryKey"`
+	Key         string    `gorm:"primaryKey"`
 	Fingerprint []byte
 	OperationID *uuid.UUID
 	Status      *int
@@ -34,7 +34,7 @@ type idempotencyStore stores
 var _ idempotency.Store = idempotencyStore{}
 
 func (s idempotencyStore) of(ctx context.Context, a account.ID, r idempotency.Request) *gorm.DB {
-	return stores(s).of(ctx, a).Model(&keyRow{}).Where("scope = ? AND key = ?", r.Scope, r.Key)
+	return s.db.WithContext(ctx).Model(&keyRow{}).Where("account_id = ? AND scope = ? AND key = ?", a.UUID(), r.Scope, r.Key)
 }
 
 // clock reads the database's time. Leases go by it, since the clocks of replicas differ. It is read
@@ -53,7 +53,7 @@ func (s idempotencyStore) Claim(ctx context.Context, a account.ID, r idempotency
 		return idempotency.Claimed{}, err
 	}
 	res := s.db.WithContext(ctx).Clauses(clause.OnConflict{DoNothing: true}).Create(&keyRow{
-		AccountID: a, Scope: r.Scope, Key: r.Key, Fingerprint: r.Fingerprint[:], OperationID: operationOrNil(operation),
+		AccountID: a.UUID(), Scope: r.Scope, Key: r.Key, Fingerprint: r.Fingerprint[:], OperationID: operationOrNil(operation),
 		LockedUntil: now.Add(idempotency.Lease), CreatedAt: now, ExpiresAt: now.Add(idempotency.Kept),
 	})
 	if res.Error != nil {
@@ -118,12 +118,12 @@ func (s idempotencyStore) Expire(ctx context.Context, now time.Time, limit int) 
 	if err != nil {
 		return 0, translate(err)
 	}
-	byAccount := map[account.ID][][]any{}
+	byAccount := map[uuid.UUID][][]any{}
 	for _, r := range rows {
 		byAccount[r.AccountID] = append(byAccount[r.AccountID], []any{r.Scope, r.Key})
 	}
 	for a, keys := range byAccount {
-		res := stores(s).of(ctx, a).Where("(scope, key) IN ? AND expires_at <= ?", keys, now).Delete(&keyRow{})
+		res := s.db.WithContext(ctx).Where("account_id = ? AND (scope, key) IN ? AND expires_at <= ?", a, keys, now).Delete(&keyRow{})
 		if res.Error != nil {
 			return n, translate(res.Error)
 		}

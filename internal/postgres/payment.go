@@ -28,6 +28,7 @@ type paymentRow struct {
 	Currency        string
 	Status          string
 	OffSession      bool
+	Actor           string
 	Provider        string
 	ProviderRef     *string
 	NextAction      []byte `gorm:"type:jsonb"`
@@ -47,7 +48,7 @@ func (paymentRow) TableName() string { return "payments" }
 func toPaymentRow(p payment.Payment) (row paymentRow, err error) {
 	row = paymentRow{
 		AccountID: p.Account, ID: p.ID, Purpose: string(p.Purpose), InvoiceID: p.Invoice, TopUpID: p.TopUp, PaymentMethodID: p.Method,
-		Amount: p.Amount.Minor, Currency: string(p.Amount.Currency), Status: string(p.Status), OffSession: p.OffSession,
+		Amount: p.Amount.Minor, Currency: string(p.Amount.Currency), Status: string(p.Status), OffSession: p.OffSession, Actor: p.Actor,
 		Provider: p.Provider, ProviderRef: textOrNil(p.ProviderRef), Refunded: p.Refunded.Minor, Disputed: p.Disputed.Minor,
 		CheckAt: timeOrNil(p.CheckAt), Checks: p.Checks, CreatedAt: p.CreatedAt, UpdatedAt: p.UpdatedAt,
 		SucceededAt: timeOrNil(p.SucceededAt), Version: p.Version,
@@ -62,7 +63,7 @@ func toPaymentRow(p payment.Payment) (row paymentRow, err error) {
 func (r paymentRow) payment() (p payment.Payment, err error) {
 	p = payment.Payment{
 		ID: r.ID, Account: r.AccountID, Purpose: payment.Purpose(r.Purpose), Invoice: r.InvoiceID, TopUp: r.TopUpID, Method: r.PaymentMethodID,
-		Amount: minor(r.Amount, r.Currency), Status: payment.Status(r.Status), OffSession: r.OffSession, Provider: r.Provider,
+		Amount: minor(r.Amount, r.Currency), Status: payment.Status(r.Status), OffSession: r.OffSession, Actor: r.Actor, Provider: r.Provider,
 		ProviderRef: textOf(r.ProviderRef), Refunded: minor(r.Refunded, r.Currency), Disputed: minor(r.Disputed, r.Currency),
 		CheckAt: timeOf(r.CheckAt), Checks: r.Checks, CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(),
 		SucceededAt: timeOf(r.SucceededAt), Version: r.Version,
@@ -268,6 +269,15 @@ func (s paymentStore) ToppedUp(ctx context.Context, a account.ID, o payment.Orig
 	err = stores(s).of(ctx, a).Model(&topUpRow{}).Select("coalesce(sum(amount), 0)::bigint AS minor").
 		Where("origin = ? AND currency = ? AND created_at >= ?", string(o), string(c), since).
 		Where("status IN ('processing', 'requires_action', 'succeeded')").Scan(&sum).Error
+	return money.New(sum.Minor, c), translate(err)
+}
+
+func (s paymentStore) Moved(ctx context.Context, a account.ID, actor string, since time.Time, c money.Currency) (_ money.Amount, err error) {
+	defer errs.Wrap(&err, "payments by %s of %s", actor, a)
+	var sum struct{ Minor int64 }
+	err = stores(s).of(ctx, a).Model(&paymentRow{}).Select("coalesce(sum(amount), 0)::bigint AS minor").
+		Where("actor = ? AND currency = ? AND created_at > ?", actor, string(c), since).
+		Where("status NOT IN ('failed', 'canceled')").Scan(&sum).Error
 	return money.New(sum.Minor, c), translate(err)
 }
 

@@ -1,0 +1,48 @@
+package billing_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+)
+
+func TestCeilingsCountWhatAKeyMoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	w.upgrade(t, a.ID, sandbox.TokenVisa)
+	perPayment, perDay := usd(5000), usd(8000)
+	topUp := func(actor string, minor int64) error {
+		in := asked(a.ID, newKey())
+		in.Actor, in.Ceiling = actor, auth.Ceilings{PerPayment: &perPayment, PerDay: &perDay}
+		_, err := billing.Funder{Core: w.Core}.TopUp(t.Context(), in, billing.TopUpInput{Amount: usd(minor)}, nil)
+		return err
+	}
+	for i, c := range []struct {
+		actor string
+		minor int64
+		want  error
+	}{
+		{"key:1", 5001, billing.ErrCeiling}, // too much at once
+		{"key:1", 5000, nil},
+		{"key:1", 3001, billing.ErrCeiling}, // too much in a day
+		{"key:2", 3001, nil},                // another key has a day of its own
+		{"key:1", 3000, nil},
+		{"key:1", 100, billing.ErrCeiling},
+	} {
+		if err := topUp(c.actor, c.minor); !errors.Is(err, c.want) {
+			t.Errorf("top-up %d of %d by %s: %v, want %v", i, c.minor, c.actor, err, c.want)
+		}
+	}
+	w.advance(24 * time.Hour)
+	if err := topUp("key:1", 5000); err != nil {
+		t.Errorf("the next day: %v", err)
+	}
+	if b := w.balance(t, a.ID); b.Funds != usd(5000+3001+3000+5000) {
+		t.Errorf("funds %s: a refused top-up took money", b.Funds)
+	}
+}
