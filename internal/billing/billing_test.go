@@ -11,6 +11,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -394,5 +395,59 @@ func TestDowngradeAtPeriodEndAndClose(t *testing.T) {
 	}
 	if r := w.tryUse(t, a.ID, "text", "1"); r.Status != metering.Rejected {
 		t.Errorf("usage of a closed account: %+v", r)
+	}
+}
+
+func TestExpiringCardIsToldOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	w.upgrade(t, a.ID, sandbox.TokenExpiringThisMonth)
+	w.sweep(t)
+	w.sweep(t)
+	events, err := w.DB.Outbox().After(t.Context(), a.ID, 0, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	for _, e := range events {
+		if e.Type == outbox.PaymentMethodExpires {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("told %d times, want once", told)
+	}
+}
+
+func TestUnpaidDebtIsWrittenOffAndMayStillBePaid(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	w.upgrade(t, a.ID, sandbox.TokenInsufficientFunds)
+	w.use(t, a.ID, "voice", "1800000")
+	for range 135 { // days
+		w.advance(24 * time.Hour)
+		w.sweep(t)
+	}
+	list, err := w.DB.Invoices().List(t.Context(), a.ID, invoice.Uncollectible, page.Request{Limit: 10})
+	if err != nil || len(list.Data) != 1 {
+		t.Fatalf("%d invoices written off, %v; want 1", len(list.Data), err)
+	}
+	if b := w.balance(t, a.ID); b.Due != usd(0) {
+		t.Errorf("due %s after the write-off", b.Due)
+	}
+	add, err := billing.Cards{Core: w.Core}.Add(t.Context(), asked(a.ID, newKey()), billing.NewCard{
+		CardSource: billing.CardSource{Token: sandbox.TokenVisa}, Profile: profile,
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	paid, err := billing.Collector{Core: w.Core}.Pay(t.Context(), asked(a.ID, newKey()), list.Data[0].ID, add.Record.ID, nil)
+	if err != nil || paid.Record.Status != payment.Succeeded {
+		t.Fatalf("%+v, %v", paid.Record, err)
+	}
+	if inv, err := w.DB.Invoices().Get(t.Context(), a.ID, list.Data[0].ID); err != nil || inv.Status != invoice.Paid {
+		t.Errorf("status %s, %v; want paid after all", inv.Status, err)
 	}
 }

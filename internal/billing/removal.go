@@ -2,7 +2,6 @@ package billing
 
 import (
 	"context"
-	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -177,8 +176,9 @@ func (c Cards) RequestRemoval(ctx context.Context, asked Asked, mid payment.Meth
 }
 
 // removeWhenPaid grants "remove when paid" requests once nothing is owed, where the policy says so.
-// It runs inside the transaction that records the payment; the provider is told by the sweep.
-func (c *Core) removeWhenPaid(ctx context.Context, tx Tx, acct account.Account, _ time.Time) error {
+// It runs inside the transaction that records the payment, in which no provider may be called: the
+// card stays known there, where nobody charges it any more.
+func (c *Core) removeWhenPaid(ctx context.Context, tx Tx, acct account.Account) error {
 	if !c.Policy.RemoveWhenPaid {
 		return nil
 	}

@@ -178,7 +178,7 @@ func (c *Core) afterPayment(ctx context.Context, tx Tx, acct account.Account, in
 	if err := c.reinstate(ctx, tx, acct, now); err != nil {
 		return err
 	}
-	return c.removeWhenPaid(ctx, tx, acct, now)
+	return c.removeWhenPaid(ctx, tx, acct)
 }
 
 // payFromFunds lets credit and funds pay open invoices, the oldest first.
@@ -263,6 +263,9 @@ func (c *Core) dun(ctx context.Context, tx Tx, acct account.Account, inv *invoic
 	inv.Dunning = invoice.Retrying
 	if step.Suspend {
 		inv.Dunning = invoice.Suspended
+		if after := c.Policy.Dunning.Uncollectible; after > 0 {
+			inv.NextAttempt = inv.DueAt.Add(after) // no attempt by then means that it is written off
+		}
 	}
 	if err := tx.Invoices().Save(ctx, inv); err != nil {
 		return err

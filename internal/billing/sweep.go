@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
 )
 
@@ -29,7 +30,7 @@ func (s Swept) Any() bool { return s != Swept{} }
 func (s Sweeper) Sweep(ctx context.Context) (done Swept, err error) {
 	now := s.Clock()
 	for _, step := range []func(context.Context, time.Time, *Swept) error{
-		s.events, s.resolve, s.upgrades, s.close, s.finalize, s.collect, s.credit,
+		s.events, s.resolve, s.upgrades, s.close, s.finalize, s.collect, s.credit, s.expiring,
 	} {
 		if ctx.Err() != nil {
 			return done, errors.Join(err, ctx.Err())
@@ -165,4 +166,36 @@ func (s Sweeper) credit(ctx context.Context, now time.Time, done *Swept) error {
 		done.Expired++
 	}
 	return nil
+}
+
+// expiryNotice is how long before a card's last day its holder is told.
+const expiryNotice = 30 * 24 * time.Hour
+
+// expiring tells, once, that the card which is charged will soon be out of date.
+func (s Sweeper) expiring(ctx context.Context, now time.Time, _ *Swept) error {
+	soon, err := s.DB.Payments().Expiring(ctx, now.Add(expiryNotice), batch)
+	if err != nil {
+		return fmt.Errorf("expiring cards: %w", err)
+	}
+	var all error
+	for _, m := range soon {
+		all = errors.Join(all, s.DB.InTx(ctx, func(tx Tx) error {
+			acct, err := tx.Accounts().Lock(ctx, m.Account)
+			if err != nil {
+				return err
+			}
+			card, err := tx.Payments().Method(ctx, acct.ID, m.ID)
+			if err != nil || card.Status != payment.MethodActive || !card.NoticedAt.IsZero() {
+				return err
+			}
+			card.NoticedAt = acct.Now(now)
+			if err := tx.Payments().SaveMethod(ctx, &card); err != nil {
+				return err
+			}
+			about := cardAbout(card)
+			about["exp_month"], about["exp_year"] = card.Card.ExpMonth, card.Card.ExpYear
+			return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentMethodExpires, about, card.NoticedAt)
+		}))
+	}
+	return all
 }
