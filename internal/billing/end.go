@@ -94,6 +94,9 @@ func (e Ender) lastPeriod(ctx context.Context, tx Tx, acct account.Account, sub 
 	}
 	last := sub.Opened()
 	last.ClosedAt = now
+	if err := tx.Subscriptions().ClosePeriod(ctx, last, subscription.Period{}); err != nil {
+		return err
+	}
 	sub.Status, sub.UpdatedAt = subscription.Ended, now
 	if err := tx.Subscriptions().Save(ctx, &sub); err != nil {
 		return err

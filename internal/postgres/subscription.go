@@ -216,7 +216,8 @@ func (s subscriptionStore) ClosePeriod(ctx context.Context, p, next subscription
 	if p.ClosedAt.IsZero() {
 		return errors.New("no time of closing")
 	}
-	if next.Account != p.Account || next.Subscription != p.Subscription || !next.Bounds.Start.Equal(p.Bounds.End) || next.Index != p.Index+1 {
+	last := next.Account.IsZero()
+	if !last && (next.Account != p.Account || next.Subscription != p.Subscription || !next.Bounds.Start.Equal(p.Bounds.End) || next.Index != p.Index+1) {
 		return fmt.Errorf("period %d %s of %s does not follow", next.Index, next.Bounds, next.Subscription)
 	}
 	row, err := toPeriodRow(p)
@@ -226,7 +227,7 @@ func (s subscriptionStore) ClosePeriod(ctx context.Context, p, next subscription
 	err = changed(stores(s).of(ctx, p.Account).Model(&periodRow{}).
 		Where("subscription_id = ? AND period_start = ? AND closed_at IS NULL", p.Subscription, p.Bounds.Start).
 		Select("plan_code", "plan_version", "contract_id", "waived", "closed_at").Updates(&row), subscription.ErrPeriodClosed)
-	if err != nil {
+	if err != nil || last {
 		return err
 	}
 	return s.open(ctx, next)
