@@ -36,6 +36,7 @@ type App struct {
 	servers    []*server
 	background []part
 	prepare    []func(ctx context.Context) error // run in order once the servers listen, before the background
+	afterStart func(ctx context.Context) error   // if set, runs once everything runs; the service ends with it
 	closers    []func() error                    // in the order in which they were opened
 	running    atomic.Bool
 	draining   atomic.Bool
@@ -56,11 +57,16 @@ type server struct {
 
 // New starts the database, migrates it, and builds everything on top. The caller runs what it returns
 // with Run, or gives it up with Close.
-func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) {
+func New(ctx context.Context, cfg Config, log *slog.Logger) (*App, error) {
+	return newAt(ctx, cfg, log, clock.System)
+}
+
+// newAt is New on another clock than the machine's.
+func newAt(ctx context.Context, cfg Config, log *slog.Logger, clk clock.Clock) (_ *App, err error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	a := &App{cfg: cfg, log: log, clock: clock.System, metrics: telemetry.NewMetrics(Version())}
+	a := &App{cfg: cfg, log: log, clock: clk, metrics: telemetry.NewMetrics(Version())}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close(ctx))
@@ -155,11 +161,16 @@ func (a *App) Run(ctx context.Context) (err error) {
 		})
 	}
 	a.running.Store(true)
+	after := make(chan error, 1)
+	if a.afterStart != nil {
+		go func() { after <- a.afterStart(ctx) }()
+	}
 
 	var cause error
 	select {
 	case <-ctx.Done():
 		a.log.InfoContext(ctx, "stopping", "drain", a.cfg.DrainTimeout)
+	case cause = <-after:
 	case <-servingFailed.Done():
 		cause = context.Cause(servingFailed)
 	case <-backgroundFailed.Done():

@@ -120,20 +120,9 @@ func (s deploymentSecrets) derived(use string) secret.Text {
 // its own, and spoken to over it like any other.
 func (a *App) gateway() (payment.Gateway, error) {
 	if a.cfg.Provider != sandbox.Name {
-		cfg := stripe.Config{
-			Mode: a.cfg.mode(), SecretKey: payment.Secret(a.cfg.StripeSecretKey.Reveal()), PublishableKey: a.cfg.StripePublishableKey,
-			Timeout: a.cfg.ProviderTimeout, Clock: a.clock,
-		}
-		for _, s := range a.cfg.StripeWebhookSecret {
-			cfg.WebhookSecrets = append(cfg.WebhookSecrets, payment.Secret(s.Reveal()))
-		}
-		if a.cfg.StripeAPIURL != defaultStripeURL {
-			cfg.BaseURL = a.cfg.StripeAPIURL
-		}
-		return stripe.New(cfg)
+		return a.stripe()
 	}
-	key := payment.Secret(a.secrets.derived("sandbox key").Reveal())
-	signing := payment.Secret(a.secrets.derived("sandbox webhooks").Reveal())
+	key, signing := a.sandboxKey(), a.sandboxSigning()
 	provider, err := sandbox.New(sandbox.Config{
 		Mode: a.cfg.mode(), Dir: filepath.Join(a.cfg.DataDir, "sandbox"), SecretKey: key, WebhookSecret: signing,
 		WebhookURL: "http://" + reachable(a.Addr("api")) + "/v1/gateway-events/" + sandbox.Name, Clock: a.clock, Logger: a.log,
@@ -152,6 +141,30 @@ func (a *App) gateway() (payment.Gateway, error) {
 		a.closers = append(a.closers, func() error { client.Close(); return nil })
 	}
 	return client, err
+}
+
+// stripe connects to Stripe.
+func (a *App) stripe() (payment.Gateway, error) {
+	cfg := stripe.Config{
+		Mode: a.cfg.mode(), SecretKey: payment.Secret(a.cfg.StripeSecretKey.Reveal()), PublishableKey: a.cfg.StripePublishableKey,
+		Timeout: a.cfg.ProviderTimeout, Clock: a.clock,
+	}
+	for _, s := range a.cfg.StripeWebhookSecret {
+		cfg.WebhookSecrets = append(cfg.WebhookSecrets, payment.Secret(s.Reveal()))
+	}
+	if a.cfg.StripeAPIURL != defaultStripeURL {
+		cfg.BaseURL = a.cfg.StripeAPIURL
+	}
+	return stripe.New(cfg)
+}
+
+// The sandbox's secrets follow from the deployment's, so that there is nothing to configure.
+func (a *App) sandboxKey() payment.Secret {
+	return payment.Secret(a.secrets.derived("sandbox key").Reveal())
+}
+
+func (a *App) sandboxSigning() payment.Secret {
+	return payment.Secret(a.secrets.derived("sandbox webhooks").Reveal())
 }
 
 // reachable is how this process reaches an address that it listens on.

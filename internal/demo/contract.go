@@ -31,4 +31,3 @@ func agreeContract(ctx context.Context, s *seeding, l *life) error {
 	}, nil)
 	return err
 }
-

@@ -47,7 +47,7 @@ type life struct {
 	Customer
 	profile  Profile
 	start    time.Time
-	voiceCap int64                                                 // seconds after which the customer stops calling; 0: never
+	voiceCap int64                                                // seconds after which the customer stops calling; 0: never
 	on       map[int]func(context.Context, *seeding, *life) error // by day
 }
 
