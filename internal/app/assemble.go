@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,6 +21,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/invariant"
+	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -35,6 +37,7 @@ type service struct {
 	core      *billing.Core
 	meters    metering.Meters
 	ingester  *metering.Ingester
+	checker   *metering.Checker
 	directory *billing.Directory
 	keys      *auth.Keys
 	signer    *auth.Signer // of development tokens; nil in live mode
@@ -55,10 +58,17 @@ func (a *App) assemble(ctx context.Context) error {
 		return err
 	}
 	watch := &worker.Watch{Core: a.svc.core}
+	pricer := billing.Pricer{Core: a.svc.core}
+	a.svc.checker = metering.NewChecker(postgres.Standings(a.db.Pool()), a.svc.meters, a.clock, pricer, postgres.Uses(a.db.Pool()))
 	a.svc.ingester = metering.NewIngester(postgres.Journal(a.db.Pool()), a.svc.meters, a.clock, a.log, metering.Options{
-		Committers: a.cfg.IngestCommitters, FlushSize: a.cfg.IngestFlushSize, QueueSize: a.cfg.IngestQueue,
-		Pricer: billing.Pricer{Core: a.svc.core}, Changed: watch.Changed,
+		Committers: a.cfg.IngestCommitters, FlushSize: a.cfg.IngestFlushSize, QueueSize: a.cfg.IngestQueue, Pricer: pricer,
+		Changed: func(changed []account.ID) {
+			a.svc.checker.Forget(changed...)
+			watch.Changed(changed)
+		},
 	})
+	expirer := metering.Expirer{Reservations: a.db.Reservations(), Ingester: a.svc.ingester, Log: a.log}
+	retention := metering.Retention{Partitions: postgres.UsagePartitions(a.db.Pool()), Clock: a.clock, Log: a.log}
 	if err := a.identity(); err != nil {
 		return err
 	}
@@ -72,6 +82,8 @@ func (a *App) assemble(ctx context.Context) error {
 	a.background = append(a.background,
 		part{"usage", a.svc.ingester.Run}, part{"jobs", jobs.Run}, part{"funds", watch.Run},
 		part{"proofs", invariant.Prover{Source: a.db, Store: a.db.Proofs(), Options: invariant.Options{Clock: a.clock, Gateway: gateway}, Log: a.log}.Run})
+		part{"usage", a.svc.ingester.Run}, part{"reservations", expirer.Run}, part{"retention", retention.Run},
+		part{"jobs", jobs.Run}, part{"funds", watch.Run})
 	return nil
 }
 
@@ -296,6 +308,9 @@ func (a *App) resources() v1.Deps {
 			Ingester: a.svc.ingester, Store: a.db.Usage(), Catalogue: a.svc.meters, Accounts: a.svc.directory,
 			Reader: metering.Reader{Store: a.db.Usage(), Entitlements: a.db.Entitlements(), Catalogue: a.svc.meters},
 			Zone:   a.zone, Cost: a.costs,
+			Reader:   metering.Reader{Store: a.db.Usage(), Entitlements: a.db.Entitlements(), Catalogue: a.svc.meters},
+			Zone:     a.zone,
+			Reserver: a.svc.ingester, Reservations: a.db.Reservations(), Checker: a.svc.checker, Leases: a.leases(),
 		},
 	}
 }
@@ -311,6 +326,10 @@ func (a *App) costs(ctx context.Context, id account.ID) (map[string]v1.UsageCost
 		out[m] = v1.UsageCost(c)
 	}
 	return out, nil
+// leases signs with a key of its own, which follows from the deployment's secret.
+func (a *App) leases() *entitlement.LeaseSigner {
+	seed := sha256.Sum256([]byte(a.secrets.derived("leases").Reveal()))
+	return entitlement.NewLeaseSigner(ed25519.NewKeyFromSeed(seed[:]), a.cfg.PublicURL)
 }
 
 func (a *App) zone(ctx context.Context, id account.ID) (*time.Location, error) {
