@@ -151,6 +151,9 @@ func finishOperation(op object, r route.Route) error {
 	}
 	addParameters(op, r)
 	finishBody(op)
+	if content := bodyOf(r); content != nil {
+		child(op, "requestBody")["content"] = content
+	}
 	return finishResponses(op, r)
 }
 

@@ -112,7 +112,6 @@ type reservations struct{ Deps }
 //	@Description	Holds units against the account's limit and spend limit, which are never passed under any concurrency. It expires by itself.
 //	@Tags			entitlements
 //	@Security		Token[usage:write]
-//	@Param			Idempotency-Key	header		string			true	"A fresh one for each reservation"
 //	@Param			body			body		NewReservation	true	"What to hold"
 //	@Success		201				{object}	Reservation
 //	@Failure		404				{object}	problem.Problem	"unknown_meter"
@@ -185,7 +184,6 @@ func (h reservations) reserve(c echo.Context, r metering.Reserving, status int) 
 //	@Description	A reservation that a media gateway checks offline, with the public keys of GET /v1/usage/leases/keys. It is settled as any reservation is.
 //	@Tags			entitlements
 //	@Security		Token[usage:write]
-//	@Param			Idempotency-Key	header		string			true	"A fresh one for each lease"
 //	@Param			body			body		NewReservation	true	"What to hold"
 //	@Success		201				{object}	Lease
 //	@Failure		404				{object}	problem.Problem	"unknown_meter"
@@ -288,7 +286,6 @@ func (h reservations) get(c echo.Context) error {
 //	@Summary	Extend a reservation
 //	@Tags		entitlements
 //	@Security	Token[usage:write]
-//	@Param		Idempotency-Key	header		string				true	"A fresh one for each extension"
 //	@Param		id				path		string				true	"The reservation"
 //	@Param		body			body		ExtendReservation	true	"What to hold in addition, and for how long"
 //	@Success	200				{object}	Reservation
@@ -322,7 +319,6 @@ func (h reservations) extend(c echo.Context) error {
 //	@Description	What was used is counted, the rest let go. Use within the reservation is always counted; more, or after it expired, only where the limit has room.
 //	@Tags			entitlements
 //	@Security		Token[usage:write]
-//	@Param			Idempotency-Key	header		string				true	"A fresh one for each commit"
 //	@Param			id				path		string				true	"The reservation"
 //	@Param			body			body		CommitReservation	true	"What was used"
 //	@Success		200				{object}	Reservation
@@ -355,7 +351,6 @@ func (h reservations) commit(c echo.Context) error {
 //	@Summary	Let a reservation go unused
 //	@Tags		entitlements
 //	@Security	Token[usage:write]
-//	@Param		Idempotency-Key	header		string	true	"A fresh one for each release"
 //	@Param		id				path		string	true	"The reservation"
 //	@Success	200				{object}	Reservation
 //	@Failure	404				{object}	problem.Problem	"reservation_not_found"

@@ -73,7 +73,6 @@ type usageCorrections struct{ Deps }
 //	@Description	The event stays on record, and the correction beside it, with who made it and why. Where the period's invoice is final, the difference is a line of the next one, at the old period's prices.
 //	@Tags			usage
 //	@Security		Token[usage:write]
-//	@Param			Idempotency-Key	header		string				true	"A fresh one for each correction"
 //	@Param			body			body		NewUsageCorrection	true	"The correction"
 //	@Success		201				{object}	UsageCorrection
 //	@Failure		404				{object}	problem.Problem	"usage_event_not_found"

@@ -234,7 +234,7 @@ func toUsageRecord(r metering.Record) UsageRecord {
 //	@Summary	List or look up usage events
 //	@Tags		usage
 //	@Security	Token[usage:read]
-//	@Param		id		query		string	false	"Look one event up by its id (with source, unless it is \"default\")"
+//	@Param		id		query		string	false	"Look one event up by its id (and source, unless it is the default one)"
 //	@Param		source	query		string	false	"Events of one source"
 //	@Param		meter	query		string	false	"Events of one meter"
 //	@Param		from	query		string	false	"Events at or after this time"	format(date-time)

@@ -2,6 +2,7 @@ package v1_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/auth/authtest"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
@@ -85,8 +87,10 @@ func newWorld(t *testing.T) *world {
 			Billing: w.Core, Keys: w.keys, Mode: auth.Test,
 			Metering: v1.Metering{
 				Ingester: w.ingest, Store: w.db.Usage(), Catalogue: meters, Accounts: names,
-				Reader: metering.Reader{Store: w.db.Usage(), Entitlements: w.db.Entitlements(), Catalogue: meters},
-				Zone:   func(context.Context, account.ID) (*time.Location, error) { return time.UTC, nil },
+				Reader:   metering.Reader{Store: w.db.Usage(), Entitlements: w.db.Entitlements(), Catalogue: meters},
+				Reserver: w.ingest, Reservations: w.db.Reservations(), Leases: entitlement.NewLeaseSigner(ed25519.NewKeyFromSeed(make([]byte, 32)), publicURL),
+				Checker: metering.NewChecker(postgres.Standings(w.db.Pool()), meters, w.clock, billing.Pricer{Core: w.Core}, postgres.Uses(w.db.Pool())),
+				Zone:    func(context.Context, account.ID) (*time.Location, error) { return time.UTC, nil },
 			},
 		},
 		PublicURL: publicURL,
@@ -228,6 +232,16 @@ func (w *world) operator(t *testing.T, onBehalf account.ID) caller {
 		c.header.Set("Accrue-Account", onBehalf.String())
 	}
 	return c
+}
+
+// platform is one of the operator's own services, with an API key that no account owns.
+func (w *world) platform(t *testing.T, scopes ...auth.Scope) caller {
+	t.Helper()
+	_, key, err := w.keys.Create(t.Context(), auth.Principal{Kind: auth.OperatorUser, Scopes: []auth.Scope{auth.Operator}}, auth.NewKey{Name: "media", Scopes: scopes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return caller{w: w, header: http.Header{}, token: key.Reveal}
 }
 
 func (w *world) bearer(t *testing.T, g auth.Grant) caller {

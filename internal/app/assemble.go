@@ -68,7 +68,7 @@ func (a *App) assemble(ctx context.Context) error {
 		},
 	})
 	expirer := metering.Expirer{Reservations: a.db.Reservations(), Ingester: a.svc.ingester, Log: a.log}
-	retention := metering.Retention{Partitions: postgres.UsagePartitions(a.db.Pool()), Clock: a.clock, Log: a.log}
+	retention := metering.Retention{Partitions: postgres.UsagePartitions(a.db.Pool()), Clock: a.clock, Keep: a.cfg.UsageRetention, Log: a.log}
 	if err := a.identity(); err != nil {
 		return err
 	}

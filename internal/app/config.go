@@ -62,13 +62,10 @@ type Config struct {
 	SMTPURL      secret.Text   `group:"Billing" name:"smtp-url" help:"Mail server, smtp://user:password@host:587; without it mail is written to the log."`
 
 	// Usage.
-	IngestMaxBatch   int           `group:"Usage" default:"1000" help:"Events of one request."`
-	IngestMaxBytes   int64         `group:"Usage" default:"5242880" help:"Size of one request's body."`
 	IngestCommitters int           `group:"Usage" default:"2" help:"Transactions that store usage at the same time."`
 	IngestFlushSize  int           `group:"Usage" default:"2000" help:"Events of one transaction."`
 	IngestQueue      int           `group:"Usage" default:"20000" help:"Events that may wait to be stored; beyond it requests are answered 503."`
-	UsageMaxAge      time.Duration `group:"Usage" default:"840h" help:"How old an event may be when it arrives."`
-	UsageRetention   time.Duration `group:"Usage" default:"9600h" help:"How long raw events are kept; totals and the identity of events are kept for ever."`
+	UsageRetention   time.Duration `group:"Usage" default:"9600h" help:"How long raw events are kept, at least 100 days; totals and the identity of events are kept for ever."`
 
 	// Outbound webhooks.
 	WebhookTimeout   time.Duration `group:"Webhooks" default:"15s" help:"How long a customer's endpoint may take to answer."`

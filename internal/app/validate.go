@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/secret"
 )
 
@@ -212,8 +213,6 @@ func (c Config) checkNumbers(p *problems) {
 		{"rate-limit", int64(c.RateLimit), 1, 1_000_000},
 		{"rate-limit-burst", int64(c.RateLimitBurst), 1, 1_000_000},
 		{"database-conns", int64(c.DatabaseConns), 4, 1000},
-		{"ingest-max-batch", int64(c.IngestMaxBatch), 1, 10_000},
-		{"ingest-max-bytes", c.IngestMaxBytes, 1 << 16, 64 << 20},
 		{"ingest-committers", int64(c.IngestCommitters), 1, 64},
 		{"ingest-flush-size", int64(c.IngestFlushSize), 1, 50_000},
 		{"ingest-queue", int64(c.IngestQueue), 1, 10_000_000},
@@ -224,15 +223,15 @@ func (c Config) checkNumbers(p *problems) {
 			p.add(n.name, "%d is not between %d and %d", n.value, n.low, n.high)
 		}
 	}
-	if c.IngestQueue < c.IngestMaxBatch {
-		p.add("ingest-queue", "%d is smaller than ingest-max-batch, so a full batch could never be taken", c.IngestQueue)
+	if c.IngestQueue < 10_000 {
+		p.add("ingest-queue", "%d is smaller than a full batch of 10000, which could never be taken", c.IngestQueue)
 	}
 	if c.IngestCommitters >= c.DatabaseConns {
 		p.add("database-conns", "%d leaves no connection beside the %d of ingest-committers", c.DatabaseConns, c.IngestCommitters)
 	}
 	for name, d := range map[string]int64{
 		"drain-timeout": int64(c.DrainTimeout), "database-deadline": int64(c.DatabaseDeadline), "provider-timeout": int64(c.ProviderTimeout),
-		"usage-max-age": int64(c.UsageMaxAge), "webhook-timeout": int64(c.WebhookTimeout),
+		"webhook-timeout": int64(c.WebhookTimeout),
 	} {
 		if d <= 0 {
 			p.add(name, "must be longer than nothing")
@@ -241,8 +240,8 @@ func (c Config) checkNumbers(p *problems) {
 	if c.InvoiceGrace < 0 {
 		p.add("invoice-grace", "must not be negative")
 	}
-	if c.UsageRetention < c.UsageMaxAge {
-		p.add("usage-retention", "%s is shorter than usage-max-age, %s", c.UsageRetention, c.UsageMaxAge)
+	if c.UsageRetention < metering.MinRetention {
+		p.add("usage-retention", "%s is shorter than %s, in which usage can still be corrected", c.UsageRetention, metering.MinRetention)
 	}
 }
 

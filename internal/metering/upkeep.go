@@ -53,8 +53,9 @@ type Partitions interface {
 	DropBefore(ctx context.Context, t time.Time) (int, error)
 }
 
-// minRetention keeps raw events at least as long as they can be corrected, and an invoice disputed.
-const minRetention = 100 * 24 * time.Hour
+// MinRetention is how long raw events are kept at the least: late ones still come, and an invoice may
+// be disputed.
+const MinRetention = 100 * 24 * time.Hour
 
 // Retention opens the months to come and drops those that are kept no longer. What was dropped stays
 // counted, and its identities stay taken for ever.
@@ -85,7 +86,7 @@ func (r Retention) Tend(ctx context.Context) error {
 	if r.Keep == 0 {
 		return nil
 	}
-	dropped, err := r.Partitions.DropBefore(ctx, now.Add(-max(r.Keep, minRetention)))
+	dropped, err := r.Partitions.DropBefore(ctx, now.Add(-max(r.Keep, MinRetention)))
 	if dropped > 0 {
 		r.Log.InfoContext(ctx, "raw usage events dropped", "months", dropped)
 	}

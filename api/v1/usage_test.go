@@ -1,0 +1,278 @@
+package v1_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+)
+
+func event(id, quantity, more string) string {
+	return fmt.Sprintf(`{"id":%q,"source":"media-eu-1","meter":"voice","quantity":%q,"timestamp":"2026-03-10T08:15:00Z"%s}`, id, quantity, more)
+}
+
+func batch(events ...string) string { return `{"events":[` + strings.Join(events, ",") + `]}` }
+
+func TestReportUsage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, ada := w.upgraded(t, sandbox.TokenVisa)
+	_ = a
+
+	t.Run("AnswersEachEvent", func(t *testing.T) {
+		first := ada.post(t, "/v1/usage/events", batch(event("call-1", "63.5", ""))).want(t, http.StatusOK)
+		first.golden(t, "usage_events_accepted")
+		mixed := ada.post(t, "/v1/usage/events", batch(
+			event("call-1", "63.5", ""), event("call-1", "64", ""), event("call-2", "1e400", ""), event("call-3", "1", `,"price":"0"`),
+			strings.Replace(event("call-4", "1", ""), "2026-03-10", "2026-03-11", 1), event("call-5", "1", ""),
+		)).want(t, http.StatusOK)
+		mixed.golden(t, "usage_events_mixed")
+	})
+
+	t.Run("TakesOneEventAlone", func(t *testing.T) {
+		ada.post(t, "/v1/usage/events", event("single", "1", "")).want(t, http.StatusOK)
+	})
+
+	t.Run("TakesCloudEventsAndNDJSONAndGzip", func(t *testing.T) {
+		cloud := `{"specversion":"1.0","id":"ce-1","source":"media","type":"voice","time":"2026-03-10T08:15:00Z","data":{"quantity":"2"}}`
+		for media, body := range map[string]string{
+			"application/cloudevents+json":       cloud,
+			"application/cloudevents-batch+json": "[" + strings.Replace(cloud, "ce-1", "ce-2", 1) + "]",
+			"application/x-ndjson":               event("nd-1", "1", "") + "\n" + event("nd-2", "1", "") + "\n",
+		} {
+			got := ada.with("Content-Type", media).post(t, "/v1/usage/events", body).want(t, http.StatusOK)
+			if !strings.Contains(string(got.Body), `"rejected":0`) {
+				t.Errorf("%s: %s", media, got.Body)
+			}
+		}
+		var zipped bytes.Buffer
+		z := gzip.NewWriter(&zipped)
+		_, _ = z.Write([]byte(batch(event("gz-1", "1", ""))))
+		_ = z.Close()
+		ada.with("Content-Encoding", "gzip").post(t, "/v1/usage/events", zipped.String()).want(t, http.StatusOK)
+	})
+
+	t.Run("RefusesWhatCannotBeRead", func(t *testing.T) {
+		for name, c := range map[string]struct {
+			body   string
+			status int
+			code   string
+		}{
+			"no JSON":          {"hello", http.StatusBadRequest, "malformed_json"},
+			"duplicate member": {`{"id":"a","id":"b"}`, http.StatusUnprocessableEntity, "invalid_request"},
+			"deep":             {`{"events":` + strings.Repeat("[", 100_000), http.StatusBadRequest, "malformed_json"},
+			"card number":      {batch(event("x", "1", `,"dimensions":{"project":"4242 4242 4242 4242"}`)), http.StatusUnprocessableEntity, "card_data_not_accepted"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				ada.post(t, "/v1/usage/events", c.body).problem(t, c.status, c.code)
+			})
+		}
+		var bomb bytes.Buffer
+		z := gzip.NewWriter(&bomb)
+		zeros := make([]byte, 1<<20)
+		for range 64 {
+			_, _ = z.Write(zeros)
+		}
+		_ = z.Close()
+		ada.with("Content-Encoding", "gzip").post(t, "/v1/usage/events", bomb.String()).problem(t, http.StatusRequestEntityTooLarge, "body_too_large")
+	})
+
+	t.Run("AnotherAccountsSubjectIsUnknown", func(t *testing.T) {
+		other := w.open(t)
+		got := ada.post(t, "/v1/usage/events", batch(event("s-1", "1", `,"subject":"`+other.ID.String()+`"`), event("s-2", "1", ""))).want(t, http.StatusOK)
+		if !strings.Contains(string(got.Body), `"code":"unknown_account"`) || !strings.Contains(string(got.Body), `"accepted":1`) {
+			t.Errorf("%s", got.Body)
+		}
+	})
+
+	t.Run("NeedsTheScope", func(t *testing.T) {
+		reader := w.user(t, a.ID, auth.UsageRead)
+		reader.post(t, "/v1/usage/events", event("x", "1", "")).problem(t, http.StatusForbidden, "insufficient_scope")
+	})
+}
+
+func TestPlatformReportsForEveryAccount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	one, other := w.open(t), w.open(t)
+	w.serve()
+	platform := w.platform(t, auth.UsageWrite)
+	got := platform.post(t, "/v1/usage/events", batch(
+		event("1", "5", `,"subject":"`+one.ID.String()+`"`), event("1", "7", `,"subject":"`+other.ExternalID+`"`),
+		event("2", "1", ""), event("3", "1", `,"subject":"nobody"`),
+	)).want(t, http.StatusOK)
+	for _, want := range []string{`"accepted":2`, `"subject_required"`, `"unknown_account"`} {
+		if !strings.Contains(string(got.Body), want) {
+			t.Errorf("no %s in %s", want, got.Body)
+		}
+	}
+	for a, want := range map[account.ID]string{one.ID: "5", other.ID: "7"} {
+		usage := w.user(t, a).get(t, "/v1/usage?meter=voice").want(t, http.StatusOK)
+		if !strings.Contains(string(usage.Body), `"quantity":"`+want+`"`) {
+			t.Errorf("usage %s", usage.Body)
+		}
+	}
+}
+
+func TestReadUsage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, ada := w.upgraded(t, sandbox.TokenVisa)
+	ada.post(t, "/v1/usage/events", batch(
+		event("1", "60", `,"dimensions":{"project":"helpdesk"}`), event("2", "30", `,"dimensions":{"project":"sales"}`), event("3", "10", ""),
+	)).want(t, http.StatusOK)
+
+	ada.get(t, "/v1/usage?meter=voice").want(t, http.StatusOK).golden(t, "usage")
+	ada.get(t, "/v1/usage?meter=voice&group_by=project").want(t, http.StatusOK).golden(t, "usage_by_project")
+	ada.get(t, "/v1/usage/series?meter=voice&interval=hour&from=2026-03-10T07:00:00Z&to=2026-03-10T09:00:00Z").want(t, http.StatusOK).golden(t, "usage_series")
+	ada.get(t, "/v1/usage?meter=fax").problem(t, http.StatusNotFound, "unknown_meter")
+	ada.get(t, "/v1/usage?group_by=colour").problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	ada.get(t, "/v1/usage?from=2026-03-10T07:00:00Z").problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	ada.get(t, "/v1/usage/series?meter=voice&interval=week&from=2026-03-10T07:00:00Z&to=2026-03-10T09:00:00Z").problem(t, http.StatusUnprocessableEntity, "invalid_request")
+
+	page := ada.get(t, "/v1/usage/events?limit=2").want(t, http.StatusOK)
+	if !strings.Contains(string(page.Body), `"has_more":true`) {
+		t.Errorf("%s", page.Body)
+	}
+	one := ada.get(t, "/v1/usage/events?id=2&source=media-eu-1").want(t, http.StatusOK)
+	one.golden(t, "usage_event")
+
+	csv := ada.with("Accept", "text/csv").get(t, "/v1/usage/export").want(t, http.StatusOK)
+	lines := strings.Split(strings.TrimSpace(string(csv.Body)), "\n")
+	if len(lines) != 4 || !strings.HasPrefix(lines[0], "timestamp,meter,quantity,counted,value,source,id,") {
+		t.Errorf("%s", csv.Body)
+	}
+	ndjson := ada.get(t, "/v1/usage/export?format=ndjson&meter=voice").want(t, http.StatusOK)
+	if n := strings.Count(string(ndjson.Body), "\n"); n != 3 {
+		t.Errorf("%d lines: %s", n, ndjson.Body)
+	}
+}
+
+func TestCorrectUsage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, ada := w.upgraded(t, sandbox.TokenVisa)
+	ada.post(t, "/v1/usage/events", batch(event("1", "60", ""), event("2", "30", ""))).want(t, http.StatusOK)
+
+	const amend = `{"action":"amend","id":"1","source":"media-eu-1","quantity":"45","reason":"The call was dropped by us."}`
+	first := ada.key("k").post(t, "/v1/usage/corrections", amend).want(t, http.StatusCreated)
+	again := ada.key("k").post(t, "/v1/usage/corrections", amend).want(t, http.StatusCreated)
+	if !bytes.Equal(first.Body, again.Body) || again.Header.Get("Idempotent-Replayed") != "true" {
+		t.Errorf("first %s, again %s", first.Body, again.Body)
+	}
+	ada.post(t, "/v1/usage/corrections", `{"action":"void","id":"2","source":"media-eu-1","reason":"A test call."}`).want(t, http.StatusCreated)
+	usage := ada.get(t, "/v1/usage?meter=voice").want(t, http.StatusOK)
+	if !strings.Contains(string(usage.Body), `"quantity":"45","events":1`) {
+		t.Errorf("%s", usage.Body)
+	}
+	ada.post(t, "/v1/usage/corrections", `{"action":"void","id":"2","source":"media-eu-1","reason":"Again."}`).problem(t, http.StatusConflict, "usage_event_voided")
+	ada.post(t, "/v1/usage/corrections", `{"action":"void","id":"9","reason":"Nothing."}`).problem(t, http.StatusNotFound, "usage_event_not_found")
+	ada.post(t, "/v1/usage/corrections", `{"action":"amend","id":"1","reason":""}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+}
+
+func TestReconcileUsage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, ada := w.upgraded(t, sandbox.TokenVisa)
+	ada.post(t, "/v1/usage/events", batch(event("1", "60", ""), event("2", "30", ""))).want(t, http.StatusOK)
+
+	sum := sha256.Sum256([]byte("1\n2\n"))
+	same := ada.post(t, "/v1/usage/reconciliations", fmt.Sprintf(
+		`{"meter":"voice","source":"media-eu-1","hours":[{"hour":"2026-03-10T08:00:00Z","events":2,"hash":%q}]}`, hex.EncodeToString(sum[:]))).want(t, http.StatusOK)
+	if !strings.Contains(string(same.Body), `"matches":true`) {
+		t.Errorf("%s", same.Body)
+	}
+	other := ada.post(t, "/v1/usage/reconciliations",
+		`{"meter":"voice","source":"media-eu-1","hours":[{"hour":"2026-03-10T07:00:00Z","events":0},{"hour":"2026-03-10T08:00:00Z","events":3}],"ids":["1","2","3","3"]}`).want(t, http.StatusOK)
+	other.golden(t, "reconciliation")
+	ada.post(t, "/v1/usage/reconciliations", `{"meter":"voice","hours":[{"hour":"2026-03-10T07:30:00Z","events":0}]}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+}
+
+func TestReserveUnits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t) // Developer: 60,000 s of voice
+	ada := w.user(t, a.ID)
+
+	const ask = `{"meter":"voice","quantity":"59000","ttl_seconds":600,"reference":"call-1"}`
+	first := ada.key("k").post(t, "/v1/usage/reservations", ask).want(t, http.StatusCreated)
+	again := ada.key("k").post(t, "/v1/usage/reservations", ask).want(t, http.StatusCreated)
+	if !bytes.Equal(first.Body, again.Body) || again.Header.Get("Idempotent-Replayed") != "true" {
+		t.Errorf("first %s, again %s", first.Body, again.Body)
+	}
+	ada.key("k").post(t, "/v1/usage/reservations", `{"meter":"voice","quantity":"1"}`).problem(t, http.StatusUnprocessableEntity, "idempotency_key_reused")
+	path := "/v1/usage/reservations/" + first.str(t, "id")
+
+	entitled := ada.get(t, "/v1/entitlements/voice?strict=true").want(t, http.StatusOK)
+	if !strings.Contains(string(entitled.Body), `"reserved":"59000"`) {
+		t.Errorf("%s", entitled.Body)
+	}
+	ada.post(t, path+"/extend", `{"ttl_seconds":1200}`).want(t, http.StatusOK)
+	done := ada.post(t, path+"/commit", `{"quantity":"421.5","dimensions":{"project":"helpdesk"}}`).want(t, http.StatusOK)
+	if !strings.Contains(string(done.Body), `"status":"committed","quantity":"59000","used":"421.5"`) {
+		t.Errorf("%s", done.Body)
+	}
+	ada.post(t, path+"/release", "").problem(t, http.StatusConflict, "reservation_settled")
+	ada.get(t, path).want(t, http.StatusOK)
+	ada.get(t, "/v1/usage/reservations?status=committed").want(t, http.StatusOK)
+	usage := ada.get(t, "/v1/usage?meter=voice").want(t, http.StatusOK)
+	if !strings.Contains(string(usage.Body), `"quantity":"421.5","events":1`) {
+		t.Errorf("%s", usage.Body)
+	}
+	for name, c := range map[string]struct {
+		path, body string
+		status     int
+		code       string
+	}{
+		"nothing":       {"", `{"meter":"voice","quantity":"0"}`, http.StatusUnprocessableEntity, "invalid_request"},
+		"unknown meter": {"", `{"meter":"fax","quantity":"1"}`, http.StatusNotFound, "unknown_meter"},
+		"too long":      {"", `{"meter":"voice","quantity":"1","ttl_seconds":90000}`, http.StatusUnprocessableEntity, "invalid_request"},
+		"not there":     {"/rsv_00000000000000000000000001/release", "", http.StatusNotFound, "reservation_not_found"},
+		"not an id":     {"/nonsense/release", "", http.StatusNotFound, "reservation_not_found"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ada.post(t, "/v1/usage/reservations"+c.path, c.body).problem(t, c.status, c.code)
+		})
+	}
+}
+
+func TestLease(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ada := w.user(t, w.open(t).ID)
+	first := ada.key("k").post(t, "/v1/usage/leases", `{"meter":"voice","quantity":"600"}`).want(t, http.StatusCreated)
+	again := ada.key("k").post(t, "/v1/usage/leases", `{"meter":"voice","quantity":"600"}`).want(t, http.StatusCreated)
+	if !bytes.Equal(first.Body, again.Body) {
+		t.Errorf("first %s, again %s", first.Body, again.Body)
+	}
+	keys := caller{w: w}.get(t, "/v1/usage/leases/keys").want(t, http.StatusOK)
+	public, err := base64.RawURLEncoding.DecodeString(keys.str(t, "keys", 0, "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims, err := entitlement.VerifyLease(ed25519.PublicKey(public), first.str(t, "token"), w.clock())
+	if err != nil || claims.Reservation.String() != first.str(t, "id") || claims.Quantity.String() != "600" {
+		t.Errorf("%+v, %v", claims, err)
+	}
+}
+
+func TestEntitlements(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ada := w.user(t, w.open(t).ID)
+	ada.get(t, "/v1/entitlements/text").want(t, http.StatusOK).golden(t, "entitlement")
+	ada.get(t, "/v1/entitlements").want(t, http.StatusOK)
+	ada.get(t, "/v1/entitlements/fax").problem(t, http.StatusNotFound, "unknown_meter")
+	ada.get(t, "/v1/entitlements/text?strict=perhaps").problem(t, http.StatusUnprocessableEntity, "invalid_request")
+}
