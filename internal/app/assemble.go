@@ -20,8 +20,8 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
-	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -80,10 +80,9 @@ func (a *App) assemble(ctx context.Context) error {
 		return err
 	}
 	a.background = append(a.background,
-		part{"usage", a.svc.ingester.Run}, part{"jobs", jobs.Run}, part{"funds", watch.Run},
-		part{"proofs", invariant.Prover{Source: a.db, Store: a.db.Proofs(), Options: invariant.Options{Clock: a.clock, Gateway: gateway}, Log: a.log}.Run})
 		part{"usage", a.svc.ingester.Run}, part{"reservations", expirer.Run}, part{"retention", retention.Run},
-		part{"jobs", jobs.Run}, part{"funds", watch.Run})
+		part{"jobs", jobs.Run}, part{"funds", watch.Run},
+		part{"proofs", invariant.Prover{Source: a.db, Store: a.db.Proofs(), Options: invariant.Options{Clock: a.clock, Gateway: gateway}, Log: a.log}.Run})
 	return nil
 }
 
@@ -308,8 +307,6 @@ func (a *App) resources() v1.Deps {
 			Ingester: a.svc.ingester, Store: a.db.Usage(), Catalogue: a.svc.meters, Accounts: a.svc.directory,
 			Reader: metering.Reader{Store: a.db.Usage(), Entitlements: a.db.Entitlements(), Catalogue: a.svc.meters},
 			Zone:   a.zone, Cost: a.costs,
-			Reader:   metering.Reader{Store: a.db.Usage(), Entitlements: a.db.Entitlements(), Catalogue: a.svc.meters},
-			Zone:     a.zone,
 			Reserver: a.svc.ingester, Reservations: a.db.Reservations(), Checker: a.svc.checker, Leases: a.leases(),
 		},
 	}
@@ -326,6 +323,8 @@ func (a *App) costs(ctx context.Context, id account.ID) (map[string]v1.UsageCost
 		out[m] = v1.UsageCost(c)
 	}
 	return out, nil
+}
+
 // leases signs with a key of its own, which follows from the deployment's secret.
 func (a *App) leases() *entitlement.LeaseSigner {
 	seed := sha256.Sum256([]byte(a.secrets.derived("leases").Reveal()))
