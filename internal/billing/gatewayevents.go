@@ -71,6 +71,9 @@ func (l Listener) Process(ctx context.Context, provider, eventID string) (err er
 
 const maxEventTries = 12
 
+// notOurs is the outcome of an event about something that we did not ask for.
+const notOurs = "not_ours"
+
 func (l Listener) act(ctx context.Context, e payment.ProviderEvent) (string, error) {
 	if e.Object == payment.ObjectOther || e.ObjectRef == "" {
 		return "ignored", nil
@@ -101,11 +104,11 @@ func (l Listener) act(ctx context.Context, e payment.ProviderEvent) (string, err
 func (l Listener) charge(ctx context.Context, res payment.ChargeResult) (string, error) {
 	a, err := id.Parse[account.Account](res.AccountRef)
 	if err != nil {
-		return "not_ours", nil //nolint:nilerr // the provider's account may serve others as well
+		return notOurs, nil //nolint:nilerr // the provider's account may serve others as well
 	}
 	pid, err := id.Parse[payment.Payment](res.PaymentRef)
 	if err != nil {
-		return "not_ours", nil //nolint:nilerr // as above
+		return notOurs, nil //nolint:nilerr // as above
 	}
 	_, err = l.settleCharge(ctx, a, pid, res, nil, func(tx Tx, p payment.Payment) error {
 		return l.outsideRefund(ctx, tx, p, res.Refunded)
@@ -171,6 +174,17 @@ func (l Listener) refund(ctx context.Context, provider string, res payment.Refun
 // dispute books a payment that the customer's bank took back, and its return if the dispute is won. A
 // lost one needs no entry: the money stays gone and what it had paid for stays owed.
 func (l Listener) dispute(ctx context.Context, provider string, res payment.DisputeResult) (string, error) {
+	// The charge first: the event may have overtaken those of the charge and of its refunds, and what a
+	// dispute takes is what they have left.
+	cctx, cancel := detached(ctx)
+	defer cancel()
+	ch, err := l.Gateway.LookupCharge(cctx, payment.ChargeLookup{Ref: res.ChargeRef})
+	if err != nil {
+		return "", err
+	}
+	if said, err := l.charge(ctx, ch); err != nil || said == notOurs {
+		return said, err
+	}
 	at, err := l.DB.Payments().Locate(ctx, provider, res.ChargeRef)
 	if err != nil {
 		return "", err
@@ -247,7 +261,7 @@ func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account,
 func (l Listener) method(ctx context.Context, provider string, res payment.MethodResult) (string, error) {
 	at, err := l.DB.Payments().Locate(ctx, provider, res.Ref)
 	if errors.Is(err, payment.ErrNotFound) {
-		return "not_ours", nil
+		return notOurs, nil
 	}
 	if err != nil {
 		return "", err
@@ -281,7 +295,7 @@ func (l Listener) method(ctx context.Context, provider string, res payment.Metho
 func (l Listener) setup(ctx context.Context, res payment.Setup) (string, error) {
 	a, err := id.Parse[account.Account](res.AccountRef)
 	if err != nil {
-		return "not_ours", nil //nolint:nilerr // the provider's account may serve others as well
+		return notOurs, nil //nolint:nilerr // the provider's account may serve others as well
 	}
 	s, err := l.DB.Payments().Setup(ctx, a, res.Ref)
 	if errors.Is(err, payment.ErrSetupNotFound) || (err == nil && s.UsedBy.IsZero()) {

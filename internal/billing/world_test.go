@@ -3,7 +3,10 @@ package billing_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"sync"
 	"testing"
@@ -31,6 +34,8 @@ type world struct {
 	control sandbox.Control
 	ingest  *metering.Ingester
 
+	webhookErrors sync.Map // what went wrong with one, which a provider does not tell
+
 	mu  sync.Mutex
 	now time.Time
 }
@@ -50,8 +55,10 @@ func buildWorld(t *testing.T) *world {
 	w := &world{now: start}
 	w.db, w.dsn = postgrestest.NewWithDSN(t)
 	const secret = "sandbox-test-key"
+	hooks := httptest.NewServer(http.HandlerFunc(w.receive))
+	t.Cleanup(hooks.Close)
 	server, err := sandbox.New(sandbox.Config{
-		Mode: payment.ModeTest, SecretKey: secret, WebhookSecret: "whsec", Clock: w.clock, HangFor: 100 * time.Millisecond,
+		Mode: payment.ModeTest, SecretKey: secret, WebhookSecret: webhookSecret, WebhookURL: hooks.URL, Clock: w.clock, HangFor: 100 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +67,7 @@ func buildWorld(t *testing.T) *world {
 	provider := httptest.NewServer(server)
 	t.Cleanup(provider.Close)
 	client, err := sandbox.NewClient(sandbox.ClientConfig{
-		Mode: payment.ModeTest, BaseURL: provider.URL, SecretKey: secret, WebhookSecrets: []payment.Secret{"whsec"}, Timeout: 5 * time.Second,
+		Mode: payment.ModeTest, BaseURL: provider.URL, SecretKey: secret, WebhookSecrets: []payment.Secret{webhookSecret}, Timeout: 5 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -78,6 +85,29 @@ func buildWorld(t *testing.T) *world {
 	go func() { defer close(done); _ = w.ingest.Run(ctx) }()
 	t.Cleanup(func() { stop(); <-done })
 	return w
+}
+
+const webhookSecret = "whsec"
+
+// receive takes the provider's webhooks as the API does, and acts on each at once. The provider sends
+// none by itself here: a test delivers those that it wants, when it wants.
+func (w *world) receive(out http.ResponseWriter, in *http.Request) {
+	listen := billing.Listener{Core: w.Core}
+	body, err := io.ReadAll(in.Body)
+	if err == nil {
+		var e payment.ProviderEvent
+		if e, _, err = listen.Receive(in.Context(), in.Header, body); err == nil {
+			err = listen.Process(in.Context(), e.Provider, e.EventID)
+		}
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, payment.ErrSignature):
+		out.WriteHeader(http.StatusBadRequest)
+	default:
+		w.webhookErrors.Store(err.Error(), true)
+		out.WriteHeader(http.StatusInternalServerError)
+	}
 }
 
 func (w *world) clock() time.Time {

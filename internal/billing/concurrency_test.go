@@ -1,0 +1,264 @@
+package billing_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/upgrade"
+)
+
+// often is how many times a test of chance is repeated: few in every run, full with ACCRUE_TEST_FULL.
+func often(few, full int) int {
+	if os.Getenv("ACCRUE_TEST_FULL") != "" {
+		return full
+	}
+	return few
+}
+
+// together calls fn n times at the same moment and returns when all have returned.
+func together(n int, fn func(i int)) {
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			fn(i)
+		})
+	}
+	close(start)
+	wg.Wait()
+}
+
+// charges returns what the provider has taken, by our name of the payment.
+func (w *world) charges(t *testing.T) map[account.ID][]payment.ChargeResult {
+	t.Helper()
+	out := map[account.ID][]payment.ChargeResult{}
+	for c, err := range w.Gateway.ListCharges(t.Context(), start.Add(-time.Hour), w.clock().Add(time.Hour)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Outcome == payment.OutcomeSucceeded {
+			a := mustID(t, c.AccountRef)
+			out[a] = append(out[a], c)
+		}
+	}
+	return out
+}
+
+const callers = 50
+
+// A customer's impatience, a proxy's retry and a second tab all look like this.
+func TestSameKey_FiftyCallersHaveOneEffect(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	fund := billing.Funder{Core: w.Core}
+	want := map[account.ID]bool{}
+	for round := range often(8, 200) {
+		a := w.open(t)
+		w.upgrade(t, a.ID, sandbox.TokenVisa)
+		want[a.ID] = true
+		var bodies sync.Map
+		together(callers, func(int) {
+			for {
+				got, err := fund.TopUp(t.Context(), asked(a.ID, "the key"), billing.TopUpInput{Amount: usd(1234)}, asJSON[billing.TopUp](201))
+				if errors.Is(err, idempotency.ErrInProgress) {
+					time.Sleep(2 * time.Millisecond) // what Retry-After asks for, in small
+					continue
+				}
+				if err != nil {
+					t.Errorf("round %d: %v", round, err)
+					return
+				}
+				if got.Replayed != nil {
+					bodies.Store(string(got.Replayed.Body), true)
+				}
+				return
+			}
+		})
+		different := 0
+		bodies.Range(func(any, any) bool { different++; return true })
+		if different != 1 {
+			t.Errorf("round %d: %d different answers were replayed", round, different)
+		}
+	}
+	charged := w.charges(t)
+	for a := range want {
+		if len(charged[a]) != 1 {
+			t.Errorf("%d charges of %s, want 1", len(charged[a]), a)
+		}
+		if b := w.balance(t, a); b.Funds != usd(1234) {
+			t.Errorf("funds %s, want 12.34 USD", b.Funds)
+		}
+	}
+}
+
+func TestDistinctKeys_FiftyUpgradesHaveOneEffect(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	up := billing.Upgrader{Core: w.Core}
+	for round := range often(8, 200) {
+		a := w.open(t)
+		var mu sync.Mutex
+		done := 0
+		together(callers, func(int) {
+			got, err := up.Upgrade(t.Context(), asked(a.ID, newKey()), billing.UpgradeInput{
+				Plan: plan.Pro, Source: billing.CardSource{Token: sandbox.TokenVisa}, Profile: &profile,
+			}, asJSON[upgrade.Upgrade](201))
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil && got.Record.Status == payment.Succeeded:
+				done++
+			case !errors.Is(err, upgrade.ErrPending) && !errors.Is(err, billing.ErrNotAnUpgrade):
+				t.Errorf("round %d: %+v, %v", round, got.Record, err)
+			}
+		})
+		cards, err := w.DB.Payments().Methods(t.Context(), a.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done != 1 || len(cards) != 1 {
+			t.Errorf("round %d: %d callers were told of success, %d cards; want 1 and 1", round, done, len(cards))
+		}
+	}
+}
+
+// Every caller means another top-up. One may be pending, so they queue, and each is charged once.
+func TestHotAccount_TopUpsQueueAndNeverDeadlock(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	w.upgrade(t, a.ID, sandbox.TokenVisa)
+	fund := billing.Funder{Core: w.Core}
+	n := often(30, 200)
+	together(n, func(i int) {
+		key := newKey()
+		for {
+			got, err := fund.TopUp(t.Context(), asked(a.ID, key), billing.TopUpInput{Amount: usd(1000 + int64(i))}, asJSON[billing.TopUp](201))
+			if errors.Is(err, payment.ErrTopUpPending) {
+				time.Sleep(time.Millisecond)
+				continue
+			}
+			if err != nil || got.Record.Status != payment.Succeeded {
+				t.Errorf("top-up %d: %+v, %v", i, got.Record, err)
+			}
+			return
+		}
+	})
+	taken := map[int64]int{}
+	for _, c := range w.charges(t)[a.ID] {
+		taken[c.Amount.Minor]++
+	}
+	for i := range n {
+		if taken[1000+int64(i)] != 1 {
+			t.Errorf("%d charges of top-up %d, want 1", taken[1000+int64(i)], i)
+		}
+	}
+}
+
+func TestPartialRefunds_TogetherNeverPassWhatWasTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, c := range []struct {
+		minor int64
+		want  int
+	}{{6000, 1}, {1000, 10}, {3333, 3}} {
+		a := w.open(t)
+		w.upgrade(t, a.ID, sandbox.TokenVisa)
+		p := w.topUp(t, a.ID, 10000).Charge
+		var mu sync.Mutex
+		done := 0
+		together(20, func(int) {
+			got, err := billing.Refunder{Core: w.Core}.Refund(t.Context(), asked(a.ID, newKey()),
+				billing.RefundInput{Payment: p.ID, Amount: usd(c.minor), Reason: "test", Origin: payment.ByOperator}, asJSON[payment.Refund](201))
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil && got.Record.Status == payment.Succeeded:
+				done++
+			case !errors.Is(err, payment.ErrRefundTooLarge) && !errors.Is(err, billing.ErrFundsSpent):
+				t.Errorf("refund of %d: %+v, %v", c.minor, got.Record, err)
+			}
+		})
+		left := 10000 - int64(c.want)*c.minor
+		if b := w.balance(t, a.ID); done != c.want || b.Funds != usd(left) {
+			t.Errorf("%d refunds of %d and funds of %s, want %d and %s", done, c.minor, b.Funds, c.want, usd(left))
+		}
+		if ch := w.charges(t)[a.ID]; len(ch) != 1 || ch[0].Refunded != usd(10000-left) {
+			t.Errorf("the provider has %+v", ch)
+		}
+	}
+}
+
+// Whichever comes first, the period is closed once and the account ends on Pro with one period open.
+func TestUpgrade_RacesTheCloseOfThePeriod(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	accounts := make([]account.ID, often(15, 200))
+	for i := range accounts {
+		accounts[i] = w.open(t).ID
+		w.use(t, accounts[i], "voice", "100")
+	}
+	w.advance(32 * 24 * time.Hour)
+	for _, a := range accounts {
+		together(4, func(i int) {
+			if i%2 == 0 {
+				if _, err := (billing.Closer{Core: w.Core}).Close(t.Context(), a); err != nil {
+					t.Errorf("close: %v", err)
+				}
+				return
+			}
+			_, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), asked(a, fmt.Sprint("key ", i)), billing.UpgradeInput{
+				Plan: plan.Pro, Source: billing.CardSource{Token: sandbox.TokenVisa}, Profile: &profile,
+			}, asJSON[upgrade.Upgrade](201))
+			if err != nil && !errors.Is(err, upgrade.ErrPending) && !errors.Is(err, billing.ErrNotAnUpgrade) {
+				t.Errorf("upgrade: %v", err)
+			}
+		})
+		sub, err := w.DB.Subscriptions().Active(t.Context(), a)
+		if err != nil || sub.Plan != plan.Pro || !sub.Period.Start.After(start) {
+			t.Errorf("%s is on %s since %s, %v; want Pro in the second period", a, sub.Plan, sub.Period.Start, err)
+		}
+	}
+	w.sweep(t) // finalises what was closed as Pro
+}
+
+// Two replicas sweep at the same time: every period gets one invoice, every invoice one charge.
+func TestSweep_OnSeveralReplicasAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	accounts := make([]account.ID, often(10, 100))
+	for i := range accounts {
+		accounts[i] = w.open(t).ID
+		w.upgrade(t, accounts[i], sandbox.TokenVisa)
+		w.use(t, accounts[i], "voice", "600000")
+	}
+	w.advance(33 * 24 * time.Hour)
+	together(3, func(int) {
+		if _, err := (billing.Sweeper{Core: w.Core}).Sweep(t.Context()); err != nil {
+			t.Errorf("sweep: %v", err)
+		}
+	})
+	w.sweep(t)
+	charged := w.charges(t)
+	for _, a := range accounts {
+		invoices, err := w.DB.Invoices().List(t.Context(), a, "", page.Request{Limit: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(invoices.Data) != 1 || len(charged[a]) != 1 {
+			t.Errorf("%s has %d invoices and %d charges, want 1 and 1", a, len(invoices.Data), len(charged[a]))
+		}
+	}
+}
