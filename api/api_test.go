@@ -201,7 +201,7 @@ func TestTheRouterRefusesInProblems(t *testing.T) {
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	d := newDeps(t)
-	var fault error = errors.New("the database is away")
+	fault := errors.New("the database is away")
 	d.Ready = func(context.Context) error { return fault }
 	c := apitest.NewClient(t, serve(t, d), "")
 	c.Get("/healthz").Want(http.StatusOK)

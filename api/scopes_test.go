@@ -22,7 +22,8 @@ import (
 type oneAccount account.ID
 
 func (o oneAccount) Resolve(context.Context, string) (account.ID, error) { return account.ID(o), nil }
-func (o oneAccount) Lookup(context.Context, string) (account.ID, error)  { return account.ID(o), nil }
+
+func (o oneAccount) Lookup(context.Context, string) (account.ID, error) { return account.ID(o), nil }
 
 var parameter = regexp.MustCompile(`\{[a-z_]+\}`)
 

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -80,9 +81,7 @@ func Handler(tb testing.TB, h http.Handler) http.Handler {
 		asSent := req.Clone(req.Context()) // the service takes headers off that it has dealt with
 		h.ServeHTTP(rec, req)
 		Check(tb, asSent, sent, rec.Result(), rec.Body.Bytes())
-		for k, v := range rec.Header() {
-			w.Header()[k] = v
-		}
+		maps.Copy(w.Header(), rec.Header())
 		w.WriteHeader(rec.Code)
 		_, _ = w.Write(rec.Body.Bytes())
 	})

@@ -106,8 +106,11 @@ func TestIdempotencyKey(t *testing.T) {
 		}
 		seen := map[[32]byte]string{first.Fingerprint: "the first request"}
 		for i, tc := range [][2]string{
-			{"/v1/top-ups", `{"a":2}`}, {"/v1/top-ups", `{"a":1} `}, {"/v1/top-ups?x=1", `{"a":1}`},
-			{"/v1/invoices/1/pay", `{"a":1}`}, {"/v1/invoices/2/pay", `{"a":1}`},
+			{"/v1/top-ups", `{"a":2}`},
+			{"/v1/top-ups", `{"a":1} `},
+			{"/v1/top-ups?x=1", `{"a":1}`},
+			{"/v1/invoices/1/pay", `{"a":1}`},
+			{"/v1/invoices/2/pay", `{"a":1}`},
 		} {
 			r, a := send(tc[0], tc[1], "k")
 			if other, twice := seen[r.Fingerprint]; twice || a.status != 204 {

@@ -63,10 +63,10 @@ func parseKey(header string) (string, bool) {
 		}
 		inner, out := k[1:len(k)-1], make([]byte, 0, len(k))
 		for i := 0; i < len(inner); i++ {
-			switch ch := inner[i]; {
-			case ch == '"':
+			switch ch := inner[i]; ch {
+			case '"':
 				return "", false
-			case ch == '\\':
+			case '\\':
 				if i++; i == len(inner) || (inner[i] != '"' && inner[i] != '\\') {
 					return "", false
 				}

@@ -4,6 +4,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -66,10 +67,8 @@ func searchAddress(u *url.URL) error {
 		if cardguard.ForbiddenName(name) || cardguard.HasNumber(name) {
 			return cardData("", "query")
 		}
-		for _, v := range values {
-			if cardguard.HasNumber(v) {
-				return cardData("", "query")
-			}
+		if slices.ContainsFunc(values, cardguard.HasNumber) {
+			return cardData("", "query")
 		}
 	}
 	return nil

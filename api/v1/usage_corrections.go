@@ -267,7 +267,7 @@ func (h usageCorrections) reconcileIDs(c echo.Context, in NewReconciliation, out
 		r := ReconciledID{ID: eventID}
 		switch {
 		case f.Rejected != "":
-			r.Status, r.Code = "rejected", textOf(f.Rejected)
+			r.Status, r.Code = "rejected", new(f.Rejected)
 		case !f.Stored:
 			r.Status = "missing"
 		case f.Voided:
@@ -284,5 +284,3 @@ func (h usageCorrections) reconcileIDs(c echo.Context, in NewReconciliation, out
 	}
 	return nil
 }
-
-func textOf(s string) *string { return &s }

@@ -133,11 +133,16 @@ func TestUsageResultsAreJSON(t *testing.T) {
 	t.Parallel()
 
 	in := []incoming{
-		{Event: metering.Event{ID: "a"}}, {Event: metering.Event{ID: `quo"te`}}, {Event: metering.Event{ID: "<é>"}},
-		{Event: metering.Event{ID: "b"}, problem: &metering.Problem{Code: "wrong_type", Pointer: "/id"}}, {Event: metering.Event{ID: "c"}},
+		{Event: metering.Event{ID: "a"}},
+		{Event: metering.Event{ID: `quo"te`}},
+		{Event: metering.Event{ID: "<é>"}},
+		{Event: metering.Event{ID: "b"}, problem: &metering.Problem{Code: "wrong_type", Pointer: "/id"}},
+		{Event: metering.Event{ID: "c"}},
 	}
 	results := []metering.Result{
-		{Status: metering.Accepted}, {Status: metering.Duplicate}, {Status: metering.Accepted},
+		{Status: metering.Accepted},
+		{Status: metering.Duplicate},
+		{Status: metering.Accepted},
 		{Status: metering.Conflict, Stored: &metering.Event{ID: "c", Meter: "voice", Quantity: money.MustDecimal("1")}},
 	}
 	got := appendUsageResults(nil, in, results, true)

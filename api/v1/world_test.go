@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -313,9 +314,7 @@ func (c caller) do(t *testing.T, method, path, body string) response {
 	if method == http.MethodPost {
 		req.Header.Set("Idempotency-Key", uuid.NewString())
 	}
-	for name, values := range c.header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, c.header)
 	if req.Header.Get("Idempotency-Key") == "-" {
 		req.Header.Del("Idempotency-Key")
 	}

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"time"
@@ -95,7 +94,7 @@ func (a *App) setupOf(ctx context.Context, ref, method string) (_ string, err er
 	}
 	m, err := a.db.Payments().Method(ctx, owner, mid)
 	if err == nil && m.SetupRef == "" {
-		err = fmt.Errorf("nothing waits for the customer")
+		err = errors.New("nothing waits for the customer")
 	}
 	return m.SetupRef, err
 }

@@ -52,7 +52,7 @@ var keys = sync.OnceValue(func() (k struct {
 	var err error
 	k.rsa, err = rsa.GenerateKey(rand.Reader, 2048)
 	must(err)
-	k.short, err = rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // to be refused
+	k.short, err = rsa.GenerateKey(rand.Reader, 1024)
 	must(err)
 	k.ecdsa, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(err)

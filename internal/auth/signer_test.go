@@ -88,7 +88,7 @@ func TestDevelopmentKeyIsItsOwnersOnly(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if err := os.Chmod(files[0], 0o644); err != nil { //nolint:gosec // to be refused
+	if err := os.Chmod(files[0], 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := auth.NewDevelopmentSigner(dir, "accrue", auth.Test, clock.Fixed(now)); err == nil {

@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -89,7 +90,7 @@ func (e Ender) lastPeriod(ctx context.Context, tx Tx, acct account.Account, sub 
 	if _, err := tx.Entitlements().Lock(ctx, acct.ID); err != nil {
 		return err
 	}
-	if err := (Closer(e)).finalizeDrafts(ctx, tx, acct, now); err != nil {
+	if err := Closer(e).finalizeDrafts(ctx, tx, acct, now); err != nil {
 		return err
 	}
 	last := sub.Opened()
@@ -121,8 +122,8 @@ func (c Closer) finalizeDrafts(ctx context.Context, tx Tx, acct account.Account,
 	if err != nil {
 		return err
 	}
-	for i := len(drafts.Data) - 1; i >= 0; i-- { // the oldest first: its number comes first
-		if err := c.finalize(ctx, tx, acct, drafts.Data[i], now); err != nil {
+	for _, inv := range slices.Backward(drafts.Data) { // the oldest first: its number comes first
+		if err := c.finalize(ctx, tx, acct, inv, now); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,7 +95,7 @@ func (r Reader) Verify(ctx context.Context, a account.ID, iid invoice.ID, number
 	if err != nil {
 		return v, err
 	}
-	v.compare(CheckDocument, fmt.Sprintf("%x", content.Hash), fmt.Sprintf("%x", print), "The invoice is not what it was when it was issued.")
+	v.compare(CheckDocument, hex.EncodeToString(content.Hash[:]), hex.EncodeToString(print[:]), "The invoice is not what it was when it was issued.")
 	v.compute()
 	if err := r.verifyPlan(ctx, &v); err != nil {
 		return v, err

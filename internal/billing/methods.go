@@ -244,16 +244,14 @@ func (c *Core) settleMethod(ctx context.Context, tx Tx, acct account.Account, m 
 }
 
 func codeOf(err error) string {
-	var e *errs.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*errs.Error](err); ok {
 		return e.Code
 	}
 	return "failed"
 }
 
 func messageOf(err error) string {
-	var e *errs.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*errs.Error](err); ok {
 		return e.Detail
 	}
 	return "The card could not be used."

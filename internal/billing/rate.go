@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -96,9 +97,7 @@ func lessWaived(usage []pricing.Usage, waived map[string]money.Decimal) []pricin
 		return usage
 	}
 	left := make(map[string]money.Decimal, len(waived))
-	for m, q := range waived {
-		left[m] = q
-	}
+	maps.Copy(left, waived)
 	for i := range usage {
 		m := string(usage[i].Meter)
 		take := left[m]

@@ -3,6 +3,7 @@ package billing
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -155,12 +156,7 @@ func (c *Core) target(ctx context.Context, tx Tx, acct account.Account, code pla
 }
 
 func sells(v plan.Version, c money.Currency) bool {
-	for _, have := range v.Currencies {
-		if have == c {
-			return true
-		}
-	}
-	return !v.Priced()
+	return slices.Contains(v.Currencies, c) || !v.Priced()
 }
 
 // cardOnFile returns the card that an upgrade is to use.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -280,7 +281,7 @@ func (t *teller) looksAtTheBill(ctx context.Context) error {
 	}
 	all := list.list("data")
 	if len(all) == 0 {
-		return fmt.Errorf("there is no invoice")
+		return errors.New("there is no invoice")
 	}
 	inv, err := t.call(ctx, http.MethodGet, "/v1/invoices/"+all[0].text("id"), "", http.StatusOK)
 	if err != nil {
@@ -309,5 +310,5 @@ func (t *teller) wantsTheCardGone(ctx context.Context) error {
 			return err
 		}
 	}
-	return fmt.Errorf("there is no default card")
+	return errors.New("there is no default card")
 }

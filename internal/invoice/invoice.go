@@ -19,6 +19,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -67,12 +68,7 @@ var next = map[Status][]Status{
 
 // CanBecome reports whether an invoice of status s may become t.
 func (s Status) CanBecome(t Status) bool {
-	for _, n := range next[s] {
-		if n == t {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(next[s], t)
 }
 
 // Dunning is where the collection of an open invoice stands.

@@ -129,7 +129,7 @@ func (e *Event) Content() uuid.UUID {
 	b := appendText(buf[:0], e.Meter)
 	b = appendText(b, e.Quantity.String())
 	b = appendText(b, e.Value)
-	b = binary.BigEndian.AppendUint64(b, uint64(e.OccurredAt.UnixMicro())) //nolint:gosec // the bits are hashed, not counted with
+	b = binary.BigEndian.AppendUint64(b, uint64(e.OccurredAt.UnixMicro()))
 	for i := range e.Dimensions {
 		b = appendText(b, e.Dimensions[i].Name)
 		b = appendText(b, e.Dimensions[i].Value)

@@ -2,6 +2,7 @@ package metering
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/entitlement"
@@ -226,9 +227,7 @@ func (s *spending) rewind(m mark, items []*item) {
 	for _, it := range items {
 		*it.result = Result{}
 	}
-	for k, h := range m.totals {
-		s.known.Totals[k] = h
-	}
+	maps.Copy(s.known.Totals, m.totals)
 	s.writes.Events = s.writes.Events[:m.events]
 	s.judged = s.judged[:m.judged]
 	s.writes.Rejects = s.writes.Rejects[:m.rejects]

@@ -1,6 +1,7 @@
 package payment
 
 import (
+	"slices"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -60,12 +61,7 @@ var next = map[Status][]Status{
 
 // CanBecome reports whether a payment of status s may become t.
 func (s Status) CanBecome(t Status) bool {
-	for _, n := range next[s] {
-		if n == t {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(next[s], t)
 }
 
 // Pending reports whether the outcome is still open.

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -47,9 +48,9 @@ type Step struct {
 
 // In returns the step in force in a period that starts at t.
 func (c *Commitment) In(t time.Time) (Step, bool) {
-	for i := len(c.Steps) - 1; i >= 0; i-- {
-		if !t.Before(c.Steps[i].From) {
-			return c.Steps[i], true
+	for _, v := range slices.Backward(c.Steps) {
+		if !t.Before(v.From) {
+			return v, true
 		}
 	}
 	return Step{}, false
@@ -106,12 +107,7 @@ next:
 }
 
 func contains[T comparable](list []T, x T) bool {
-	for _, y := range list {
-		if x == y {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(list, x)
 }
 
 // currenciesOf lists the currencies in which the version has prices, in order of appearance.

@@ -106,9 +106,13 @@ func TestShippedCatalogueIsValid(t *testing.T) {
 		meter    plan.MeterCode
 		quantity string
 	}{
-		{plan.Developer, "voice", "60000"}, {plan.Developer, "text", "10000"}, {plan.Developer, "call_score", "50"},
-		{plan.Developer, "realtime_assist", "300"}, {plan.Developer, "concurrent_connections", "5"},
-		{plan.Pro, "realtime_assist", "300"}, {plan.Pro, "concurrent_connections", "50"},
+		{plan.Developer, "voice", "60000"},
+		{plan.Developer, "text", "10000"},
+		{plan.Developer, "call_score", "50"},
+		{plan.Developer, "realtime_assist", "300"},
+		{plan.Developer, "concurrent_connections", "5"},
+		{plan.Pro, "realtime_assist", "300"},
+		{plan.Pro, "concurrent_connections", "50"},
 	} {
 		o, _ := c.Offer(want.code)
 		l, ok := o.Version.Limit(want.meter)

@@ -111,7 +111,7 @@ func (s ledgerStore) Append(ctx context.Context, txs ...*ledger.Transaction) (er
 			p.DebitBalance, p.CreditBalance = balances[p.Debit], balances[p.Credit]
 			changed = append(changed, p.Debit, p.Credit)
 			postings = append(postings, postingRow{
-				AccountID: a.UUID(), TransactionID: t.ID.UUID(), Number: int16(i + 1), //nolint:gosec // a recipe has a handful of postings
+				AccountID: a.UUID(), TransactionID: t.ID.UUID(), Number: int16(i + 1),
 				Debit: string(p.Debit), Credit: string(p.Credit), Amount: p.Amount.Minor, Currency: string(p.Amount.Currency),
 				DebitBalance: p.DebitBalance, CreditBalance: p.CreditBalance,
 			})
@@ -213,8 +213,8 @@ func (s ledgerStore) Entries(ctx context.Context, a account.ID, names []ledger.N
 	out := page.Page[ledger.Entry]{Next: cut.Next}
 	for _, t := range cut.Data {
 		ps := byID[t.ID]
-		for i := len(ps) - 1; i >= 0; i-- {
-			out.Data = append(out.Data, entriesOf(t, ps[i], names)...)
+		for _, p := range slices.Backward(ps) {
+			out.Data = append(out.Data, entriesOf(t, p, names)...)
 		}
 	}
 	return out, nil

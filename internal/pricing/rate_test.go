@@ -121,7 +121,8 @@ func TestLines(t *testing.T) {
 		{"Fee", "    fee: {name: Platform, prices: {USD: \"9.99\"}}\n", pricing.Input{}, "fee 999"},
 		{
 			"FeeForTenOfThirtyOneDays", "    fee: {prices: {USD: 31}}\n",
-			pricing.Input{Period: january, Held: period.Bounds{Start: day(1), End: day(11)}}, "fee 1000",
+			pricing.Input{Period: january, Held: period.Bounds{Start: day(1), End: day(11)}},
+			"fee 1000",
 		},
 		{"Minimum", "    charges: [{meter: n, prices: {USD: {model: per_unit, unit_price: 1, minimum: 5}}}]\n", pricing.Input{Usage: use("n", "3")}, "usage 300, minimum 200"},
 		{"MinimumWithoutUsage", "    charges: [{meter: n, prices: {USD: {model: per_unit, unit_price: 1, minimum: 5}}}]\n", pricing.Input{}, "minimum 500"},
@@ -137,11 +138,13 @@ func TestLines(t *testing.T) {
 		{"CreditNotUsedUp", "    credit: {USD: 15}\n    charges: [" + perCall + "]\n", pricing.Input{Usage: use("n", "4")}, "usage 400, credit -400"},
 		{
 			"Percent", "    charges: [" + perCall + ", {code: support, percent: {rate: \"12.5\", of: [n]}}]\n",
-			pricing.Input{Usage: use("n", "3")}, "usage 300, percent 38", // 37.5
+			pricing.Input{Usage: use("n", "3")},
+			"usage 300, percent 38", // 37.5
 		},
 		{
 			"PercentOfAll", "    charges: [" + perCall + ", {meter: users, prices: {USD: {model: per_unit, unit_price: 2}}}, {code: support, percent: {rate: 10}}]\n",
-			pricing.Input{Usage: append(use("n", "3"), use("users", "4")...)}, "usage 300, usage 800, percent 110",
+			pricing.Input{Usage: append(use("n", "3"), use("users", "4")...)},
+			"usage 300, usage 800, percent 110",
 		},
 		{"CapReached", "    charges: [" + perCall + "]\n", pricing.Input{Usage: use("n", "12"), Cap: usd(1000)}, "usage 1200, absorbed -200"},
 		{"CapNotReached", "    charges: [" + perCall + "]\n", pricing.Input{Usage: use("n", "9"), Cap: usd(1000)}, "usage 900"},

@@ -19,7 +19,7 @@ func Allocate(a Amount, weights ...int64) ([]Amount, error) {
 		if w < 0 {
 			return nil, fmt.Errorf("%w: %d", ErrWeights, w)
 		}
-		if sum += uint64(w); sum > 1<<63-1 { //nolint:gosec // not negative
+		if sum += uint64(w); sum > 1<<63-1 {
 			return nil, fmt.Errorf("%w: the weights sum past 2^63", ErrOverflow)
 		}
 	}
@@ -63,14 +63,14 @@ func Apportion(dst []Amount, whole Amount, parts []Fraction) error {
 		if i > 0 && p.denominator() != parts[0].denominator() {
 			return fmt.Errorf("%w: the parts of a whole need one denominator", ErrWeights)
 		}
-		dst[i] = Amount{int64(n.lo), whole.Currency} //nolint:gosec // at most MaxMinor
+		dst[i] = Amount{int64(n.lo), whole.Currency}
 		left -= dst[i].Minor
 		lost = append(lost, rest)
 	}
 	if left < 0 || left > int64(len(parts)) {
 		return fmt.Errorf("%w: %s is not the sum of its parts", ErrWeights, whole)
 	}
-	handOut(dst, lost, uint64(left)) //nolint:gosec // not negative, see above
+	handOut(dst, lost, uint64(left))
 	return nil
 }
 

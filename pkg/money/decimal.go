@@ -193,7 +193,7 @@ func Round(x Decimal, num, den int64, c Currency) (Amount, error) {
 	neg, hi, lo, prec, ok := x.d.ToHiLo()
 	if ok {
 		u, ok1 := uint128{hi, lo}.mul64(abs64(num))
-		v, ok2 := uint128{lo: uint64(den)}.mul64(powersOfTen[prec]) //nolint:gosec // positive, see above
+		v, ok2 := uint128{lo: uint64(den)}.mul64(powersOfTen[prec])
 		if ok1 && ok2 {
 			return Fraction{neg != (num < 0), u, v}.Round(c)
 		}

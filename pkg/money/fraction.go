@@ -39,7 +39,7 @@ func Quotient(q, p Decimal, divisor int64) (Fraction, error) {
 	if !ok || divisor <= 0 {
 		return Fraction{}, fmt.Errorf("%w: %s × %s ÷ %d", ErrOverflow, q, p, divisor)
 	}
-	den, _ := uint128{lo: powersOfTen[fractionScale]}.mul64(uint64(divisor)) //nolint:gosec // positive, see above
+	den, _ := uint128{lo: powersOfTen[fractionScale]}.mul64(uint64(divisor))
 	return Fraction{qneg != pneg && !num.isZero(), num, den}, nil
 }
 
@@ -54,8 +54,8 @@ func Ratio(a Amount, num, den int64) (Fraction, error) {
 		return Fraction{}, fmt.Errorf("%w: %s ÷ %d", ErrOverflow, a, den)
 	}
 	f := FractionOf(a)
-	f.num, _ = f.num.mul64(abs64(num))  // 64 bits each
-	f.den, _ = f.den.mul64(uint64(den)) //nolint:gosec // positive, see above
+	f.num, _ = f.num.mul64(abs64(num)) // 64 bits each
+	f.den, _ = f.den.mul64(uint64(den))
 	f.neg = f.neg != (num < 0) && !f.num.isZero()
 	return f, nil
 }
@@ -183,7 +183,7 @@ func (u uint128) amount(neg bool, c Currency) (Amount, error) {
 	if u.hi != 0 || u.lo > MaxMinor {
 		return Amount{}, fmt.Errorf("%w: %s", ErrOverflow, u.big())
 	}
-	n := int64(u.lo) //nolint:gosec // at most MaxMinor
+	n := int64(u.lo)
 	if neg {
 		n = -n
 	}

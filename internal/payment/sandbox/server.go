@@ -233,7 +233,7 @@ func (s *Server) write(op string, fn writer) http.HandlerFunc {
 			return nil
 		})
 		if err != nil {
-			s.cfg.Logger.Error("sandbox: journal", "error", err)
+			s.cfg.Logger.ErrorContext(r.Context(), "sandbox: journal", "error", err)
 			fail(w, err)
 			return
 		}

@@ -180,7 +180,7 @@ func (s *Server) post(ctx context.Context, e event) int {
 	r.Header.Set(signatureHeader, payment.Sign(s.cfg.WebhookSecret, body, s.cfg.Clock()))
 	res, err := s.http.Do(r)
 	if err != nil {
-		s.cfg.Logger.Debug("sandbox: webhook not delivered", "event", e.ID, "error", err)
+		s.cfg.Logger.DebugContext(ctx, "sandbox: webhook not delivered", "event", e.ID, "error", err)
 		return 0
 	}
 	defer func() { _ = res.Body.Close() }()

@@ -36,13 +36,13 @@ func (g *Gateway) Charge(ctx context.Context, r payment.ChargeRequest) (payment.
 		Customer:           &r.CustomerRef,
 		PaymentMethod:      &r.MethodRef,
 		PaymentMethodTypes: expand("card"),
-		Confirm:            stripe.Bool(true),
+		Confirm:            new(true),
 		Description:        optional(r.Description),
 		Metadata:           map[string]string{metaAccount: r.AccountRef, metaPayment: r.PaymentRef},
 		Expand:             expand("latest_charge"),
 	}
 	if r.OffSession {
-		p.OffSession = stripe.Bool(true)
+		p.OffSession = new(true)
 	} else {
 		p.ReturnURL = optional(r.ReturnURL)
 	}

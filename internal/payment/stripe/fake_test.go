@@ -3,6 +3,7 @@ package stripe_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -116,7 +117,7 @@ func (f *fakeStripe) handle(fn func(id string, form url.Values) (object, *proble
 			return
 		}
 		if err := r.ParseForm(); err != nil {
-			http.Error(w, err.Error(), 400)
+			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
 		key, fingerprint := r.Header.Get("Idempotency-Key"), r.URL.Path+"?"+r.Form.Encode()
@@ -194,9 +195,7 @@ func (f *fakeStripe) answer(r *http.Request, key, fingerprint string, failure ga
 // expand puts objects in the place of their identifiers, as the request asks.
 func (f *fakeStripe) expand(o object, names []string) object {
 	out := object{}
-	for k, v := range o {
-		out[k] = v
-	}
+	maps.Copy(out, o)
 	for _, name := range names {
 		if rest, ok := strings.CutPrefix(name, "data."); ok {
 			var data []object

@@ -121,7 +121,7 @@ func (g *Gateway) Attach(ctx context.Context, r payment.AttachRequest) (payment.
 	p := &stripe.SetupIntentCreateParams{
 		Customer:           &customer,
 		PaymentMethod:      &r.Token,
-		Confirm:            stripe.Bool(true),
+		Confirm:            new(true),
 		Usage:              stripe.String("off_session"),
 		PaymentMethodTypes: expand("card"),
 		ReturnURL:          optional(r.ReturnURL),
@@ -246,7 +246,7 @@ func (g *Gateway) updateMethod(ctx context.Context, r payment.UpdateRequest) (pa
 	}
 	if r.ExpMonth != 0 || r.ExpYear != 0 {
 		p.Card = &stripe.PaymentMethodUpdateCardParams{
-			ExpMonth: stripe.Int64(int64(r.ExpMonth)), ExpYear: stripe.Int64(int64(r.ExpYear)),
+			ExpMonth: new(int64(r.ExpMonth)), ExpYear: new(int64(r.ExpYear)),
 		}
 	}
 	p.SetIdempotencyKey(r.Key)

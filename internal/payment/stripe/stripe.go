@@ -75,7 +75,7 @@ func New(cfg Config) (*Gateway, error) {
 	hc := payment.NewHTTPClient(cfg.Timeout)
 	backend := &stripe.BackendConfig{
 		HTTPClient:        hc,
-		EnableTelemetry:   stripe.Bool(false),
+		EnableTelemetry:   new(false),
 		MaxNetworkRetries: stripe.Int64(0),
 		LeveledLogger:     &stripe.LeveledLogger{Level: stripe.LevelNull}, // it would log answers
 	}
