@@ -23,7 +23,7 @@ const module = "github.com/accrue-billing/accrue"
 var floors = []struct{ name, rooms string }{
 	{"vocabulary", `pkg/money migrations docs internal/errs internal/id internal/clock internal/page internal/period
 		internal/secret internal/cardguard internal/trace internal/coalesce internal/failpoint`},
-	{"ground", `pkg/event internal/account internal/plan internal/dunning internal/telemetry internal/mail
+	{"ground", `pkg/event internal/account internal/plan internal/dunning internal/runway internal/telemetry internal/mail
 		internal/postgres/embedded api/problem api/body api/validate api/apitest`},
 	{"concepts", `internal/auth internal/ledger internal/job internal/outbox internal/audit internal/idempotency
 		internal/entitlement internal/subscription internal/pricing internal/wallet internal/alert internal/inquiry

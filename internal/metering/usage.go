@@ -69,7 +69,7 @@ type Digest struct {
 // Query selects usage by time. From and To bound the events' own times, half-open.
 type Query struct {
 	period.Bounds
-	Meters  []string // none: every meter
+	Meters  []string // by code; none: nothing
 	GroupBy string   // a dimension; empty: none
 	// Steps are ascending starts of the intervals to split by; the first is not after Start. None: no
 	// splitting.
