@@ -56,7 +56,8 @@ type Store interface {
 	CreateSetup(ctx context.Context, s SavedSetup) error
 	// Setup finds a setup by our identifier or by the provider's reference, or ErrSetupNotFound.
 	Setup(ctx context.Context, a account.ID, ref string) (SavedSetup, error)
-	// UseSetup records which card came of a setup. It returns ErrSetupUsed if another did.
+	// UseSetup records which card came of a setup. It returns ErrSetupUsed if another did, unless that
+	// one failed.
 	UseSetup(ctx context.Context, a account.ID, s SetupID, m MethodID) error
 
 	// CreateMethod writes the intent to attach a card.
@@ -101,6 +102,8 @@ type Store interface {
 	// CreateTopUp writes a top-up. One may be pending per account: a second one gives ErrTopUpPending.
 	CreateTopUp(ctx context.Context, t TopUp) error
 	TopUp(ctx context.Context, a account.ID, id TopUpID) (TopUp, error)
+	// TopUps pages through the account's top-ups, newest first.
+	TopUps(ctx context.Context, a account.ID, r page.Request) (page.Page[TopUp], error)
 	SaveTopUp(ctx context.Context, t *TopUp) error
 	// PendingTopUp returns the account's pending top-up, or ErrTopUpNotFound.
 	PendingTopUp(ctx context.Context, a account.ID) (TopUp, error)

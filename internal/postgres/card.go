@@ -190,7 +190,11 @@ func (s paymentStore) Setup(ctx context.Context, a account.ID, ref string) (_ pa
 
 func (s paymentStore) UseSetup(ctx context.Context, a account.ID, v payment.SetupID, m payment.MethodID) (err error) {
 	defer errs.Wrap(&err, "use setup %s of %s", v, a)
-	res := stores(s).of(ctx, a).Model(&setupRow{}).Where("id = ? AND (used_by IS NULL OR used_by = ?)", v, m).Update("used_by", m)
+	// A card that the provider refused leaves the setup free: the customer finishes the form, or gives
+	// another card to it.
+	const free = `id = ? AND (used_by IS NULL OR used_by = ? OR EXISTS (SELECT FROM payment_methods m
+		WHERE m.account_id = payment_setups.account_id AND m.id = payment_setups.used_by AND m.status = 'failed'))`
+	res := stores(s).of(ctx, a).Model(&setupRow{}).Where(free, v, m).Update("used_by", m)
 	if res.Error != nil || res.RowsAffected == 1 {
 		return translate(res.Error)
 	}

@@ -239,6 +239,12 @@ func (s paymentStore) TopUp(ctx context.Context, a account.ID, t payment.TopUpID
 	return row.topUp()
 }
 
+func (s paymentStore) TopUps(ctx context.Context, a account.ID, r page.Request) (_ page.Page[payment.TopUp], err error) {
+	defer errs.Wrap(&err, "list top-ups of %s", a)
+	list, err := findEach(newest[payment.TopUp](stores(s).of(ctx, a), r), topUpRow.topUp)
+	return page.Cut(list, r.Limit, func(t payment.TopUp) string { return t.ID.String() }), err
+}
+
 func (s paymentStore) SaveTopUp(ctx context.Context, t *payment.TopUp) (err error) {
 	defer errs.Wrap(&err, "save top-up %s", t.ID)
 	row, err := toTopUpRow(*t)

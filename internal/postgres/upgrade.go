@@ -8,6 +8,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/upgrade"
@@ -89,6 +90,12 @@ func (s upgradeStore) pending(ctx context.Context, a account.ID) *gorm.DB {
 func (s upgradeStore) Get(ctx context.Context, a account.ID, id upgrade.ID) (_ upgrade.Upgrade, err error) {
 	defer errs.Wrap(&err, "get upgrade %s of %s", id, a)
 	return s.one(stores(s).of(ctx, a).Where("id = ?", id))
+}
+
+func (s upgradeStore) List(ctx context.Context, a account.ID, r page.Request) (_ page.Page[upgrade.Upgrade], err error) {
+	defer errs.Wrap(&err, "list upgrades of %s", a)
+	list, err := findEach(newest[upgrade.Upgrade](stores(s).of(ctx, a), r), upgradeRow.upgrade)
+	return page.Cut(list, r.Limit, func(u upgrade.Upgrade) string { return u.ID.String() }), err
 }
 
 func (s upgradeStore) Pending(ctx context.Context, a account.ID) (_ upgrade.Upgrade, err error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/plan"
 )
@@ -69,6 +70,8 @@ type Store interface {
 	Create(ctx context.Context, u Upgrade) error
 	// Get returns the upgrade or ErrNotFound.
 	Get(ctx context.Context, a account.ID, id ID) (Upgrade, error)
+	// List pages through the account's upgrades, newest first.
+	List(ctx context.Context, a account.ID, r page.Request) (page.Page[Upgrade], error)
 	// Pending returns the account's pending upgrade or ErrNotFound.
 	Pending(ctx context.Context, a account.ID) (Upgrade, error)
 	// OfMethod returns the pending upgrade that waits for a card, or ErrNotFound.
