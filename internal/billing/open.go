@@ -55,9 +55,12 @@ func (o Opener) open(ctx context.Context, tx Tx, in NewAccount) (account.Account
 	if in.TimeZone == "" {
 		in.TimeZone = "UTC"
 	}
+	if err := checkZone(in.TimeZone); err != nil {
+		return account.Account{}, err
+	}
 	zone, err := time.LoadLocation(in.TimeZone)
 	if err != nil {
-		return account.Account{}, errs.InvalidField("#/time_zone", "unknown_time_zone", "%q is no IANA time zone.", in.TimeZone)
+		return account.Account{}, err
 	}
 	now := o.Clock()
 	acct := account.Account{

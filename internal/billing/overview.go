@@ -31,7 +31,12 @@ type MeterUse struct {
 	Meter    plan.Meter
 	Total    metering.Total
 	Decision entitlement.Decision
-	Lines    []pricing.Line // of the bill so far; empty where the plan has no price for it
+	// Charged reports whether the plan has a price or an allowance for the meter, and Allowance is what
+	// is free of it in a period.
+	Charged   bool
+	Allowance money.Decimal
+	Currency  money.Currency
+	Lines     []pricing.Line // of the bill so far; empty where the plan has no price for it
 }
 
 // latestPayments is how many payments the Billing page shows at first.
@@ -78,9 +83,19 @@ func (r Reader) usage(ctx context.Context, acct account.Account, o Overview) ([]
 	for _, t := range bill.totals {
 		byMeter[t.Meter] = t
 	}
+	v := bill.input.Version
+	if bill.input.Contract != nil {
+		if v, err = bill.input.Contract.Apply(v); err != nil {
+			return nil, err
+		}
+	}
+	charged := map[plan.MeterCode]bool{}
+	for i := range v.Charges {
+		charged[v.Charges[i].Meter] = true
+	}
 	var out []MeterUse
 	for _, m := range meters {
-		u := MeterUse{Meter: m, Total: byMeter[string(m.Code)]}
+		u := MeterUse{Meter: m, Total: byMeter[string(m.Code)], Charged: charged[m.Code], Allowance: v.Included(m.Code), Currency: acct.Currency}
 		u.Total.Meter = string(m.Code)
 		u.Decision = o.Entitlement.Check(string(m.Code), u.Total.Quantity, u.Total.Reserved)
 		for _, l := range bill.bill.Lines {

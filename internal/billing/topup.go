@@ -24,6 +24,9 @@ type TopUpInput struct {
 	Amount money.Amount
 	Method payment.MethodID // zero: the default card
 	Origin payment.Origin
+	// PerPayment and PerDay are the ceilings of the API key that asks; nil: none. A day is a UTC day,
+	// and all that the account topped up by hand on it counts.
+	PerPayment, PerDay *money.Amount
 }
 
 // TopUp is a top-up with the payment that it stands for.
@@ -120,6 +123,9 @@ func (f Funder) check(ctx context.Context, tx Tx, acct account.Account, in TopUp
 			Fields: []errs.Field{{Pointer: "#/amount/amount", Code: "out_of_range", Detail: "Between " + limits.Minimum.String() + " and " + limits.Maximum.String() + "."}},
 		}
 	}
+	if err := f.underCeilings(ctx, tx, acct, in); err != nil {
+		return m, err
+	}
 	sub, err := tx.Subscriptions().Active(ctx, acct.ID)
 	if err != nil {
 		return m, err
@@ -127,9 +133,9 @@ func (f Funder) check(ctx context.Context, tx Tx, acct account.Account, in TopUp
 	if err := takesFunds(ctx, tx, acct, sub); err != nil {
 		return m, err
 	}
-	switch _, err := tx.Payments().PendingTopUp(ctx, acct.ID); {
+	switch pending, err := tx.Payments().PendingTopUp(ctx, acct.ID); {
 	case err == nil:
-		return m, payment.ErrTopUpPending
+		return m, payment.ErrTopUpPending.With("top_up", pending.ID).With("top_up_status", pending.Status)
 	case !errors.Is(err, payment.ErrTopUpNotFound):
 		return m, err
 	}
@@ -142,6 +148,24 @@ func (f Funder) check(ctx context.Context, tx Tx, acct account.Account, in TopUp
 		return m, err
 	}
 	return m, f.mayTry(ctx, tx, m, acct.Now(f.Clock()))
+}
+
+// underCeilings refuses what the key that asks may not move.
+func (f Funder) underCeilings(ctx context.Context, tx Tx, acct account.Account, in TopUpInput) error {
+	if most := in.PerPayment; most != nil && in.Amount.Minor > most.Minor {
+		return ErrCeiling.With("ceiling", *most)
+	}
+	if most := in.PerDay; most != nil {
+		day := f.Clock().UTC().Truncate(24 * time.Hour)
+		before, err := tx.Payments().ToppedUp(ctx, acct.ID, payment.Manual, day, acct.Currency)
+		if err != nil {
+			return err
+		}
+		if before.Minor > most.Minor-in.Amount.Minor {
+			return ErrCeiling.With("ceiling", *most).With("used", before)
+		}
+	}
+	return nil
 }
 
 // takesFunds reports ErrUpgradeRequired for a plan on which nothing costs anything.
@@ -281,10 +305,15 @@ func (f Funder) Confirm(ctx context.Context, a account.ID, tid payment.TopUpID) 
 	if err != nil || !t.Status.Pending() {
 		return t, err
 	}
-	if _, err := f.resolvePayment(ctx, t.Charge); err != nil {
+	p, err := f.resolvePayment(ctx, t.Charge)
+	if err != nil {
 		return t, err
 	}
-	return loadTopUp(ctx, f.DB, a, tid)
+	t, err = loadTopUp(ctx, f.DB, a, tid)
+	if t.Charge.NextAction != nil && p.NextAction != nil {
+		t.Charge.NextAction = p.NextAction // with its client secret: another device can carry on
+	}
+	return t, err
 }
 
 // Preview says what a top-up would take and leave, without taking it.
@@ -311,6 +340,9 @@ func (f Funder) SetAutoTopUp(ctx context.Context, asked Asked, rule wallet.AutoT
 		acct, err := f.lockUsable(ctx, tx, asked.Account)
 		if err != nil {
 			return err
+		}
+		if rule.Target.Currency != acct.Currency {
+			return ErrCurrency
 		}
 		sub, err := tx.Subscriptions().Active(ctx, acct.ID)
 		if err != nil {

@@ -309,10 +309,14 @@ func (u Upgrader) Confirm(ctx context.Context, a account.ID, uid upgrade.ID) (up
 	if err != nil {
 		return up, err
 	}
-	if _, err := u.resolveMethod(ctx, m); err != nil {
+	if m, err = u.resolveMethod(ctx, m); err != nil {
 		return up, err
 	}
-	return u.DB.Upgrades().Get(ctx, a, uid)
+	up, err = u.DB.Upgrades().Get(ctx, a, uid)
+	if up.NextAction != nil && m.NextAction != nil {
+		up.NextAction = m.NextAction // with its client secret: another device can carry on
+	}
+	return up, err
 }
 
 // Cancel gives up a pending upgrade. Its card, if it becomes good after all, stays on file.
@@ -340,12 +344,17 @@ func (u Upgrader) Cancel(ctx context.Context, a account.ID, uid upgrade.ID) (up 
 	return up, err
 }
 
+// pendingUpgrade is ErrPending that names the upgrade, so that a page can resume it.
+func pendingUpgrade(u upgrade.Upgrade) error {
+	return upgrade.ErrPending.With("upgrade", u.ID).With("upgrade_status", u.Status)
+}
+
 // upgradeAllowed is the guard of an upgrade, by the same function that fills actions[].
 func upgradeAllowed(ctx context.Context, tx Tx, acct account.Account) error {
-	_, err := tx.Upgrades().Pending(ctx, acct.ID)
+	u, err := tx.Upgrades().Pending(ctx, acct.ID)
 	switch {
 	case err == nil:
-		return upgrade.ErrPending
+		return pendingUpgrade(u)
 	case errors.Is(err, upgrade.ErrNotFound):
 		return nil
 	}
