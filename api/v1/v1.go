@@ -28,6 +28,16 @@ type Deps struct {
 func Routes(d Deps) []route.Route {
 	return slices.Concat(
 		planRoutes(d),
+		overviewRoutes(d),
+		accountRoutes(d),
+		paymentMethodRoutes(d),
+		upgradeRoutes(d),
+		downgradeRoutes(d),
+		balanceRoutes(d),
+		topUpRoutes(d),
+		spendLimitRoutes(d),
+		usageAlertRoutes(d),
+		salesInquiryRoutes(d),
 		usageEventRoutes(d),
 		usageRoutes(d),
 		invoiceRoutes(d),

@@ -1,0 +1,83 @@
+package v1_test
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+)
+
+func TestSpendLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, ada := w.upgraded(t, sandbox.TokenVisa)
+	none := ada.get(t, "/v1/spend-limit").want(t, http.StatusOK).golden(t, "spend_limit_none")
+	put := func(tag, body string) response {
+		return ada.with("If-Match", tag).do(t, http.MethodPut, "/v1/spend-limit", body)
+	}
+	put(none.Header.Get("ETag"), `{"amount":{"amount":0,"currency":"USD"}}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	put(none.Header.Get("ETag"), `{"amount":{"amount":100,"currency":"EUR"}}`).problem(t, http.StatusUnprocessableEntity, "currency_mismatch")
+	set := put(none.Header.Get("ETag"), `{"amount":{"amount":10000,"currency":"USD"}}`).want(t, http.StatusOK).golden(t, "spend_limit")
+	put(none.Header.Get("ETag"), `{"amount":null}`).problem(t, http.StatusPreconditionFailed, "stale_version")
+	if got := ada.get(t, "/v1/spend-limit"); got.at(t, "amount", "amount") != 10000.0 {
+		t.Errorf("a stale change left a trace: %s", got.Body)
+	}
+
+	// The bill never passes it.
+	res := w.tryUse(t, a.ID, "voice", "1800000")
+	if res.Status != metering.Rejected || res.Problem.Code != "spend_limit_reached" {
+		t.Errorf("use beyond the limit: %+v", res)
+	}
+	put(set.Header.Get("ETag"), `{"amount":null}`).want(t, http.StatusOK)
+	w.use(t, a.ID, "voice", "1800000")
+}
+
+func TestUsageAlerts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ada, eve := w.user(t, w.open(t).ID), w.user(t, w.open(t).ID)
+	made := ada.post(t, "/v1/usage-alerts", `{"kind":"usage","meter":"voice","quantity":"1800000.5"}`).want(t, http.StatusCreated).golden(t, "usage_alert")
+	ada.post(t, "/v1/usage-alerts", `{"kind":"low_balance","amount":{"amount":1000,"currency":"USD"}}`).want(t, http.StatusCreated)
+	ada.get(t, "/v1/usage-alerts").want(t, http.StatusOK).golden(t, "usage_alerts")
+	for name, body := range map[string]string{
+		"UnknownMeter":    `{"kind":"usage","meter":"fax","quantity":"1"}`,
+		"NoQuantity":      `{"kind":"usage","meter":"voice"}`,
+		"MoneyOfUsage":    `{"kind":"usage","meter":"voice","quantity":"1","amount":{"amount":1,"currency":"USD"}}`,
+		"QuantityOfSpend": `{"kind":"spend","quantity":"1","amount":{"amount":1,"currency":"USD"}}`,
+		"NoAmount":        `{"kind":"spend"}`,
+		"OtherCurrency":   `{"kind":"spend","amount":{"amount":1,"currency":"EUR"}}`,
+		"UnknownKind":     `{"kind":"weather"}`,
+	} {
+		t.Run(name, func(t *testing.T) { //nolint:paralleltest // one world
+			ada.post(t, "/v1/usage-alerts", body).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+		})
+	}
+	path := "/v1/usage-alerts/" + made.str(t, "id")
+	eve.do(t, http.MethodDelete, path, "").problem(t, http.StatusNotFound, "usage_alert_not_found")
+	ada.do(t, http.MethodDelete, path, "").want(t, http.StatusNoContent)
+	ada.do(t, http.MethodDelete, path, "").problem(t, http.StatusNotFound, "usage_alert_not_found")
+	if left, _ := ada.get(t, "/v1/usage-alerts").at(t, "data").([]any); len(left) != 1 {
+		t.Errorf("%d alerts are left, want 1", len(left))
+	}
+}
+
+func TestSalesInquiries(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	ada, eve := w.user(t, a.ID), w.user(t, w.open(t).ID)
+	w.use(t, a.ID, "voice", "600")
+	ada.post(t, "/v1/sales-inquiries", `{"name":"","email":"x"}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	made := ada.post(t, "/v1/sales-inquiries", `{"name":"Ada","email":"ada@example.com","company":"Ada Ltd","message":"We make ten million calls a month."}`).
+		want(t, http.StatusCreated).golden(t, "sales_inquiry")
+	path := "/v1/sales-inquiries/" + made.str(t, "id")
+	w.use(t, a.ID, "voice", "600") // the snapshot is frozen
+	if got := ada.get(t, path).want(t, http.StatusOK); got.str(t, "snapshot", "periods", 0, "usage", "voice") != "600" {
+		t.Errorf("%s", got.Body)
+	}
+	if all, _ := ada.get(t, "/v1/sales-inquiries").want(t, http.StatusOK).at(t, "data").([]any); len(all) != 1 {
+		t.Errorf("%d inquiries", len(all))
+	}
+	eve.get(t, path).problem(t, http.StatusNotFound, "sales_inquiry_not_found")
+}
