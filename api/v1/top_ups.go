@@ -88,8 +88,6 @@ func topUpInput(c echo.Context) (in billing.TopUpInput, err error) {
 			checks.Fail("#/payment_method", "invalid_identifier", "is no identifier of a payment method")
 		}
 	}
-	ceilings := middleware.Principal(c).Ceilings
-	in.PerPayment, in.PerDay = ceilings.PerPayment, ceilings.PerDay
 	return in, checks.Err()
 }
 
@@ -121,7 +119,7 @@ func (h topUps) preview(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	before, after, m, err := billing.Funder{Core: h.Billing}.Preview(c.Request().Context(), middleware.Account(c), in)
+	before, after, m, err := billing.Funder{Core: h.Billing}.Preview(c.Request().Context(), asked(c), in)
 	if err != nil {
 		return err
 	}
@@ -140,7 +138,7 @@ func (h topUps) preview(c echo.Context) error {
 //	@Success		201		{object}	TopUp		"The funds are there"
 //	@Success		202		{object}	TopUp		"Not yet: processing or requires_action"
 //	@Failure		402		{object}	problem.Problem	"card_declined, with top_up, decline_code, decline_class and retry"
-//	@Failure		403		{object}	problem.Problem	"key_ceiling, insufficient_scope"
+//	@Failure		403		{object}	problem.Problem	"ceiling_exceeded, insufficient_scope"
 //	@Failure		404		{object}	problem.Problem	"payment_method_not_found"
 //	@Failure		409		{object}	problem.Problem	"upgrade_required, no_payment_method, top_up_pending (with top_up), card_attempts_exhausted, account_closed"
 //	@Failure		422		{object}	problem.Problem	"invalid_request, top_up_amount, currency_mismatch"

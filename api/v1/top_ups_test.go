@@ -112,9 +112,10 @@ func TestTopUpStaysUnderTheKeysCeilings(t *testing.T) {
 	a, ada := w.upgraded(t, sandbox.TokenVisa)
 	perPayment, perDay := money.New(5000, money.USD), money.New(8000, money.USD)
 	robot := w.robot(t, a.ID, auth.Ceilings{PerPayment: &perPayment, PerDay: &perDay})
-	robot.post(t, "/v1/top-ups", funds(5001)).problem(t, http.StatusForbidden, "key_ceiling").golden(t, "problem_key_ceiling")
+	robot.post(t, "/v1/top-ups/preview", funds(5001)).problem(t, http.StatusForbidden, "ceiling_exceeded")
+	robot.post(t, "/v1/top-ups", funds(5001)).problem(t, http.StatusForbidden, "ceiling_exceeded").golden(t, "problem_ceiling_exceeded")
 	robot.post(t, "/v1/top-ups", funds(5000)).want(t, http.StatusCreated)
-	robot.post(t, "/v1/top-ups", funds(3001)).problem(t, http.StatusForbidden, "key_ceiling")
+	robot.post(t, "/v1/top-ups", funds(3001)).problem(t, http.StatusForbidden, "ceiling_exceeded")
 	robot.post(t, "/v1/top-ups", funds(3000)).want(t, http.StatusCreated)
 	ada.post(t, "/v1/top-ups", funds(50000)).want(t, http.StatusCreated) // a person has no ceiling
 	w.advance(24 * time.Hour)

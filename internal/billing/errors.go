@@ -11,7 +11,6 @@ var (
 	ErrCardBudget      = errs.New(errs.Conflict, "card_attempts_exhausted", "This card was declined too often. Use another card.")
 	ErrBlocked         = errs.New(errs.Conflict, "action_blocked", "This is not possible now; blockers say why and what to do.")
 	ErrTopUpAmount     = errs.New(errs.Invalid, "top_up_amount", "The amount is outside what one top-up may be.")
-	ErrCeiling         = errs.New(errs.Forbidden, "key_ceiling", "The API key may not move that much money.")
 	ErrCurrency        = errs.New(errs.Invalid, "currency_mismatch", "The amount is in another currency than the account.")
 	ErrCeiling         = errs.New(errs.Forbidden, "ceiling_exceeded", "The API key may not move so much money.")
 	ErrSuspended       = errs.New(errs.Conflict, "account_suspended", "The account is suspended until what is due has been paid.")

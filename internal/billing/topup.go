@@ -24,9 +24,6 @@ type TopUpInput struct {
 	Amount money.Amount
 	Method payment.MethodID // zero: the default card
 	Origin payment.Origin
-	// PerPayment and PerDay are the ceilings of the API key that asks; nil: none. A day is a UTC day,
-	// and all that the account topped up by hand on it counts.
-	PerPayment, PerDay *money.Amount
 }
 
 // TopUp is a top-up with the payment that it stands for.
@@ -123,9 +120,6 @@ func (f Funder) check(ctx context.Context, tx Tx, acct account.Account, in TopUp
 			Fields: []errs.Field{{Pointer: "#/amount/amount", Code: "out_of_range", Detail: "Between " + limits.Minimum.String() + " and " + limits.Maximum.String() + "."}},
 		}
 	}
-	if err := f.underCeilings(ctx, tx, acct, in); err != nil {
-		return m, err
-	}
 	sub, err := tx.Subscriptions().Active(ctx, acct.ID)
 	if err != nil {
 		return m, err
@@ -148,24 +142,6 @@ func (f Funder) check(ctx context.Context, tx Tx, acct account.Account, in TopUp
 		return m, err
 	}
 	return m, f.mayTry(ctx, tx, m, acct.Now(f.Clock()))
-}
-
-// underCeilings refuses what the key that asks may not move.
-func (f Funder) underCeilings(ctx context.Context, tx Tx, acct account.Account, in TopUpInput) error {
-	if most := in.PerPayment; most != nil && in.Amount.Minor > most.Minor {
-		return ErrCeiling.With("ceiling", *most)
-	}
-	if most := in.PerDay; most != nil {
-		day := f.Clock().UTC().Truncate(24 * time.Hour)
-		before, err := tx.Payments().ToppedUp(ctx, acct.ID, payment.Manual, day, acct.Currency)
-		if err != nil {
-			return err
-		}
-		if before.Minor > most.Minor-in.Amount.Minor {
-			return ErrCeiling.With("ceiling", *most).With("used", before)
-		}
-	}
-	return nil
 }
 
 // takesFunds reports ErrUpgradeRequired for a plan on which nothing costs anything.
@@ -317,12 +293,15 @@ func (f Funder) Confirm(ctx context.Context, a account.ID, tid payment.TopUpID) 
 }
 
 // Preview says what a top-up would take and leave, without taking it.
-func (f Funder) Preview(ctx context.Context, a account.ID, in TopUpInput) (before, after Balance, m payment.Method, err error) {
-	acct, err := f.DB.Accounts().Get(ctx, a)
+func (f Funder) Preview(ctx context.Context, asked Asked, in TopUpInput) (before, after Balance, m payment.Method, err error) {
+	acct, err := f.DB.Accounts().Get(ctx, asked.Account)
 	if err != nil {
 		return before, after, m, err
 	}
 	if m, err = f.check(ctx, f.DB, acct, in); err != nil {
+		return before, after, m, err
+	}
+	if err = f.withinCeiling(ctx, f.DB, asked, in.Amount); err != nil {
 		return before, after, m, err
 	}
 	if before, err = balance(ctx, f.DB, acct); err != nil {
