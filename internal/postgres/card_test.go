@@ -124,6 +124,29 @@ func TestCards(t *testing.T) {
 		}
 	})
 
+	t.Run("LeavesASetupFreeWhoseCardFailed", func(t *testing.T) {
+		t.Parallel()
+		a := mustAccount(t, db).ID
+		v := payment.SavedSetup{ID: id.New[payment.SavedSetup](), Account: a, Provider: "sandbox", Ref: "seti_" + a.String(), CreatedAt: noon, ExpiresAt: noon.Add(time.Hour)}
+		if err := store.CreateSetup(t.Context(), v); err != nil {
+			t.Fatal(err)
+		}
+		first, second := mustCard(t, db, a), mustCard(t, db, a)
+		if err := store.UseSetup(t.Context(), a, v.ID, first.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := store.UseSetup(t.Context(), a, v.ID, second.ID); !errors.Is(err, payment.ErrSetupUsed) {
+			t.Fatalf("while the first card may still come of it: %v, want ErrSetupUsed", err)
+		}
+		first.Status, first.Failure = payment.MethodFailed, &payment.Failure{Code: "setup_incomplete", Message: "No card."}
+		if err := store.SaveMethod(t.Context(), &first); err != nil {
+			t.Fatal(err)
+		}
+		if err := store.UseSetup(t.Context(), a, v.ID, second.ID); err != nil {
+			t.Errorf("after the first card failed: %v", err)
+		}
+	})
+
 	t.Run("RemembersTheFirstCustomer", func(t *testing.T) {
 		t.Parallel()
 		a := mustAccount(t, db).ID

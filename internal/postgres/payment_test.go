@@ -223,6 +223,9 @@ func TestPayments(t *testing.T) {
 		if got, err := store.ToppedUp(t.Context(), a, payment.Auto, noon, money.USD); err != nil || got != usd(110) {
 			t.Errorf("topped up %s, %v; want 1.10", got, err)
 		}
+		if p, err := store.TopUps(t.Context(), a, page.Request{Limit: 2}); err != nil || len(p.Data) != 2 || p.Data[0].Amount != usd(10000) || p.Next == "" {
+			t.Errorf("the newest top-ups: %+v, %v", p, err)
+		}
 		if got, err := store.ToppedUp(t.Context(), a, payment.Auto, noon, "EUR"); err != nil || got != money.Zero("EUR") {
 			t.Errorf("topped up %s, %v; want nothing", got, err)
 		}

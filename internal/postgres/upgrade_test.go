@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
 	"github.com/accrue-billing/accrue/internal/upgrade"
@@ -72,6 +74,36 @@ func TestUpgrades(t *testing.T) {
 			if !errors.Is(err, upgrade.ErrNotFound) {
 				t.Errorf("pending after it succeeded: %v, want ErrNotFound", err)
 			}
+		}
+	})
+
+	t.Run("ListsTheNewestFirst", func(t *testing.T) {
+		t.Parallel()
+		a := mustAccount(t, db).ID
+		var want []upgrade.ID
+		for range 3 {
+			u := newUpgrade(a)
+			u.Status = payment.Canceled
+			if err := store.Create(t.Context(), u); err != nil {
+				t.Fatal(err)
+			}
+			want = append([]upgrade.ID{u.ID}, want...)
+		}
+		var got []upgrade.ID
+		for r := (page.Request{Limit: 2}); ; {
+			p, err := store.List(t.Context(), a, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, u := range p.Data {
+				got = append(got, u.ID)
+			}
+			if r.After = p.Next; r.After == "" {
+				break
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("listed %v, want %v", got, want)
 		}
 	})
 
