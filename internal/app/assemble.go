@@ -97,6 +97,9 @@ func (a *App) bind(ctx context.Context) error {
 			return err
 		}
 	}
+	if a.cfg.PublicURL == "http://"+a.cfg.Addr { // the default, which port 0 makes untrue
+		a.cfg.PublicURL = "http://" + reachable(a.Addr("api"))
+	}
 	if a.cfg.Provider == sandbox.Name {
 		return a.listen(ctx, "sandbox", a.cfg.SandboxAddr)
 	}
