@@ -288,7 +288,7 @@ func (t *teller) looksAtTheBill(ctx context.Context) error {
 		return err
 	}
 	t.say("    Invoice %s, %s", inv.text("number"), inv.text("status"))
-	for _, l := range inv.list("lines") {
+	for _, l := range inv.list("content", "lines") {
 		_, _ = fmt.Fprintf(t.Out, "    %-56s %14s %16s\n", l.text("description"), l.text("quantity"), l.sum("amount"))
 	}
 	_, _ = fmt.Fprintf(t.Out, "    %-56s %14s %16s\n", "Total", "", inv.sum("total"))
