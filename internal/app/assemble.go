@@ -205,12 +205,14 @@ func (a *App) catalogue(ctx context.Context) error {
 			return &UsageError{[]string{"catalogue: " + err.Error()}}
 		}
 	}
-	fresh, err := billing.Publisher{Core: a.svc.core}.Publish(ctx, c)
+	done, err := billing.Publisher{Core: a.svc.core}.Publish(ctx, c)
 	if err != nil {
 		return err
 	}
-	for _, v := range fresh {
-		a.log.InfoContext(ctx, "plan version on sale", "plan", v.Plan, "version", v.Number)
+	for _, e := range done {
+		if e.Before != e.After {
+			a.log.InfoContext(ctx, "plan version on sale", "plan", e.Plan, "version", e.After)
+		}
 	}
 	meters, err := a.db.Plans().Meters(ctx)
 	if err != nil {

@@ -23,26 +23,38 @@ func Meters(of []plan.Meter) metering.Meters {
 // Publisher puts catalogues on sale.
 type Publisher struct{ *Core }
 
-// Publish writes a catalogue that has been validated: its meters, its plans, and a new version of every
+// Publish puts a catalogue that has been validated on sale, whole or not at all: a new version of every
 // plan whose terms have changed. Accounts stay on the versions that they bought. Publishing the same
-// catalogue again changes nothing. It returns the versions that are new.
-func (p Publisher) Publish(ctx context.Context, c plan.Catalogue) (fresh []plan.Version, err error) {
+// catalogue again changes nothing. It returns what it did to each plan.
+func (p Publisher) Publish(ctx context.Context, c plan.Catalogue) (done []plan.Effect, err error) {
 	defer errs.Wrap(&err, "publish catalogue")
 	err = p.DB.InTx(ctx, func(tx Tx) error {
-		fresh = nil
-		if err := tx.Plans().PutMeters(ctx, c.Meters); err != nil {
-			return err
-		}
-		for _, o := range c.Offers {
-			v, isNew, err := tx.Plans().Publish(ctx, o.Plan, o.Version, p.Clock())
-			if err != nil {
-				return err
-			}
-			if isNew {
-				fresh = append(fresh, v)
-			}
-		}
-		return nil
+		var err error
+		done, err = plan.Apply(ctx, tx.Plans(), c, p.Clock())
+		return err
 	})
-	return fresh, err
+	return done, err
+}
+
+// Preview says what Publish would do, and to how many accounts: they stay where they are.
+func (p Publisher) Preview(ctx context.Context, c plan.Catalogue) ([]PlanEffect, error) {
+	would, err := plan.Preview(ctx, p.DB.Plans(), c)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]PlanEffect, 0, len(would))
+	for _, e := range would {
+		on, err := p.DB.Subscriptions().OnPlan(ctx, e.Plan)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, PlanEffect{e, on})
+	}
+	return out, nil
+}
+
+// PlanEffect is what publishing does to a plan, with the number of accounts on each of its versions.
+type PlanEffect struct {
+	plan.Effect
+	Accounts map[int]int
 }

@@ -304,3 +304,15 @@ func (s subscriptionStore) EndContract(ctx context.Context, a account.ID, id sub
 	_, err = s.Contract(ctx, a, id)
 	return err
 }
+
+func (s subscriptionStore) OnPlan(ctx context.Context, code plan.Code) (_ map[int]int, err error) {
+	defer errs.Wrap(&err, "count agreements on %s", code)
+	var rows []struct{ PlanVersion, Accounts int }
+	err = stores(s).all(ctx).Table("subscriptions").Select("plan_version, count(*) AS accounts").
+		Where("status = ? AND plan_code = ?", subscription.Active, code).Group("plan_version").Find(&rows).Error
+	out := make(map[int]int, len(rows))
+	for _, r := range rows {
+		out[r.PlanVersion] = r.Accounts
+	}
+	return out, translate(err)
+}

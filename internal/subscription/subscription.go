@@ -172,6 +172,9 @@ type Store interface {
 	// the longest overdue first.
 	Due(ctx context.Context, now time.Time, limit int) ([]Due, error)
 
+	// OnPlan counts the active agreements on each version of a plan.
+	OnPlan(ctx context.Context, code plan.Code) (map[int]int, error)
+
 	// CreateContract, Contract and EndContract keep what was agreed with one account. The last two
 	// return ErrContractNotFound. A contract that has been ended keeps its first end. Contracts are
 	// listed in the order in which they begin.

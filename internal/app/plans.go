@@ -1,0 +1,131 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/postgres"
+)
+
+type plansCommand struct {
+	Validate plansValidate `cmd:"" help:"Name every fault of a catalogue file. Needs no database."`
+	Diff     plansDiff     `cmd:"" help:"Show what a catalogue file would change, and on how many accounts. Changes nothing."`
+	Apply    plansApply    `cmd:"" help:"Put a catalogue file on sale; accounts stay on the versions that they bought."`
+}
+
+// catalogueFile is the argument of each.
+type catalogueFile struct {
+	File string `arg:"" type:"existingfile" help:"YAML or JSON, in the form of internal/plan/catalogue.yaml."`
+}
+
+type (
+	plansValidate struct{ catalogueFile }
+	plansDiff     struct{ catalogueFile }
+	plansApply    struct{ catalogueFile }
+)
+
+// read parses the file; each of its faults is one line that names the entry.
+func (f catalogueFile) read() (plan.Catalogue, error) {
+	text, err := os.ReadFile(f.File)
+	if err != nil {
+		return plan.Catalogue{}, err
+	}
+	c, err := plan.ParseCatalogue(text)
+	if e, ok := errors.AsType[*errs.Error](err); ok && len(e.Fields) > 0 {
+		faults := make([]string, 0, len(e.Fields))
+		for _, field := range e.Fields {
+			faults = append(faults, f.File+": "+field.Pointer+": "+field.Detail)
+		}
+		return c, &UsageError{faults}
+	}
+	return c, err
+}
+
+// Run reads the file and says that it is good.
+func (v plansValidate) Run(in *invocation) error {
+	c, err := v.read()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(in.stdout, "%s is good: %d meters, %d plans\n", v.File, len(c.Meters), len(c.Offers))
+	return err
+}
+
+// Run prints what would change.
+func (d plansDiff) Run(in *invocation) error {
+	c, err := d.read()
+	if err != nil {
+		return err
+	}
+	return in.publisher(func(p billing.Publisher) error {
+		effects, err := p.Preview(in.ctx, c)
+		if err != nil {
+			return err
+		}
+		return printEffects(in.stdout, effects)
+	})
+}
+
+// Run publishes, and prints what has changed.
+func (a plansApply) Run(in *invocation) error {
+	c, err := a.read()
+	if err != nil {
+		return err
+	}
+	return in.publisher(func(p billing.Publisher) error {
+		effects, err := p.Preview(in.ctx, c)
+		if err != nil {
+			return err
+		}
+		if _, err := p.Publish(in.ctx, c); err != nil {
+			return err
+		}
+		return printEffects(in.stdout, effects)
+	})
+}
+
+func (in *invocation) publisher(fn func(p billing.Publisher) error) error {
+	return in.withDatabase(func(d *database) error {
+		db, err := postgres.Open(in.ctx, postgres.Config{URL: d.url.Reveal(), MaxConns: 4})
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		return fn(billing.Publisher{Core: &billing.Core{DB: db, Clock: clock.System, Log: in.log}})
+	})
+}
+
+func printEffects(w io.Writer, effects []billing.PlanEffect) error {
+	changed := 0
+	for _, e := range effects {
+		if e.Before == e.After {
+			continue
+		}
+		changed++
+		_, _ = fmt.Fprintf(w, "%s: version %d becomes %d\n", e.Plan, e.Before, e.After)
+		for _, c := range e.Changes {
+			_, _ = fmt.Fprintf(w, "  %s: %s → %s\n", c.Pointer, orNothing(c.Before), orNothing(c.After))
+		}
+		for version, accounts := range e.Accounts {
+			_, _ = fmt.Fprintf(w, "  %d accounts stay on version %d\n", accounts, version)
+		}
+	}
+	if changed == 0 {
+		_, err := fmt.Fprintln(w, "nothing changes")
+		return err
+	}
+	return nil
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "nothing"
+	}
+	return s
+}

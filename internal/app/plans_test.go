@@ -1,0 +1,55 @@
+package app_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/accrue-billing/accrue/internal/app"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+)
+
+func TestPlans(t *testing.T) {
+	t.Parallel()
+
+	shipped, err := os.ReadFile("../plan/catalogue.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file := func(name, old, replacement string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, bytes.Replace(shipped, []byte(old), []byte(replacement), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	same, cheaper, negative := file("same.yaml", "0.027", "0.027"), file("cheaper.yaml", "0.027", "0.026"), file("negative.yaml", "0.027", "-1")
+	database := "--database-url=" + postgrestest.DSN(t)
+	run := func(args ...string) (string, error) {
+		var out bytes.Buffer
+		err := app.Execute(t.Context(), append(args, "--data-dir="+dir), noEnvironment, &out, io.Discard)
+		return out.String(), err
+	}
+
+	if out, err := run("plans", "validate", same); err != nil || !strings.Contains(out, "is good") {
+		t.Errorf("validate: %q, %v", out, err)
+	}
+	_, err = run("plans", "validate", negative)
+	if usage, ok := errors.AsType[*app.UsageError](err); !ok || !strings.Contains(usage.Error(), "#/plans/1/charges/0/prices/USD/tiers/0/unit_price") {
+		t.Errorf("a negative price: %v, want the entry named", err)
+	}
+	if out, err := run("plans", "apply", same, database); err != nil || !strings.Contains(out, "pro: version 0 becomes 1") {
+		t.Errorf("first apply: %q, %v", out, err)
+	}
+	if out, err := run("plans", "diff", cheaper, database); err != nil || !strings.Contains(out, "0.027 → 0.026") {
+		t.Errorf("diff: %q, %v", out, err)
+	}
+	if out, err := run("plans", "apply", same, database); err != nil || !strings.Contains(out, "nothing changes") {
+		t.Errorf("diff must not have changed anything: %q, %v", out, err)
+	}
+}
