@@ -23,7 +23,7 @@ func TestPlans(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, old, replacement string) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, bytes.Replace(shipped, []byte(old), []byte(replacement), 1), 0o600); err != nil {
+		if err := os.WriteFile(path, bytes.ReplaceAll(shipped, []byte(old), []byte(replacement)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return path
