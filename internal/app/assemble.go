@@ -72,7 +72,7 @@ func (a *App) assemble(ctx context.Context) error {
 	if err := a.identity(); err != nil {
 		return err
 	}
-	if err := a.api(); err != nil {
+	if err := a.api(); err != nil { //nolint:contextcheck // each request brings its own
 		return err
 	}
 	jobs, err := worker.New(worker.Config{Core: a.svc.core, Pool: a.db.Pool()})

@@ -405,14 +405,15 @@ func (c Cards) Confirm(ctx context.Context, a account.ID, mid payment.MethodID) 
 func (c *Core) resolveMethod(ctx context.Context, m payment.Method) (payment.Method, error) {
 	var res payment.AttachResult
 	var err error
-	if m.SetupRef != "" && m.Status == payment.MethodRequiresAction {
+	switch {
+	case m.SetupRef != "" && m.Status == payment.MethodRequiresAction:
 		cctx, cancel := detached(ctx)
 		res, err = c.Gateway.ConfirmSetup(cctx, payment.ConfirmSetupRequest{Key: m.ID.String() + "/confirm", Ref: m.SetupRef, Billing: m.Billing})
 		cancel()
-	} else if c.Clock().Sub(m.CreatedAt) > payment.KeyRetention {
+	case c.Clock().Sub(m.CreatedAt) > payment.KeyRetention:
 		// Too old to repeat with its key: whatever the provider holds was never told to be a success.
 		res = payment.AttachResult{Outcome: payment.OutcomeDeclined, Decline: &payment.Decline{Code: "expired", Message: "The card was not confirmed in time. Add it again."}}
-	} else {
+	default:
 		res, err = c.attach(ctx, m)
 	}
 	if m.Status == payment.MethodRequiresAction && res.Outcome == payment.OutcomeRequiresAction && c.Clock().Sub(m.CreatedAt) > upgrade.Lifetime {

@@ -140,11 +140,11 @@ func decode(s string) (u uuid.UUID, ok bool) {
 		if i == 0 && d > 7 { // 26 digits hold 130 bits; the top two must be clear
 			return uuid.Nil, false
 		}
-		acc |= uint32(d) << bits
+		acc |= uint32(d) << bits //nolint:gosec // d is an index into 32 digits
 		bits += 5
 		if bits >= 8 {
 			pos--
-			u[pos] = byte(acc)
+			u[pos] = byte(acc) //nolint:gosec // the low eight bits are meant
 			acc >>= 8
 			bits -= 8
 		}
