@@ -49,5 +49,7 @@ func Routes(d Deps) []route.Route {
 		gatewayEventRoutes(d),
 		apiKeyRoutes(d),
 		accountEventRoutes(d),
+		estimateRoutes(d),
+		planFitRoutes(d),
 	)
 }
