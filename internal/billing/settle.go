@@ -393,15 +393,12 @@ func (c *Core) countAttempt(ctx context.Context, tx Tx, acct account.Account, p 
 	return countCard(ctx, tx, m.Card.Fingerprint, acct.Now(c.Clock()), why)
 }
 
+// countCard counts a decline. A success costs no budget, and a card in good use has many.
 func countCard(ctx context.Context, tx Tx, fingerprint string, at time.Time, why *payment.Failure) error {
-	if fingerprint == "" {
+	if fingerprint == "" || why == nil {
 		return nil
 	}
-	a := payment.Attempt{At: at, Declined: why != nil}
-	if why != nil {
-		a.Class = why.Class
-	}
-	return tx.Payments().AddAttempt(ctx, fingerprint, a)
+	return tx.Payments().AddAttempt(ctx, fingerprint, payment.Attempt{At: at, Declined: true, Class: why.Class})
 }
 
 // mayTry reports whether the card may be asked now; the error says when again, and what to do instead.

@@ -1,0 +1,150 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/failpoint"
+)
+
+// askedFor lists the operations that customers and operators ask for, with their points.
+var askedFor = []struct {
+	op     failpoint.Op
+	points []failpoint.Point
+}{
+	{failpoint.Upgrade, allPoints},
+	{failpoint.AddCard, allPoints},
+	{failpoint.TopUp, allPoints},
+	{failpoint.PayInvoice, allPoints},
+	{failpoint.CancelUpgrade, []failpoint.Point{failpoint.Received, failpoint.Tx2BeforeCommit, failpoint.AfterTx2}},
+}
+
+var allPoints = []failpoint.Point{
+	failpoint.Received, failpoint.AfterTx1, failpoint.AfterGateway, failpoint.Tx2BeforeCommit, failpoint.AfterTx2,
+}
+
+// swept lists the operations that nobody asks for: the sweep does them when they are due.
+var swept = []struct {
+	op     failpoint.Op
+	points []failpoint.Point
+}{
+	{failpoint.Close, []failpoint.Point{failpoint.Received, failpoint.Tx2BeforeCommit, failpoint.AfterTx2}},
+	{failpoint.Finalize, []failpoint.Point{failpoint.Received, failpoint.Tx2BeforeCommit, failpoint.AfterTx2}},
+	{failpoint.Collect, allPoints},
+}
+
+// seed makes the runs the same every time; the full run goes on to others.
+const seed = 20260310
+
+// Every operation, killed at every point, is carried on to the one effect that was asked for, and every
+// caller that comes back gets the same answer.
+func TestCrash_AtEveryPoint(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, binary(t, "faults"))
+	// Each kill catches several accounts at the same point: few in every run, 5 × 8 in the full one.
+	accounts, rounds := 2, 1
+	if full() {
+		accounts, rounds = 5, 8
+	}
+	for round := range rounds {
+		rng := rand.New(rand.NewPCG(seed, uint64(round)))
+		for _, o := range askedFor {
+			for _, point := range o.points {
+				h.killAt(o.op, point, accounts, rng)
+			}
+		}
+		for _, o := range swept {
+			for _, point := range o.points {
+				h.killSweepAt(o.op, point, rng)
+			}
+		}
+		h.checkBooks()
+	}
+	h.report()
+}
+
+// killAt has several customers do the operation and kills the service when all have come to the point.
+func (h *harness) killAt(op failpoint.Op, point failpoint.Point, accounts int, rng *rand.Rand) {
+	h.t.Helper()
+	intents := h.intents(accounts, func() *intent { return h.newIntent(op, rng) })
+	h.trial(intents, h.atPoint(fmt.Sprintf("%s.%s meet %d", op, point, accounts)), rng.IntN(2) == 0)
+}
+
+func (h *harness) intents(n int, make func() *intent) []*intent {
+	out := []*intent{}
+	for range n {
+		out = append(out, make())
+	}
+	return out
+}
+
+// killSweepAt lets periods end while the service is down, and kills the next one in its first sweep.
+func (h *harness) killSweepAt(op failpoint.Op, point failpoint.Point, rng *rand.Rand) {
+	h.t.Helper()
+	ctx := h.t.Context()
+	intents := h.intents(3, func() *intent {
+		in := &intent{op: op, account: h.withUsage(), charges: []int64{usedCost}}
+		in.check = func(ctx context.Context, h *harness) []string {
+			return h.count(ctx, in, 1, "SELECT count(*) FROM invoices WHERE account_id = $1 AND status = 'paid' AND kind = 'cycle'")
+		}
+		return in
+	})
+	h.proc.kill()
+	for _, in := range intents {
+		h.turnClock(ctx, in.account.ID)
+	}
+	h.must(h.arm(fmt.Sprintf("%s.%s kill %d", op, point, 1+rng.IntN(len(intents)))))
+	var err error
+	h.proc, err = h.deployment.start(ctx)
+	h.must(err)
+	select {
+	case <-h.proc.gone:
+	case <-time.After(20 * time.Second):
+		h.t.Fatalf("%s.%s was never reached\n%s", op, point, h.proc.log)
+	}
+	h.kills++
+	h.caught += len(intents)
+	h.restart()
+	h.passTime(ctx, intents)
+	_, err = billing.Sweeper{Core: h.core}.Sweep(ctx)
+	h.must(err)
+	for _, in := range intents {
+		h.nothingWaits(ctx, in)
+		for _, f := range in.check(ctx, h) {
+			h.fault("%s.%s of %s: %s", op, point, in.account.ID, f)
+		}
+	}
+	h.checkCharges(ctx, intents)
+}
+
+// At any moment, in any mixture of operations, the same holds.
+func TestCrash_AtRandomMoments(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, binary(t, "faults"))
+	kills, accounts := 25, 4
+	if full() {
+		kills = 600
+	}
+	ops := []failpoint.Op{failpoint.Upgrade, failpoint.AddCard, failpoint.TopUp, failpoint.TopUp, failpoint.CancelUpgrade}
+	for n := range kills {
+		rng := rand.New(rand.NewPCG(seed, uint64(n)))
+		intents := h.intents(accounts, func() *intent {
+			in := h.newIntent(ops[rng.IntN(len(ops))], rng)
+			in.delay = time.Duration(rng.IntN(20)) * time.Millisecond
+			return in
+		})
+		h.trial(intents, h.after(time.Duration(rng.IntN(40_000))*time.Microsecond), rng.IntN(2) == 0)
+		if n%50 == 49 {
+			h.checkBooks()
+		}
+	}
+	h.checkBooks()
+	if h.caught < kills {
+		t.Errorf("%d kills caught only %d operations: the moments are badly chosen", kills, h.caught)
+	}
+	h.report()
+}
