@@ -41,7 +41,7 @@ func securitySchemes() object {
 	for _, s := range auth.All() {
 		b.WriteString(" `" + string(s) + "`")
 	}
-	return object{"bearer": object{"type": "http", "scheme": "bearer", "bearerFormat": "JWT or API key", "description": b.String() + "."}}
+	return object{"bearer": object{"type": "http", "scheme": "bearer", "bearerFormat": "JWT or API key", "description": b.String() + "."}} //nolint:gosec // words, no credential
 }
 
 // refusalWords describes the refusals that no handler has to mention.

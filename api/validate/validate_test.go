@@ -13,10 +13,10 @@ import (
 func TestRules(t *testing.T) {
 	t.Parallel()
 	type rule = func(c *validate.Checks, s string)
-	email := rule(func(c *validate.Checks, s string) { c.Email("#", s) })
-	country := rule(func(c *validate.Checks, s string) { c.Country("#", s) })
-	line := rule(func(c *validate.Checks, s string) { c.RequiredLine("#", s, 5) })
-	ident := rule(func(c *validate.Checks, s string) { c.Identifier("#", s) })
+	email := func(c *validate.Checks, s string) { c.Email("#", s) }
+	country := func(c *validate.Checks, s string) { c.Country("#", s) }
+	line := func(c *validate.Checks, s string) { c.RequiredLine("#", s, 5) }
+	ident := func(c *validate.Checks, s string) { c.Identifier("#", s) }
 	for name, tc := range map[string]struct {
 		rule rule
 		good []string

@@ -31,7 +31,7 @@ func (checkCommand) Run(in *invocation) error {
 		if a.secrets, err = in.cfg.secrets(); err != nil {
 			return err
 		}
-		gateway, done, err := a.gatewayBeside()
+		gateway, done, err := a.gatewayBeside(in.ctx)
 		if err != nil {
 			return err
 		}
@@ -42,13 +42,13 @@ func (checkCommand) Run(in *invocation) error {
 
 // gatewayBeside reaches the provider that the service uses. If no service runs, nobody plays the
 // sandbox provider, so it is played here, from its journal, for as long as the command lasts.
-func (a *App) gatewayBeside() (payment.Gateway, func(), error) {
+func (a *App) gatewayBeside(ctx context.Context) (payment.Gateway, func(), error) {
 	if a.cfg.Provider != sandbox.Name {
 		g, err := a.stripe()
 		return g, func() {}, err
 	}
 	addr, done := reachable(a.cfg.SandboxAddr), func() {}
-	if conn, err := net.DialTimeout("tcp", addr, time.Second); err == nil {
+	if conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", addr); err == nil {
 		_ = conn.Close()
 	} else {
 		provider, err := sandbox.New(sandbox.Config{
@@ -57,7 +57,7 @@ func (a *App) gatewayBeside() (payment.Gateway, func(), error) {
 		if err != nil {
 			return nil, done, err
 		}
-		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, done, errors.Join(err, provider.Close())
 		}

@@ -113,7 +113,7 @@ func readKey(path string) (ed25519.PrivateKey, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("%s can be read by others than its owner; make it 0600", path)
 	}
-	data, err := os.ReadFile(path)
+	data, err := os.ReadFile(path) //nolint:gosec // in the data folder
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func (e Ender) End(ctx context.Context, asked Asked, reason string, render Rende
 		if err := e.lastPeriod(ctx, tx, acct, f.Subscription, now); err != nil {
 			return acct, err
 		}
-		if refunds, err = e.giveBack(ctx, tx, acct, asked, now); err != nil {
+		if refunds, err = e.giveBack(ctx, tx, acct, asked); err != nil {
 			return acct, err
 		}
 		acct, err = tx.Accounts().Get(ctx, acct.ID)
@@ -131,7 +131,7 @@ func (c Closer) finalizeDrafts(ctx context.Context, tx Tx, acct account.Account,
 }
 
 // giveBack commits refunds of what is left of the funds, to the cards that paid it in, the latest first.
-func (e Ender) giveBack(ctx context.Context, tx Tx, acct account.Account, asked Asked, now time.Time) ([]payment.Refund, error) {
+func (e Ender) giveBack(ctx context.Context, tx Tx, acct account.Account, asked Asked) ([]payment.Refund, error) {
 	b, err := tx.Ledger().Balances(ctx, acct.ID)
 	if err != nil {
 		return nil, err

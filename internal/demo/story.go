@@ -52,9 +52,9 @@ func Tell(ctx context.Context, w World) (err error) {
 	return w.Check(ctx, w.Out)
 }
 
-func (t *teller) title(format string, args ...any) {
+func (t *teller) title(text string) {
 	t.step++
-	_, _ = fmt.Fprintf(t.Out, "\n%s\n%d. %s   [%s]\n%s\n", strings.Repeat("─", 100), t.step, fmt.Sprintf(format, args...),
+	_, _ = fmt.Fprintf(t.Out, "\n%s\n%d. %s   [%s]\n%s\n", strings.Repeat("─", 100), t.step, text,
 		t.Clock.Now().Format("Mon 2 Jan 2006 15:04"), strings.Repeat("─", 100))
 }
 

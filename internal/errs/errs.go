@@ -8,6 +8,7 @@ package errs
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -91,9 +92,7 @@ func (e *Error) Is(target error) bool {
 func (e *Error) With(key string, value any) *Error {
 	c := *e
 	c.Params = make(map[string]any, len(e.Params)+1)
-	for k, v := range e.Params {
-		c.Params[k] = v
-	}
+	maps.Copy(c.Params, e.Params)
 	c.Params[key] = value
 	return &c
 }
@@ -121,8 +120,7 @@ func (e *Error) Details(format string, args ...any) *Error {
 
 // KindOf returns the kind of the first Error in err's chain, or Internal.
 func KindOf(err error) Kind {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind
 	}
 	return Internal

@@ -46,7 +46,7 @@ type Inquiry struct {
 // IDPrefix makes inquiries read "inq_…".
 func (Inquiry) IDPrefix() string { return "inq" }
 
-// Errors of the concept.
+// ErrNotFound says that the account has no such inquiry.
 var ErrNotFound = errs.New(errs.NotFound, "sales_inquiry_not_found", "There is no such inquiry.")
 
 // Store keeps inquiries.

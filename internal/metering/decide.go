@@ -293,8 +293,8 @@ func (v *verdict) admit(ctx context.Context) error {
 	return nil
 }
 
-// judge answers one fresh event by everything but the spend limit, and reports whether it was accepted.
-func (v *verdict) judge(it *item) bool {
+// judge answers one fresh event by everything but the spend limit.
+func (v *verdict) judge(it *item) {
 	*it.result = Result{}
 	ref := Ref{it.event.Account, it.key}
 	if first := v.accepted[ref]; first != nil {
@@ -303,12 +303,12 @@ func (v *verdict) judge(it *item) bool {
 		} else {
 			it.result.Status, it.result.Stored = Conflict, first.event
 		}
-		return false
+		return
 	}
 	ad := v.known.Admissions[it.event.Account]
 	if ad.Status == account.Suspended {
 		v.reject(it, problemSuspended)
-		return false
+		return
 	}
 	if limit, ok := ad.HardLimit(it.meter.Code); ok {
 		held := v.known.Totals[it.total]
@@ -318,13 +318,12 @@ func (v *verdict) judge(it *item) bool {
 				Code: string(entitlement.LimitReached), Kept: true, ResetsAt: ad.ResetsAt(it.period),
 				Detail: "The event would pass the limit of " + limit.String() + " on this meter.",
 			})
-			return false
+			return
 		}
 		held.Used = after
 		v.known.Totals[it.total] = held
 	}
 	v.accept(it, ref)
-	return true
 }
 
 // after returns what a limit is compared with: the period's quantity with the event in it.

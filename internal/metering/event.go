@@ -151,9 +151,9 @@ func digest(b []byte) uuid.UUID {
 // validate checks what can be checked without the account: a nil Problem is a good event.
 func (e *Event) validate(m *Meter) *Problem {
 	switch {
-	case !text(e.ID, 1, MaxIDLength):
+	case !text(e.ID, MaxIDLength):
 		return invalid("id", "invalid_id", "An id has 1 to 255 bytes of UTF-8 without control characters.")
-	case !text(e.Source, 1, MaxSourceLength):
+	case !text(e.Source, MaxSourceLength):
 		return invalid("source", "invalid_source", "A source has 1 to 255 bytes of UTF-8 without control characters.")
 	case m == nil:
 		return invalid("meter", "unknown_meter", "There is no such meter.")
@@ -165,7 +165,7 @@ func (e *Event) validate(m *Meter) *Problem {
 		return invalid("timestamp", "invalid_timestamp", "An event needs the time at which the usage happened.")
 	case len(e.Dimensions) > MaxDimensions:
 		return invalid("dimensions", "too_many_dimensions", "An event has at most 5 dimensions.")
-	case m.Aggregation == Unique && !text(e.Value, 1, MaxValueLength):
+	case m.Aggregation == Unique && !text(e.Value, MaxValueLength):
 		return invalid("value", "invalid_value", "This meter counts distinct values; an event needs one of 1 to 255 bytes.")
 	case m.Aggregation != Unique && e.Value != "":
 		return invalid("value", "unexpected_value", "This meter does not count distinct values.")
@@ -178,16 +178,16 @@ func (e *Event) validate(m *Meter) *Problem {
 		if i > 0 && e.Dimensions[i-1].Name == d.Name {
 			return invalid("dimensions/"+pointerToken(d.Name), "duplicate_dimension", "The dimension is given twice.")
 		}
-		if !text(d.Value, 1, MaxValueLength) {
+		if !text(d.Value, MaxValueLength) {
 			return invalid("dimensions/"+pointerToken(d.Name), "invalid_dimension", "A dimension has 1 to 255 bytes of UTF-8 without control characters.")
 		}
 	}
 	return nil
 }
 
-// text reports whether s has min to limit bytes of UTF-8 without control characters.
-func text(s string, least, most int) bool {
-	if len(s) < least || len(s) > most {
+// text reports whether s has 1 to most bytes of UTF-8 without control characters.
+func text(s string, most int) bool {
+	if s == "" || len(s) > most {
 		return false
 	}
 	ascii := true

@@ -68,7 +68,7 @@ func (s *spending) operate(ctx context.Context, it *item) error {
 	before := s.markReservations()
 	s.verdict.operate(it)
 	if it.op.err != nil || it.total.Period == 0 {
-		return nil
+		return nil //nolint:nilerr // the item carries its own error
 	}
 	cost, err := s.price(ctx, time.UnixMicro(it.total.Period).UTC(), s.with(it.total.Period, s.uses[it.total.Period]))
 	if err != nil {

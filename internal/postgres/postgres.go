@@ -159,7 +159,7 @@ func (d *DB) InTx(ctx context.Context, fn func(tx billing.Tx) error) (err error)
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("transaction: %w", context.Cause(ctx))
-		case <-time.After(wait/2 + rand.N(wait)):
+		case <-time.After(wait/2 + rand.N(wait)): //nolint:gosec // jitter
 		}
 		wait *= 2
 	}

@@ -20,16 +20,17 @@ import (
 const recordColumns = `x.key, x.source, x.event_id, x.meter, x.quantity, coalesce(x.value, ''), x.occurred_at, x.dimensions,
   x.received_at, x.counts, x.period_start, x.void`
 
-func scanRecord(rows *sql.Rows, r *metering.Record) (key uuid.UUID, err error) {
+func scanRecord(rows *sql.Rows, r *metering.Record) (err error) {
+	var key uuid.UUID // orders the rows; the record does not carry it
 	var dims sql.RawBytes
 	err = rows.Scan(&key, &r.Source, &r.ID, &r.Meter, &r.Quantity, &r.Value, &r.OccurredAt, &dims, &r.ReceivedAt, &r.Counted,
 		&r.Period, &r.Voided)
 	if err != nil {
-		return key, err
+		return err
 	}
 	r.OccurredAt, r.ReceivedAt, r.Period = r.OccurredAt.UTC(), r.ReceivedAt.UTC(), r.Period.UTC()
 	r.Dimensions, err = dimensionsOf(string(dims))
-	return key, err
+	return err
 }
 
 // selection is the WHERE of a filter, after effective's own.
@@ -74,7 +75,7 @@ func (s usageStore) Events(ctx context.Context, a account.ID, f metering.Filter,
 	var records []metering.Record
 	err = s.each(ctx, func(rows *sql.Rows) error {
 		rec := metering.Record{Event: metering.Event{Account: a}}
-		_, err := scanRecord(rows, &rec)
+		err := scanRecord(rows, &rec)
 		records = append(records, rec)
 		return err
 	}, `SELECT `+recordColumns+` FROM (`+effective+where+`
@@ -103,7 +104,7 @@ func (s usageStore) Export(ctx context.Context, a account.ID, f metering.Filter,
 	var rec metering.Record
 	return s.each(ctx, func(rows *sql.Rows) error {
 		rec = metering.Record{Event: metering.Event{Account: a}}
-		if _, err := scanRecord(rows, &rec); err != nil {
+		if err := scanRecord(rows, &rec); err != nil {
 			return err
 		}
 		return each(&rec)

@@ -192,7 +192,7 @@ func (j usageJournal) Append(ctx context.Context, ask metering.Ask, decide func(
 	f := &flush{conn: pooled.Conn()}
 	defer func() {
 		if err != nil {
-			f.rollback()
+			f.rollback() //nolint:contextcheck // the caller's context may be what failed
 			err = fmt.Errorf("append usage: %w", err)
 		}
 	}()

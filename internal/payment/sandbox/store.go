@@ -169,7 +169,7 @@ func openStore(dir string, now time.Time) (*store, error) {
 			return nil, fmt.Errorf("compact the sandbox's journal: %w", err)
 		}
 	}
-	s.file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	s.file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // in the data folder
 	if err != nil {
 		return nil, fmt.Errorf("open the sandbox's journal: %w", err)
 	}
@@ -178,7 +178,7 @@ func openStore(dir string, now time.Time) (*store, error) {
 
 // replay applies the journal, if there is one.
 func replay(path string, into *state) (found bool, err error) {
-	f, err := os.Open(path)
+	f, err := os.Open(path) //nolint:gosec // in the data folder
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
@@ -219,7 +219,7 @@ func (s *store) prune(now time.Time) {
 
 // compact replaces the journal by one that holds the present state, one object a line.
 func (s *store) compact(path string) (err error) {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) //nolint:gosec // in the data folder
 	if err != nil {
 		return err
 	}

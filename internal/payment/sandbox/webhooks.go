@@ -32,6 +32,7 @@ func emit(st *state, c *change, r *call, typ string, object payment.ObjectKind, 
 	switch object {
 	case payment.ObjectCharge, payment.ObjectRefund, payment.ObjectDispute:
 		account = r.account(st)
+	default: // belongs to no account that a fault plan could name
 	}
 	copies, due := 1, r.now
 	switch f := takeFault(st, c, "webhook", account); f.Kind {

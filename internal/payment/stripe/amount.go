@@ -22,8 +22,9 @@ func decimals(c money.Currency) int {
 		return 2
 	case "MGA":
 		return 0
+	default:
+		return c.Exponent()
 	}
-	return c.Exponent()
 }
 
 // minimums are the smallest charges, in ISO minor units, of the currencies that Stripe settles in.
