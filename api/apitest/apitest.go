@@ -128,7 +128,9 @@ func Check(tb testing.TB, req *http.Request, sent []byte, resp *http.Response, g
 }
 
 // stream reports whether a body is one of many JSON values, of which a schema describes only each.
-func stream(h http.Header) bool { return strings.HasPrefix(h.Get("Content-Type"), "application/x-ndjson") }
+func stream(h http.Header) bool {
+	return strings.HasPrefix(h.Get("Content-Type"), "application/x-ndjson")
+}
 
 // partlyRefused reports whether the request held items that were answered as rejected: those need not
 // be what the document describes.

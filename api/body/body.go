@@ -56,7 +56,7 @@ func Read(req *http.Request, limit int64) ([]byte, error) {
 		}
 		return decompressed(z, limit)
 	case "zstd":
-		z, err := zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(uint64(limit)+maxWindow))
+		z, err := zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(uint64(limit)+maxWindow)) //nolint:gosec // a limit is positive
 		if err != nil {
 			return nil, ErrCorrupt.Because(err)
 		}

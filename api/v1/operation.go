@@ -8,7 +8,6 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/accrue-billing/accrue/api/middleware"
-	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/idempotency"
@@ -23,13 +22,6 @@ func asked(c echo.Context) billing.Asked {
 	return billing.Asked{
 		Account: middleware.AccountIfAny(c), Actor: actor(c), Key: middleware.IdempotencyIfAny(c), Ceiling: middleware.Principal(c).Ceilings,
 	}
-}
-
-// askedFor is asked for an account that the address names: operators act on any.
-func askedFor(c echo.Context, a account.ID) billing.Asked {
-	in := asked(c)
-	in.Account = a
-	return in
 }
 
 // actor is the caller as the audit log names it.

@@ -49,7 +49,7 @@ func TestUsageAlerts(t *testing.T) {
 		"OtherCurrency":   `{"kind":"spend","amount":{"amount":1,"currency":"EUR"}}`,
 		"UnknownKind":     `{"kind":"weather"}`,
 	} {
-		t.Run(name, func(t *testing.T) { //nolint:paralleltest // one world
+		t.Run(name, func(t *testing.T) {
 			ada.post(t, "/v1/usage-alerts", body).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 		})
 	}

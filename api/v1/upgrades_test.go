@@ -137,7 +137,7 @@ func TestUpgrade(t *testing.T) {
 			"NotJSON":          {`plan=pro`, http.StatusBadRequest, "malformed_json"},
 			"DuplicateMembers": {`{"plan":"pro","plan":"developer"}`, http.StatusUnprocessableEntity, "invalid_request"},
 		} {
-			t.Run(name, func(t *testing.T) { //nolint:paralleltest // one world
+			t.Run(name, func(t *testing.T) {
 				ada.post(t, "/v1/upgrades", c.body).problem(t, c.status, c.code)
 			})
 		}

@@ -485,7 +485,7 @@ func (d *eventDecoder) quantity(in *incoming) error {
 	q, err := money.ParseDecimal(string(v))
 	if err != nil {
 		in.fail("/quantity", "invalid_quantity", "A quantity has at most 15 digits before the point and 9 after it, and no exponent.")
-		return nil
+		return nil //nolint:nilerr // the item is refused, the request goes on
 	}
 	in.Quantity, in.hasQuantity = q, true
 	return nil

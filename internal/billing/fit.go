@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"slices"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -47,13 +48,13 @@ func (r Reader) PlanFit(ctx context.Context, a account.ID) (f Fit, err error) {
 		periods = periods[1:] // the running period says nothing of a month yet
 	}
 	months := make([]pricing.Month, 0, len(periods))
-	for i := len(periods) - 1; i >= 0; i-- {
-		totals, err := r.DB.Usage().Totals(ctx, a, periods[i].Bounds.Start, true)
+	for _, p := range slices.Backward(periods) {
+		totals, err := r.DB.Usage().Totals(ctx, a, p.Bounds.Start, true)
 		if err != nil {
 			return f, err
 		}
-		f.Periods = append(f.Periods, periods[i].Bounds)
-		months = append(months, pricing.Month{Period: periods[i].Bounds, Usage: usageUnder(versions, totals)})
+		f.Periods = append(f.Periods, p.Bounds)
+		months = append(months, pricing.Month{Period: p.Bounds, Usage: usageUnder(versions, totals)})
 	}
 	f.Comparison, err = pricing.Fit(months, versions, acct.Currency)
 	return f, err

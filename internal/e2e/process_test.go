@@ -8,14 +8,12 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -196,17 +194,6 @@ func (d *deployment) start(ctx context.Context) (*process, error) {
 	}
 }
 
-// mustStart is start for a test that needs no more than one process.
-func (d *deployment) mustStart(t *testing.T) *process {
-	t.Helper()
-	p, err := d.start(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.kill)
-	return p
-}
-
 func (p *process) address(server string) string {
 	_, after, ok := strings.Cut(p.log.String(), "msg=listening server="+server+" address=")
 	addr, _, line := strings.Cut(after, "\n")
@@ -220,23 +207,6 @@ func (p *process) address(server string) string {
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.gone
-}
-
-// stop ends the process as an operator does.
-func (p *process) stop() error {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.gone:
-		return p.err
-	case <-time.After(startWithin):
-		p.kill()
-		return errors.New("the service does not end")
-	}
-}
-
-// control plays the provider's side.
-func (p *process) control() sandbox.Control {
-	return sandbox.Control{BaseURL: p.sandbox, SecretKey: derived("sandbox key")}
 }
 
 // gateway returns a client of the provider, as the service has one.

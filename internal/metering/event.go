@@ -186,7 +186,7 @@ func (e *Event) validate(m *Meter) *Problem {
 }
 
 // text reports whether s has 1 to most bytes of UTF-8 without control characters.
-func text(s string, most int) bool {
+func text(s string, most int) bool { //nolint:unparam // the bound is the caller's, though most agree
 	if s == "" || len(s) > most {
 		return false
 	}

@@ -11,7 +11,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -155,7 +154,6 @@ func (d *DB) InTx(ctx context.Context, fn func(tx billing.Tx) error) (err error)
 		if !retryable(err) {
 			return translate(err)
 		}
-		slog.DebugContext(ctx, "transaction tried again", "err", err)
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("transaction: %w", context.Cause(ctx))

@@ -190,9 +190,9 @@ func (j usageJournal) Append(ctx context.Context, ask metering.Ask, decide func(
 	}
 	defer pooled.Release()
 	f := &flush{conn: pooled.Conn()}
-	defer func() {
+	defer func() { //nolint:contextcheck // the caller's context may be what failed
 		if err != nil {
-			f.rollback() //nolint:contextcheck // the caller's context may be what failed
+			f.rollback()
 			err = fmt.Errorf("append usage: %w", err)
 		}
 	}()

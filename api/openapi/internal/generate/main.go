@@ -62,7 +62,7 @@ func run(root, rawFile string) error {
 		return err
 	}
 	if rawFile != "" {
-		if err := os.WriteFile(rawFile, raw, 0o600); err != nil {
+		if err := os.WriteFile(rawFile, raw, 0o600); err != nil { //nolint:gosec // where its user asks for it
 			return err
 		}
 	}
