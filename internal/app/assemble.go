@@ -97,13 +97,19 @@ func (a *App) bind(ctx context.Context) error {
 			return err
 		}
 	}
-	if a.cfg.PublicURL == "http://"+a.cfg.Addr { // the default, which port 0 makes untrue
-		a.cfg.PublicURL = "http://" + reachable(a.Addr("api"))
-	}
 	if a.cfg.Provider == sandbox.Name {
 		return a.listen(ctx, "sandbox", a.cfg.SandboxAddr)
 	}
 	return nil
+}
+
+// publicURL is where links lead. What is told to a provider keeps to the configuration instead: a
+// repeated request must say the same after a restart, whatever port was free.
+func (a *App) publicURL() string {
+	if a.cfg.PublicURL == "http://"+a.cfg.Addr { // the default, which port 0 makes untrue
+		return "http://" + reachable(a.Addr("api"))
+	}
+	return a.cfg.PublicURL
 }
 
 // policy is what the configuration says of billing.
@@ -275,7 +281,7 @@ func (a *App) api() error {
 			FailedLogins: middleware.Limit{Quota: 30, Window: time.Minute},
 		},
 		V1:        a.resources(),
-		PublicURL: a.cfg.PublicURL, Origins: a.cfg.CORSOrigin,
+		PublicURL: a.publicURL(), Origins: a.cfg.CORSOrigin,
 		Ready: a.ready, Metrics: a.metrics.Handler(), Observe: a.metrics.ObserveRequest,
 	}
 	for _, cidr := range a.cfg.TrustedProxy {
@@ -307,7 +313,7 @@ func (a *App) api() error {
 func (a *App) resources() v1.Deps {
 	return v1.Deps{
 		Billing: a.svc.core, Keys: a.svc.keys, Mode: auth.Mode(a.cfg.Mode),
-		Lists: v1.Lists{Cursors: cursor.NewCodec(a.secrets.CursorKey), PublicURL: a.cfg.PublicURL},
+		Lists: v1.Lists{Cursors: cursor.NewCodec(a.secrets.CursorKey), PublicURL: a.publicURL()},
 		Metering: v1.Metering{
 			Ingester: a.svc.ingester, Store: a.db.Usage(), Catalogue: a.svc.meters, Accounts: a.svc.directory,
 			Reader: metering.Reader{Store: a.db.Usage(), Entitlements: a.db.Entitlements(), Catalogue: a.svc.meters},

@@ -21,7 +21,7 @@ func (r Resolver) Resolve(ctx context.Context, p payment.Pending) (err error) {
 		if err != nil || !pay.Status.Pending() {
 			return err
 		}
-		_, err = r.resolvePayment(ctx, pay)
+		_, err = r.resolvePayment(ctx, pay, nil)
 		return err
 	case payment.RecordRefund:
 		ref, err := r.DB.Payments().Refund(ctx, p.Account, p.Refund)
@@ -47,7 +47,7 @@ func (r Resolver) Resolve(ctx context.Context, p payment.Pending) (err error) {
 //   - The provider never made it, and the intent is young: the call is made again with the same key,
 //     which is what the process that died was about to do.
 //   - The provider never made it, and the intent is too old for its key: it has failed. No money moved.
-func (c *Core) resolvePayment(ctx context.Context, p payment.Payment) (payment.Payment, error) {
+func (c *Core) resolvePayment(ctx context.Context, p payment.Payment, then func(tx Tx, p payment.Payment) error) (payment.Payment, error) {
 	customer, err := c.DB.Payments().Customer(ctx, p.Account, p.Provider)
 	if err != nil {
 		return p, err
@@ -75,7 +75,7 @@ func (c *Core) resolvePayment(ctx context.Context, p payment.Payment) (payment.P
 		c.Log.ErrorContext(ctx, "a payment's outcome could not be asked for", "payment", p.ID, "err", err)
 		err = payment.ErrUnknown.Because(err)
 	}
-	got, serr := c.settleCharge(ctx, p.Account, p.ID, res, err, nil)
+	got, serr := c.settleCharge(ctx, p.Account, p.ID, res, err, then)
 	if serr == nil && got.Status == payment.RequiresAction && res.NextAction != nil {
 		got.NextAction = res.NextAction
 	}

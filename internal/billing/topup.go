@@ -189,6 +189,11 @@ func (f Funder) begin(ctx context.Context, tx Tx, acct account.Account, asked As
 // of its next action, if any.
 func (c *Core) charge(ctx context.Context, p payment.Payment, then func(tx Tx, p payment.Payment) error) (payment.Payment, error) {
 	failpoint.Hit(chargeOf(p), failpoint.AfterTx1)
+	if c.Clock().Sub(p.CreatedAt) > callTimeout {
+		// A request that died may have asked before. What came of it is looked up first, so that nothing
+		// hangs on this request saying exactly what that one said.
+		return c.resolvePayment(ctx, p, then)
+	}
 	res, callErr := c.ask(ctx, p)
 	failpoint.Hit(chargeOf(p), failpoint.AfterGateway)
 	ctx, cancel := detached(ctx)
@@ -281,7 +286,7 @@ func (f Funder) Confirm(ctx context.Context, a account.ID, tid payment.TopUpID) 
 	if err != nil || !t.Status.Pending() {
 		return t, err
 	}
-	p, err := f.resolvePayment(ctx, t.Charge)
+	p, err := f.resolvePayment(ctx, t.Charge, nil)
 	if err != nil {
 		return t, err
 	}

@@ -234,9 +234,6 @@ func TestZeroAccountIsRefused(t *testing.T) {
 		"Unpaid":  func() error { _, err := db.Invoices().Unpaid(t.Context(), zero); return err },
 		"Methods": func() error { _, err := db.Payments().Methods(t.Context(), zero); return err },
 		"Events":  func() error { _, err := db.Outbox().After(t.Context(), zero, 0, 1); return err },
-		"Complete": func() error {
-			return db.Idempotency().Complete(t.Context(), zero, idempotency.Request{}, idempotency.Answer{})
-		},
 	} {
 		func() {
 			defer func() {
@@ -247,7 +244,17 @@ func TestZeroAccountIsRefused(t *testing.T) {
 			t.Error(fmt.Sprint(name, query()))
 		}()
 	}
-	if _, err := db.Idempotency().Claim(t.Context(), zero, idempotency.Request{Key: "k"}, uuid.Nil); err == nil {
-		t.Error("a key was claimed for no account")
+}
+
+// A key that belongs to no account (a platform's request) is its own, and no account's.
+func TestKeysOfNoAccountAreNoAccounts(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	r := idempotency.Request{Key: "k", Scope: "platform"}
+	for _, a := range []account.ID{{}, mustAccount(t, db).ID} {
+		got, err := db.Idempotency().Claim(t.Context(), a, r, uuid.Nil)
+		if err != nil || got.Outcome != idempotency.Fresh {
+			t.Errorf("claim for %q: %+v, %v; want a fresh one for each", a, got, err)
+		}
 	}
 }
