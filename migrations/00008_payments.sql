@@ -25,6 +25,7 @@ CREATE TABLE payment_methods (
   provider     text NOT NULL,
   provider_ref text,
   source       text NOT NULL DEFAULT '', -- the setup or token that it was made from
+  customer_ref text NOT NULL DEFAULT '', -- the provider's customer that it belongs to; fixed with the intent
   setup_ref    text NOT NULL DEFAULT '', -- the provider's setup that a customer's action belongs to
   brand        text NOT NULL DEFAULT '',
   last_four    text NOT NULL DEFAULT '' CHECK (last_four ~ '^([0-9]{4})?$'),

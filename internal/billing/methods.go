@@ -148,18 +148,18 @@ func (c *Core) createMethod(ctx context.Context, tx Tx, m *payment.Method, src C
 		}
 		m.Source, m.SetupRef = s.Ref, s.Ref
 	}
+	var err error
+	if m.CustomerRef, err = tx.Payments().Customer(ctx, m.Account, m.Provider); err != nil {
+		return err
+	}
 	return tx.Payments().CreateMethod(ctx, *m)
 }
 
 // attach asks the provider to attach and validate a card. It is repeated with the same key until the
 // outcome is known.
 func (c *Core) attach(ctx context.Context, m payment.Method) (payment.AttachResult, error) {
-	customer, err := c.DB.Payments().Customer(ctx, m.Account, m.Provider)
-	if err != nil {
-		return payment.AttachResult{}, err
-	}
 	req := payment.AttachRequest{
-		Key: m.ID.String(), AccountRef: m.Account.String(), CustomerRef: customer, Billing: m.Billing, ReturnURL: c.Policy.ReturnURL,
+		Key: m.ID.String(), AccountRef: m.Account.String(), CustomerRef: m.CustomerRef, Billing: m.Billing, ReturnURL: c.Policy.ReturnURL,
 	}
 	if m.SetupRef != "" {
 		req.Setup = m.SetupRef
@@ -259,7 +259,10 @@ func messageOf(err error) string {
 
 func (c *Core) cardActive(ctx context.Context, tx Tx, acct account.Account, m *payment.Method, res payment.AttachResult, now time.Time) error {
 	m.Status, m.Card, m.ProviderRef, m.NextAction, m.Failure, m.CheckAt = payment.MethodActive, res.Method.Card, res.Method.Ref, nil, nil, time.Time{}
-	if err := tx.Payments().SaveCustomer(ctx, acct.ID, m.Provider, res.CustomerRef); err != nil {
+	if res.CustomerRef != "" {
+		m.CustomerRef = res.CustomerRef
+	}
+	if err := tx.Payments().SaveCustomer(ctx, acct.ID, m.Provider, m.CustomerRef); err != nil {
 		return err
 	}
 	if err := tx.Payments().SaveMethod(ctx, m); err != nil {
@@ -474,10 +477,6 @@ func (c Cards) Change(ctx context.Context, asked Asked, mid payment.MethodID, in
 	if m.Version != in.Version {
 		return m, account.ErrStale
 	}
-	customer, err := c.DB.Payments().Customer(ctx, asked.Account, m.Provider)
-	if err != nil {
-		return m, err
-	}
 	billing := m.Billing
 	if in.Billing != nil {
 		billing = *in.Billing
@@ -485,7 +484,7 @@ func (c Cards) Change(ctx context.Context, asked Asked, mid payment.MethodID, in
 	cctx, cancel := detached(ctx)
 	defer cancel()
 	res, err := c.Gateway.UpdateBilling(cctx, payment.UpdateRequest{
-		Key: fmt.Sprintf("%s-v%d", m.ID, m.Version), CustomerRef: customer, MethodRef: m.ProviderRef,
+		Key: fmt.Sprintf("%s-v%d", m.ID, m.Version), CustomerRef: m.CustomerRef, MethodRef: m.ProviderRef,
 		Billing: billing, ExpMonth: in.ExpMonth, ExpYear: in.ExpYear,
 	})
 	if err != nil {

@@ -119,12 +119,9 @@ func (c *Core) markRemoved(ctx context.Context, tx Tx, acct account.Account, m *
 }
 
 func (c *Core) detach(ctx context.Context, m payment.Method) {
-	customer, err := c.DB.Payments().Customer(ctx, m.Account, m.Provider)
-	if err == nil {
-		cctx, cancel := detached(ctx)
-		defer cancel()
-		err = c.Gateway.Detach(cctx, payment.DetachRequest{Key: m.ID.String() + "/detach", CustomerRef: customer, MethodRef: m.ProviderRef})
-	}
+	cctx, cancel := detached(ctx)
+	defer cancel()
+	err := c.Gateway.Detach(cctx, payment.DetachRequest{Key: m.ID.String() + "/detach", CustomerRef: m.CustomerRef, MethodRef: m.ProviderRef})
 	if err != nil {
 		c.Log.WarnContext(ctx, "card removed here, but not detached at the provider", "payment_method", m.ID, "err", err)
 	}

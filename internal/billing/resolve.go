@@ -48,7 +48,7 @@ func (r Resolver) Resolve(ctx context.Context, p payment.Pending) (err error) {
 //     which is what the process that died was about to do.
 //   - The provider never made it, and the intent is too old for its key: it has failed. No money moved.
 func (c *Core) resolvePayment(ctx context.Context, p payment.Payment, then func(tx Tx, p payment.Payment) error) (payment.Payment, error) {
-	customer, err := c.DB.Payments().Customer(ctx, p.Account, p.Provider)
+	m, err := c.DB.Payments().Method(ctx, p.Account, p.Method)
 	if err != nil {
 		return p, err
 	}
@@ -59,7 +59,7 @@ func (c *Core) resolvePayment(ctx context.Context, p payment.Payment, then func(
 	if p.ProviderRef != "" && p.Status == payment.RequiresAction {
 		res, err = c.Gateway.ConfirmCharge(cctx, payment.ConfirmRequest{Key: p.ID.String() + "/confirm", Ref: p.ProviderRef, ReturnURL: c.Policy.ReturnURL})
 	} else {
-		res, err = c.Gateway.LookupCharge(cctx, payment.ChargeLookup{Ref: p.ProviderRef, PaymentRef: p.ID.String(), CustomerRef: customer, Since: p.CreatedAt})
+		res, err = c.Gateway.LookupCharge(cctx, payment.ChargeLookup{Ref: p.ProviderRef, PaymentRef: p.ID.String(), CustomerRef: m.CustomerRef, Since: p.CreatedAt})
 	}
 	switch {
 	case errors.Is(err, payment.ErrMissing) && age < payment.KeyRetention:

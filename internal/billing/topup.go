@@ -214,14 +214,10 @@ func (c *Core) ask(ctx context.Context, p payment.Payment) (payment.ChargeResult
 	if err != nil {
 		return payment.ChargeResult{}, err
 	}
-	customer, err := c.DB.Payments().Customer(ctx, p.Account, p.Provider)
-	if err != nil {
-		return payment.ChargeResult{}, err
-	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	return c.Gateway.Charge(ctx, payment.ChargeRequest{
-		Key: p.ID.String(), Amount: p.Amount, CustomerRef: customer, MethodRef: m.ProviderRef, OffSession: p.OffSession,
+		Key: p.ID.String(), Amount: p.Amount, CustomerRef: m.CustomerRef, MethodRef: m.ProviderRef, OffSession: p.OffSession,
 		Description: describe(p), AccountRef: p.Account.String(), PaymentRef: p.ID.String(), ReturnURL: c.Policy.ReturnURL,
 	})
 }

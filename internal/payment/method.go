@@ -42,6 +42,9 @@ type Method struct {
 	Provider    string
 	ProviderRef string
 	Source      string // the setup or the token that it was made from
+	// CustomerRef is the provider's customer that the card is asked to be attached to, and then belongs
+	// to. It is part of the intent, so that a repetition asks for the same.
+	CustomerRef string
 	SetupRef    string // the provider's setup that a customer's action belongs to
 	Card        Card
 	Billing     Billing

@@ -34,6 +34,7 @@ type methodRow struct {
 	Provider        string
 	ProviderRef     *string
 	Source          string
+	CustomerRef     string
 	SetupRef        string
 	Brand           string
 	LastFour        string
@@ -59,7 +60,7 @@ func (methodRow) TableName() string { return "payment_methods" }
 func toMethodRow(m payment.Method) (row methodRow, err error) {
 	row = methodRow{
 		AccountID: m.Account, ID: m.ID, Status: string(m.Status), IsDefault: m.Default, Provider: m.Provider, ProviderRef: textOrNil(m.ProviderRef),
-		Source: m.Source, SetupRef: m.SetupRef, Brand: m.Card.Brand, LastFour: m.Card.Last4, ExpMonth: numberOrNil(m.Card.ExpMonth),
+		Source: m.Source, CustomerRef: m.CustomerRef, SetupRef: m.SetupRef, Brand: m.Card.Brand, LastFour: m.Card.Last4, ExpMonth: numberOrNil(m.Card.ExpMonth),
 		ExpYear: numberOrNil(m.Card.ExpYear), Country: m.Card.Country, Fingerprint: m.Card.Fingerprint, Funding: m.Card.Funding,
 		Name: m.Billing.Name, Email: m.Billing.Email, CheckAt: timeOrNil(m.CheckAt), ExpiryNoticedAt: timeOrNil(m.NoticedAt),
 		CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt, Version: m.Version,
@@ -81,7 +82,7 @@ func (r methodRow) method() (m payment.Method, err error) {
 	}
 	m = payment.Method{
 		ID: r.ID, Account: r.AccountID, Status: payment.MethodStatus(r.Status), Default: r.IsDefault, Provider: r.Provider,
-		ProviderRef: textOf(r.ProviderRef), Source: r.Source, SetupRef: r.SetupRef,
+		ProviderRef: textOf(r.ProviderRef), Source: r.Source, CustomerRef: r.CustomerRef, SetupRef: r.SetupRef,
 		Card: payment.Card{
 			Brand: r.Brand, Last4: r.LastFour, ExpMonth: numberOf(r.ExpMonth), ExpYear: numberOf(r.ExpYear), Country: r.Country,
 			Fingerprint: r.Fingerprint, Funding: r.Funding,
