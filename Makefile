@@ -92,7 +92,7 @@ bench: postgres ## All benchmarks
 
 .PHONY: bench-ingest
 bench-ingest: postgres ## Taking in usage
-	go test -run '^$$' -bench Ingest -benchtime 1x -timeout 5m ./internal/e2e
+	go test -run '^$$' -bench Ingest -benchmem ./...
 
 .PHONY: bench-money
 bench-money: postgres ## Amounts, rating and the ledger

@@ -8,14 +8,12 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -209,18 +207,6 @@ func (p *process) address(server string) string {
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.gone
-}
-
-// stop ends the process as an operator does.
-func (p *process) stop() error {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.gone:
-		return p.err
-	case <-time.After(startWithin):
-		p.kill()
-		return errors.New("the service does not end")
-	}
 }
 
 // gateway returns a client of the provider, as the service has one.
