@@ -210,6 +210,39 @@ func TestTopUp(t *testing.T) {
 }
 
 // The worked examples of the published price list, as invoices.
+// A deployment that comes back with another public URL repeats the provider's call with other
+// parameters. The provider refuses, but it has charged: that must be found out, not called a decline.
+func TestTopUp_ResumedWithOtherParametersIsLookedUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset}); err != nil {
+		t.Fatal(err)
+	}
+	fund, in := billing.Funder{Core: w.Core}, billing.TopUpInput{Amount: usd(5000)}
+	if _, err := fund.TopUp(t.Context(), asked(a, "the key"), in, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.Policy.ReturnURL = "https://another.example.com"
+	if _, err := w.db.Pool().Exec(t.Context(), "UPDATE idempotency_keys SET locked_until = '2020-01-01' WHERE account_id = $1", a); err != nil {
+		t.Fatal(err) // the lease of the request that died has run out
+	}
+	top, err := fund.TopUp(t.Context(), asked(a, "the key"), in, nil)
+	if err != nil || top.Record.Status != payment.Processing {
+		t.Fatalf("resumed: %+v, %v; want processing", top.Record, err)
+	}
+	w.advance(2 * time.Minute)
+	w.sweep(t)
+	got, err := fund.Get(t.Context(), a, top.Record.ID)
+	if err != nil || got.Status != payment.Succeeded {
+		t.Errorf("%+v, %v; want what the provider says: succeeded", got, err)
+	}
+	if n := len(w.charges(t)[a]); n != 1 {
+		t.Errorf("%d charges, want 1", n)
+	}
+}
+
 func TestCycleInvoices(t *testing.T) {
 	t.Parallel()
 

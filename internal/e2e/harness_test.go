@@ -43,15 +43,18 @@ type harness struct {
 	faults        []string
 }
 
+// publicURL is where the service would be reached from outside.
+const publicURL = "https://billing.example.com"
+
 func newHarness(t *testing.T, program string) *harness {
 	t.Helper()
 	h := &harness{t: t}
 	var dsn string
 	h.db, dsn = postgrestest.NewWithDSN(t)
 	h.owner = postgrestest.Connect(t, dsn)
-	h.deployment = newDeployment(t, program, "--database-url="+dsn, "--log-level=info", "--invoice-grace=0s")
+	h.deployment = newDeployment(t, program, "--database-url="+dsn, "--log-level=info", "--invoice-grace=0s", "--public-url="+publicURL)
 	h.core = &billing.Core{DB: h.db, Clock: clock.System, Policy: billing.DefaultPolicy(), Log: slog.New(slog.DiscardHandler)}
-	h.core.Policy.Grace = 0
+	h.core.Policy.Grace, h.core.Policy.ReturnURL = 0, publicURL // as the service has them
 	h.web = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}}
 	t.Cleanup(h.web.CloseIdleConnections)
 	h.restart()

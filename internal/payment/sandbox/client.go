@@ -364,6 +364,8 @@ func statusError(status int, h http.Header, body []byte) error {
 		return payment.ErrAmount.Because(cause)
 	case codeRefundTooLarge:
 		return payment.ErrRefundTooLarge.Because(cause)
+	case codeKeyReused: // something was done under the key, if not what this call asks for
+		return payment.ErrUnknown.Because(cause)
 	}
 	return payment.StatusError(status, h, cause)
 }

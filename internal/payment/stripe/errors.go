@@ -38,7 +38,7 @@ func classify(err error) error {
 		return payment.StatusError(http.StatusTooManyRequests, header(e), cause)
 	}
 	if e.Type == stripe.ErrorTypeIdempotency {
-		return payment.ErrRejected.Because(cause) // the key was used with other parameters
+		return payment.ErrUnknown.Because(cause) // the key was used with other parameters: something was done under it
 	}
 	if e.HTTPStatusCode < 300 { // no error that a server sends
 		return payment.ErrUnknown.Because(cause)

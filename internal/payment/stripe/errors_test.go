@@ -38,7 +38,7 @@ func TestEveryFailureHasOneMeaning(t *testing.T) {
 		{"lock", api(429, invalid, stripe.ErrorCodeLockTimeout), payment.ErrRetry},
 		{"key in use", api(409, idempotency, stripe.ErrorCodeIdempotencyKeyInUse), payment.ErrRetry},
 		{"conflict", api(409, invalid, ""), payment.ErrRetry},
-		{"key reused", api(400, idempotency, ""), payment.ErrRejected},
+		{"key reused", api(400, idempotency, ""), payment.ErrUnknown},
 		{"500", api(500, apiError, ""), payment.ErrUnknown},
 		{"502", api(502, apiError, ""), payment.ErrUnknown},
 		{"503", api(503, apiError, ""), payment.ErrUnknown},
