@@ -43,9 +43,6 @@ const seed = 20260310
 // Every operation, killed at every point, is carried on to the one effect that was asked for, and every
 // caller that comes back gets the same answer.
 func TestCrash_AtEveryPoint(t *testing.T) {
-	if !full() {
-		t.Skip("runs with test-full, for the reason given at TestCrash_AtRandomMoments")
-	}
 	t.Parallel()
 	h := newHarness(t, binary(t, "faults"))
 	// Each kill catches several accounts at the same point: few in every run, 5 × 8 in the full one.
@@ -126,9 +123,6 @@ func (h *harness) killSweepAt(op failpoint.Op, point failpoint.Point, rng *rand.
 
 // At any moment, in any mixture of operations, the same holds.
 func TestCrash_AtRandomMoments(t *testing.T) {
-	if !full() {
-		t.Skip("runs with test-full: after some kills a card is refused (processing_error) that should have been taken; nothing is charged, and it is not understood yet")
-	}
 	t.Parallel()
 	h := newHarness(t, binary(t, "faults"))
 	kills, accounts := 25, 4

@@ -23,8 +23,9 @@ import (
 //
 // A request that changes something carries a Key, which the caller makes from its own permanent
 // record and never uses for anything else. Repeating a request with the same Key and the same
-// contents has one effect and one answer for KeyRetention. The same Key with other contents is
-// ErrRejected. After KeyRetention a request must not be repeated; its outcome is looked up.
+// contents has one effect and one answer for KeyRetention. The same Key with other contents has no
+// effect, and is ErrUnknown: something was done under that Key before, and must be looked up. After
+// KeyRetention a request must not be repeated; its outcome is looked up.
 //
 // # What an error says
 //

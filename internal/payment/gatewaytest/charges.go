@@ -57,7 +57,7 @@ func keyReused(t *testing.T, h Harness) {
 	r, _ := a.charge(t, 700)
 	r.Amount = usd(800)
 	_, err := h.Gateway.Charge(t.Context(), r)
-	wantErr(t, "another amount under the key", err, payment.ErrRejected)
+	wantErr(t, "another amount under the key", err, payment.ErrUnknown)
 	want(t, "charges", a.charges(t), 1)
 }
 
