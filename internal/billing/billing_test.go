@@ -209,7 +209,6 @@ func TestTopUp(t *testing.T) {
 	})
 }
 
-// The worked examples of the published price list, as invoices.
 // A deployment that comes back with another public URL repeats the provider's call with other
 // parameters. The provider refuses, but it has charged: that must be found out, not called a decline.
 func TestTopUp_ResumedWithOtherParametersIsLookedUp(t *testing.T) {
@@ -243,6 +242,7 @@ func TestTopUp_ResumedWithOtherParametersIsLookedUp(t *testing.T) {
 	}
 }
 
+// The worked examples of the published price list, as invoices.
 func TestCycleInvoices(t *testing.T) {
 	t.Parallel()
 
