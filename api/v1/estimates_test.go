@@ -1,10 +1,15 @@
 package v1_test
 
 import (
+	"maps"
 	"net/http"
+	"reflect"
 	"testing"
 
+	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 func TestEstimates(t *testing.T) {
@@ -102,4 +107,65 @@ func TestPlanFit(t *testing.T) {
 		t.Errorf("a new account is compared by %d months, want its running one", n)
 	}
 	ada.get(t, "/v1/plan-fit?months=6").problem(t, http.StatusUnprocessableEntity, "invalid_request")
+}
+
+// The preview of an upgrade shows what GET /v1/plan-fit shows: real months under each plan.
+func TestUpgradePreviewComparesPlans(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	ada := w.user(t, a.ID)
+	for range 4 { // three of them are compared
+		w.use(t, a.ID, "voice", "59000")
+		w.advance(start.AddDate(0, 1, 0).Sub(start))
+		w.sweep(t)
+	}
+	preview := ada.post(t, "/v1/upgrades/preview", `{"plan":"pro"}`).want(t, http.StatusOK).golden(t, "upgrade_preview_with_history")
+	fit := ada.get(t, "/v1/plan-fit").want(t, http.StatusOK)
+	if !reflect.DeepEqual(preview.at(t, "plan_fit"), fit.at(t)) {
+		t.Errorf("the preview compares %v, GET /v1/plan-fit %v", preview.at(t, "plan_fit"), fit.at(t))
+	}
+	if n := len(fit.at(t, "months").([]any)); n != 3 {
+		t.Errorf("%d months", n)
+	}
+	if q := fit.str(t, "break_evens", 0, "quantity"); q != "60000" {
+		t.Errorf("Developer ends at %s seconds, want its 60,000", q)
+	}
+}
+
+// Where an account has a contract, its own plan is priced by it; who has none is not shown a plan that needs a salesperson.
+func TestPlanFitIsByTheAccountsOwnTerms(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, ada := w.upgraded(t, "pm_sandbox_visa")
+	eve := w.user(t, w.open(t).ID)
+	_, err := billing.Contractor{Core: w.Core}.Agree(t.Context(), billing.Asked{Account: a.ID, Actor: "operator:sales"}, plan.Contract{
+		Reference: "C-1", Plan: plan.Enterprise, Unlimited: []plan.MeterCode{"voice"},
+		Charges: []plan.Charge{{
+			Code: "voice", Name: "Voice", Meter: "voice", Unit: "second", Aggregation: plan.Sum, Per: plan.Quote{Unit: "minute", Size: 60},
+			Prices: []plan.Price{{Currency: money.USD, Model: plan.PerUnit, UnitPrice: money.MustDecimal("0.01")}},
+		}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.use(t, a.ID, "voice", "600000") // 10,000 minutes
+
+	fit := ada.get(t, "/v1/plan-fit").want(t, http.StatusOK)
+	if held := fit.str(t, "held"); held != "enterprise" {
+		t.Errorf("held %s", held)
+	}
+	totals := map[string]float64{}
+	for _, p := range fit.at(t, "plans").([]any) {
+		m := p.(map[string]any)
+		totals[m["plan"].(string)] = m["total"].(map[string]any)["amount"].(float64)
+	}
+	if want := map[string]float64{"developer": 0, "pro": 27000 - 2700, "enterprise": 10000}; !maps.Equal(totals, want) {
+		t.Errorf("totals %v, want %v", totals, want)
+	}
+	if n := len(eve.get(t, "/v1/plan-fit").at(t, "plans").([]any)); n != 2 {
+		t.Errorf("%d plans are compared, want those that can be had without a salesperson", n)
+	}
+	eve.with("Accrue-Account", a.ID.String()).get(t, "/v1/plan-fit").problem(t, http.StatusForbidden, "account_not_allowed")
+	w.user(t, a.ID, auth.UsageRead).get(t, "/v1/plan-fit").problem(t, http.StatusForbidden, "insufficient_scope")
 }

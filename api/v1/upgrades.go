@@ -145,6 +145,7 @@ type UpgradePreview struct {
 	AccruedAfter   Money           `json:"accrued_after" validate:"required"`                          // what the same usage would come to on the plan
 	PaymentMethod  *Card           `json:"payment_method" validate:"required" extensions:"x-nullable"` // the default card, if there is one
 	CardIsRequired bool            `json:"requires_card" validate:"required"`
+	PlanFit        PlanFit         `json:"plan_fit" validate:"required"` // the account's last months under every plan, and where one becomes better than another
 } //@name UpgradePreview
 
 // UpgradeQuestion asks what an upgrade would do.
@@ -181,6 +182,7 @@ func (h upgrades) preview(c echo.Context) error {
 		Plan: string(p.Version.Plan), PlanVersion: p.Version.Number, Allowed: len(p.Blockers) == 0, Blockers: convert(p.Blockers, toBlocker),
 		DueNow: toMoney(p.DueNow), EffectiveAt: p.At.UTC(), CurrentPeriod: Period{From: p.Period.Start.UTC(), To: p.Period.End.UTC()},
 		AccruedBefore: toMoney(p.Before), AccruedAfter: toMoney(p.After), CardIsRequired: p.RequiresCard,
+		PlanFit: toPlanFit(p.Fit),
 	}
 	if p.Method != nil {
 		out.PaymentMethod = h.toCard(p.Method.Card)

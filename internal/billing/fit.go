@@ -36,11 +36,15 @@ func (r Reader) PlanFit(ctx context.Context, a account.ID) (f Fit, err error) {
 	if err != nil {
 		return f, err
 	}
-	versions, err := fitVersions(ctx, r.DB, acct, sub, &f)
+	return planFit(ctx, r.DB, acct, sub)
+}
+
+func planFit(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription) (f Fit, err error) {
+	versions, err := fitVersions(ctx, tx, acct, sub, &f)
 	if err != nil {
 		return f, err
 	}
-	periods, err := r.DB.Subscriptions().Periods(ctx, a, fitPeriods+1)
+	periods, err := tx.Subscriptions().Periods(ctx, acct.ID, fitPeriods+1)
 	if err != nil {
 		return f, err
 	}
@@ -49,7 +53,7 @@ func (r Reader) PlanFit(ctx context.Context, a account.ID) (f Fit, err error) {
 	}
 	months := make([]pricing.Month, 0, len(periods))
 	for _, p := range slices.Backward(periods) {
-		totals, err := r.DB.Usage().Totals(ctx, a, p.Bounds.Start, true)
+		totals, err := tx.Usage().Totals(ctx, acct.ID, p.Bounds.Start, true)
 		if err != nil {
 			return f, err
 		}

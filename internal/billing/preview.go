@@ -24,6 +24,7 @@ type UpgradePreview struct {
 	Period        period.Bounds   // goes on
 	DueNow        money.Amount
 	Before, After money.Amount // what the period's usage comes to, tax not included
+	Fit           Fit          // the account's last months under every plan
 }
 
 // Preview says what an upgrade to the plan would change, without changing it. A plan that no upgrade
@@ -53,6 +54,9 @@ func (u Upgrader) Preview(ctx context.Context, a account.ID, code plan.Code) (ou
 			return err
 		}
 		out.RequiresCard = p.RequiresCard
+		if out.Fit, err = planFit(ctx, tx, acct, f.Subscription); err != nil {
+			return err
+		}
 		return u.compare(ctx, tx, acct, f.Subscription, &out)
 	})
 	return out, err
