@@ -51,5 +51,6 @@ func Routes(d Deps) []route.Route {
 		accountEventRoutes(d),
 		estimateRoutes(d),
 		planFitRoutes(d),
+		adminRefundRoutes(d),
 	)
 }
