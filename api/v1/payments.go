@@ -130,7 +130,7 @@ type InvoiceRef struct {
 // ReceiptCard is the card that was charged, as a receipt may show it.
 type ReceiptCard struct {
 	Brand string `json:"brand" validate:"required" example:"visa"`
-	Last4 string `json:"last4" validate:"required" example:"4242"`
+	Last4 string `json:"last_four" validate:"required" example:"4242"`
 } //@name ReceiptCard
 
 // Refund gave back a part or all of a payment.
