@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -37,10 +38,9 @@ func newCustomer(t *testing.T, api, token string) *customer {
 // with is the customer sending one more header.
 func (c *customer) with(name, value string) *customer {
 	out := *c
-	out.headers = map[string]string{name: value}
-	for k, v := range c.headers {
-		out.headers[k] = v
-	}
+	out.headers = map[string]string{}
+	maps.Copy(out.headers, c.headers)
+	out.headers[name] = value
 	return &out
 }
 

@@ -148,8 +148,11 @@ func (s *story) addsFunds() {
 		currency string
 		code     string
 	}{
-		{0, "USD", "invalid_request"}, {-500, "USD", "invalid_request"}, {1, "USD", "top_up_amount"},
-		{100_000_000, "USD", "top_up_amount"}, {5000, "EUR", "currency_mismatch"},
+		{0, "USD", "invalid_request"},
+		{-500, "USD", "invalid_request"},
+		{1, "USD", "top_up_amount"},
+		{100_000_000, "USD", "top_up_amount"},
+		{5000, "EUR", "currency_mismatch"},
 	} {
 		s.post("/v1/top-ups", object{"amount": object{"amount": bad.cents, "currency": bad.currency}}).problem(http.StatusUnprocessableEntity, bad.code)
 	}
