@@ -97,6 +97,7 @@ func headers() object {
 	return object{
 		"ETag":                text("The version of the representation, a strong tag.", `"v3"`),
 		"Idempotent-Replayed": text("true where the answer is the stored one of an earlier request with the same Idempotency-Key.", "true"),
+		"Location":            object{"description": "Where what was made can be read.", "required": true, "schema": object{"type": "string"}, "example": "/v1/top-ups/top_01jqxyzabcdefghjkmnpqrstvw"},
 		"RateLimit":           text("What is left of the quota (draft-ietf-httpapi-ratelimit-headers-10).", `"reads";r=1199;t=1`),
 		"RateLimit-Policy":    text("The quota of the operation's class (draft-ietf-httpapi-ratelimit-headers-10).", `"reads";q=1200;w=60`),
 		"Retry-After":         object{"description": "Seconds to wait before trying again.", "schema": object{"type": "integer"}, "example": 1},

@@ -274,6 +274,9 @@ func finishSuccess(resp object, r route.Route, status int) {
 	for _, name := range []string{"X-Request-Id", "RateLimit", "RateLimit-Policy"} {
 		h[name] = headerRef(name)
 	}
+	if r.Creates != "" && status == http.StatusCreated {
+		h["Location"] = headerRef("Location")
+	}
 	if r.Tagged || r.IfMatch {
 		h["ETag"] = headerRef("ETag")
 	}

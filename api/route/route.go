@@ -66,7 +66,10 @@ type Route struct {
 
 	Idempotent bool // an Idempotency-Key is required
 	IfMatch    bool // an If-Match is required
-	Tagged     bool // answers carry an ETag, and 304 is one of them
+	// Creates is the path under which what a 201 has made can be read: with the id of its body it is the
+	// answer's Location. Where it is empty and "GET " + Path + "/{id}" is a route, Complete fills it.
+	Creates string
+	Tagged  bool // answers carry an ETag, and 304 is one of them
 
 	Consumes []string // media types of the body; application/json if empty
 	Produces []string // media types of the answer; application/json if empty
@@ -110,6 +113,20 @@ func (r Route) WithDefaults() Route {
 		r.Account = AccountNone
 	}
 	return r
+}
+
+// Complete fills what of a route follows from the others of its table.
+func Complete(table []Route) []Route {
+	readable := map[string]bool{}
+	for _, r := range table {
+		readable[r.Path] = readable[r.Path] || r.Method == http.MethodGet
+	}
+	for i, r := range table {
+		if one := r.Path + "/{id}"; r.Method == http.MethodPost && r.Creates == "" && readable[one] {
+			table[i].Creates = one
+		}
+	}
+	return table
 }
 
 // HasBody reports whether the operation may take a body.

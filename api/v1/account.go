@@ -89,7 +89,9 @@ type AccountChange struct {
 //	@Failure	409		{object}	problem.Problem	"account_closed"
 //	@Failure	422		{object}	problem.Problem	"invalid_request"
 //	@Router		/v1/account [patch]
-func (h accounts) patch(c echo.Context) error {
+func (h accounts) patch(c echo.Context) error { return h.change(c, middleware.Account(c)) }
+
+func (h accounts) change(c echo.Context, a account.ID) error {
 	var in AccountChange
 	if err := strictjson.Decode(c, &in); err != nil {
 		return err
@@ -104,13 +106,15 @@ func (h accounts) patch(c echo.Context) error {
 	ctx := c.Request().Context()
 	keeper := billing.Keeper{Core: h.Billing}
 	version, err := expected(c, func() (int64, error) {
-		v, err := keeper.View(ctx, middleware.Account(c))
+		v, err := keeper.View(ctx, a)
 		return v.Version(), err
 	})
 	if err != nil {
 		return err
 	}
-	v, err := keeper.Change(ctx, asked(c), billing.AccountChange{Version: version, Name: in.Name, TimeZone: in.TimeZone})
+	by := asked(c)
+	by.Account = a
+	v, err := keeper.Change(ctx, by, billing.AccountChange{Version: version, Name: in.Name, TimeZone: in.TimeZone})
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,11 @@
 package v1
 
 import (
+	"context"
+	"encoding/json"
 	"net/http"
+	"net/url"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -57,7 +61,18 @@ func once[R any](c echo.Context, d Deps, show func(R, secrets) shown, run func(b
 	return send(c, ans)
 }
 
+// keyed runs what commits step by step, under the request's Idempotency-Key. run must be harmless to
+// repeat: what dies on the way is done again by a repetition.
+func (d Deps) keyed(c echo.Context, run func(billing.Asked) (any, error)) error {
+	show := func(v any, _ secrets) shown { return shown{status: http.StatusOK, body: v} }
+	return once(c, d, show, func(asked billing.Asked, keep billing.Renderer[any]) (billing.Result[any], error) {
+		ctx := c.Request().Context()
+		return billing.Keyed(ctx, d.Billing, asked, keep, func(context.Context) (any, error) { return run(asked) })
+	})
+}
+
 func send(c echo.Context, a idempotency.Answer) error {
+	locate(c, a)
 	switch {
 	case a.Status >= http.StatusBadRequest:
 		return problem.Send(c, a.Status, a.Body)
@@ -65,6 +80,32 @@ func send(c echo.Context, a idempotency.Answer) error {
 		return c.NoContent(a.Status)
 	}
 	return c.JSONBlob(a.Status, a.Body)
+}
+
+// created answers with what was made by an operation that keeps no answer.
+func created(c echo.Context, v any) error {
+	body, err := encode(v)
+	if err != nil {
+		return err
+	}
+	return send(c, idempotency.Answer{Status: http.StatusCreated, Body: body})
+}
+
+// createsKey holds the path of what a route makes.
+const createsKey = "accrue.creates"
+
+// locate puts the address of what was made on an answer that says so.
+func locate(c echo.Context, a idempotency.Answer) {
+	path, ok := c.Get(createsKey).(string)
+	if !ok || a.Status != http.StatusCreated {
+		return
+	}
+	var made struct {
+		ID string `json:"id"`
+	}
+	if json.Unmarshal(a.Body, &made) == nil && made.ID != "" {
+		c.Response().Header().Set(echo.HeaderLocation, strings.Replace(path, "{id}", url.PathEscape(made.ID), 1))
+	}
 }
 
 // expected returns the version that the caller's If-Match names. For "*" it is the present one, which

@@ -3,7 +3,6 @@ package v1
 import (
 	"bytes"
 	"encoding/json"
-	"net/http"
 
 	"github.com/labstack/echo/v4"
 
@@ -52,16 +51,13 @@ func encode(v any) ([]byte, error) {
 func answer[R any](c echo.Context, res billing.Result[R], render billing.Renderer[R]) error {
 	if res.Replayed != nil {
 		c.Response().Header().Set(headerReplayed, "true")
-		return c.JSONBlob(res.Replayed.Status, res.Replayed.Body)
+		return send(c, *res.Replayed)
 	}
 	ans, err := render(res.Record)
 	if err != nil {
 		return err
 	}
-	if ans.Status == http.StatusNoContent {
-		return c.NoContent(ans.Status)
-	}
-	return c.JSONBlob(ans.Status, ans.Body)
+	return send(c, ans)
 }
 
 // param reads an identifier of the address. One that cannot be of the record is missing, as one that is

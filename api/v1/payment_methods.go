@@ -458,5 +458,5 @@ func (h paymentMethods) requestRemoval(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusCreated, toRemoval(res.Record))
+	return created(c, toRemoval(res.Record))
 }

@@ -160,7 +160,7 @@ func (h reservations) act(c echo.Context, r metering.Reserving, status int) erro
 	if err != nil {
 		return err
 	}
-	return c.JSONBlob(out.Status, out.Body)
+	return send(c, out)
 }
 
 func (h reservations) reserve(c echo.Context, r metering.Reserving, status int) (idempotency.Answer, error) {

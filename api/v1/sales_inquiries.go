@@ -83,7 +83,7 @@ func (h salesInquiries) create(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusCreated, toInquiry(res.Record))
+	return created(c, toInquiry(res.Record))
 }
 
 // list lists the inquiries.

@@ -125,7 +125,7 @@ func (h usageAlerts) create(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusCreated, toUsageAlert(res.Record, acct.Currency))
+	return created(c, toUsageAlert(res.Record, acct.Currency))
 }
 
 // list lists the alerts.

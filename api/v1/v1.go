@@ -9,6 +9,8 @@ package v1
 import (
 	"slices"
 
+	"github.com/labstack/echo/v4"
+
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
@@ -26,7 +28,7 @@ type Deps struct {
 
 // Routes returns the operations of version 1.
 func Routes(d Deps) []route.Route {
-	return slices.Concat(
+	all := route.Complete(slices.Concat(
 		planRoutes(d),
 		overviewRoutes(d),
 		accountRoutes(d),
@@ -51,6 +53,22 @@ func Routes(d Deps) []route.Route {
 		accountEventRoutes(d),
 		estimateRoutes(d),
 		planFitRoutes(d),
+		adminAccountRoutes(d),
+		adminTestClockRoutes(d),
 		adminRefundRoutes(d),
-	)
+	))
+	for i, r := range all {
+		if r.Creates != "" {
+			all[i].Handler = creating(r)
+		}
+	}
+	return all
+}
+
+// creating tells the handler, by way of its context, what its 201 has made; see locate.
+func creating(r route.Route) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		c.Set(createsKey, r.Creates)
+		return r.Handler(c)
+	}
 }

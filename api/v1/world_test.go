@@ -29,6 +29,8 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/invariant"
+	"github.com/accrue-billing/accrue/internal/invariant/invarianttest"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -321,9 +323,33 @@ func (c caller) do(t *testing.T, method, path, body string) response {
 	if c.token != nil {
 		req.Header.Set("Authorization", "Bearer "+c.token())
 	}
+	byStaff := strings.HasPrefix(path, "/v1/admin/") && method != http.MethodGet
+	before := 0
+	if byStaff {
+		before = c.w.audited(t)
+	}
 	rec := httptest.NewRecorder()
 	c.w.serve().ServeHTTP(rec, req)
+	if byStaff && rec.Code < 300 && rec.Header().Get("Idempotent-Replayed") == "" && c.w.audited(t) == before {
+		t.Errorf("%s %s changed something, and the audit log does not say who did", method, path)
+	}
 	return response{rec.Code, rec.Header(), rec.Body.Bytes()}
+}
+
+// audited counts the entries of the audit log.
+func (w *world) audited(t *testing.T) (n int) {
+	t.Helper()
+	const q = "SELECT (SELECT count(*) FROM audit_entries) + (SELECT count(*) FROM operator_audit_entries)"
+	if err := w.db.Pool().QueryRow(t.Context(), q).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// check holds the books to the invariants.
+func (w *world) check(t *testing.T) {
+	t.Helper()
+	invarianttest.Require(t, w.db, invariant.Options{Clock: w.clock, Gateway: w.Gateway})
 }
 
 type response struct {

@@ -53,6 +53,14 @@ var (
 	ErrNoProfile       = errs.New(errs.NotFound, "billing_profile_not_found", "The account has no billing profile yet.")
 )
 
+// Filter chooses accounts. An empty member chooses nothing.
+type Filter struct {
+	Status     Status
+	Level      string // the code of the plan that the account is on
+	ExternalID string
+	Text       string // a part of the name or of the external id, in any case
+}
+
 // Store keeps accounts.
 type Store interface {
 	// Create writes a new account with its counters. It returns ErrExternalIDTaken.
@@ -66,8 +74,8 @@ type Store interface {
 	Lock(ctx context.Context, id ID) (Account, error)
 	// Save writes the account and raises its version. It returns ErrStale if the version is another.
 	Save(ctx context.Context, a *Account) error
-	// List pages through all accounts by identifier, for the operator.
-	List(ctx context.Context, r page.Request) (page.Page[Account], error)
+	// List pages through the accounts that f chooses, newest first, for the operator.
+	List(ctx context.Context, f Filter, r page.Request) (page.Page[Account], error)
 
 	// Profile returns the billing profile or ErrNoProfile.
 	Profile(ctx context.Context, id ID) (Profile, error)

@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/subscription"
 )
 
@@ -46,6 +48,38 @@ func view(ctx context.Context, tx Tx, acct account.Account) (AccountView, error)
 		return AccountView{}, err
 	}
 	return AccountView{acct, sub}, nil
+}
+
+// AccountStanding is an account with its agreement and where it stands in the books.
+type AccountStanding struct {
+	AccountView
+	books.Standing
+}
+
+// List pages through the accounts that f chooses, newest first.
+func (k Keeper) List(ctx context.Context, f account.Filter, r page.Request) (out page.Page[AccountStanding], err error) {
+	defer errs.Wrap(&err, "list accounts")
+	p, err := k.DB.Accounts().List(ctx, f, r)
+	if err != nil || len(p.Data) == 0 {
+		return out, err
+	}
+	ids := make([]account.ID, len(p.Data))
+	for i, a := range p.Data {
+		ids[i] = a.ID
+	}
+	subs, err := k.DB.Subscriptions().ActiveOf(ctx, ids)
+	if err != nil {
+		return out, err
+	}
+	booked, err := k.DB.Ledger().BalancesOf(ctx, ids)
+	if err != nil {
+		return out, err
+	}
+	out.Next = p.Next
+	for _, a := range p.Data {
+		out.Data = append(out.Data, AccountStanding{AccountView{a, subs[a.ID]}, books.StandingOf(booked[a.ID], a.Currency)})
+	}
+	return out, nil
 }
 
 // AccountChange changes an account. Nil fields stay as they are.

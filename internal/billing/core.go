@@ -2,7 +2,9 @@ package billing
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -140,6 +142,11 @@ func Keyed[R any](ctx context.Context, c *Core, in Asked, render Renderer[R], fn
 		return out, err
 	}
 	return out, c.DB.InTx(ctx, func(tx Tx) error { return complete(ctx, tx, in, out.Record, render) })
+}
+
+// detail names the record that an entry of the audit log is about.
+func detail(kind string, record fmt.Stringer) json.RawMessage {
+	return json.RawMessage(fmt.Sprintf(`{%q:%q}`, kind, record))
 }
 
 // pause is how long the sweep waits before it asks a provider again, by the number of times it has.

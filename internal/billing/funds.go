@@ -200,8 +200,15 @@ func (g Granter) Grant(ctx context.Context, asked Asked, in GrantInput, render R
 
 // Expire takes back what remains of a grant whose time is over.
 func (g Granter) Expire(ctx context.Context, a account.ID) (err error) {
+	_, err = g.expire(ctx, a)
+	return err
+}
+
+// expire is Expire, and counts the grants.
+func (g Granter) expire(ctx context.Context, a account.ID) (expired int, err error) {
 	defer errs.Wrap(&err, "expire credit of %s", a)
-	return g.DB.InTx(ctx, func(tx Tx) error {
+	err = g.DB.InTx(ctx, func(tx Tx) error {
+		expired = 0
 		acct, err := tx.Accounts().Lock(ctx, a)
 		if err != nil {
 			return err
@@ -215,19 +222,50 @@ func (g Granter) Expire(ctx context.Context, a account.ID) (err error) {
 			if gr.ExpiresAt.IsZero() || now.Before(gr.ExpiresAt) {
 				continue
 			}
-			left := gr.Remaining
-			gr.Remaining, gr.ExpiredAt = zeroOf(acct), now
-			if err := tx.Wallet().SaveGrant(ctx, gr); err != nil {
+			if err := g.end(ctx, tx, acct, &gr, "Promotional credit expired", now); err != nil {
 				return err
 			}
-			if err := tx.Ledger().Append(ctx, books.PromoExpired(g.fact(acct, gr.ID.String(), "Promotional credit expired", now), left)); err != nil {
-				return err
-			}
-			if err := tx.Outbox().Publish(ctx, a, outbox.CreditExpired, map[string]any{"grant": gr.ID, "amount": left}, now); err != nil {
-				return err
-			}
+			expired++
 		}
 		return nil
+	})
+	return expired, err
+}
+
+// end takes back what remains of a grant.
+func (g Granter) end(ctx context.Context, tx Tx, acct account.Account, gr *wallet.Grant, words string, now time.Time) error {
+	left := gr.Remaining
+	gr.Remaining, gr.ExpiredAt = zeroOf(acct), now
+	if err := tx.Wallet().SaveGrant(ctx, *gr); err != nil {
+		return err
+	}
+	if err := tx.Ledger().Append(ctx, books.PromoExpired(g.fact(acct, gr.ID.String(), words, now), left)); err != nil {
+		return err
+	}
+	return tx.Outbox().Publish(ctx, acct.ID, outbox.CreditExpired, map[string]any{"grant": gr.ID, "amount": left}, now)
+}
+
+// Void takes back what is left of a grant before its time. One of which nothing is left is returned as it is.
+func (g Granter) Void(ctx context.Context, asked Asked, gid wallet.GrantID, reason string, render Renderer[wallet.Grant]) (_ Result[wallet.Grant], err error) {
+	defer errs.Wrap(&err, "void credit %s", gid)
+	return once(ctx, g.Core, asked, render, func(tx Tx) (wallet.Grant, error) {
+		acct, err := tx.Accounts().Lock(ctx, asked.Account)
+		if err != nil {
+			return wallet.Grant{}, err
+		}
+		gr, err := tx.Wallet().Grant(ctx, acct.ID, gid) // the account's lock holds its grants too
+		if err != nil {
+			return gr, err
+		}
+		now := acct.Now(g.Clock())
+		if !gr.Remaining.IsZero() {
+			if err := g.end(ctx, tx, acct, &gr, "Promotional credit taken back", now); err != nil {
+				return gr, err
+			}
+		}
+		return gr, tx.Accounts().Audit(ctx, acct.ID, account.Entry{
+			Actor: asked.Actor, Action: "credit.void", Reason: reason, Detail: detail("credit", gr.ID), At: now,
+		})
 	})
 }
 

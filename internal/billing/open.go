@@ -23,7 +23,8 @@ type NewAccount struct {
 	Name       string
 	Currency   money.Currency
 	TimeZone   string
-	ClockAt    time.Time // a test clock; only in a deployment in test mode
+	Profile    *account.Profile // whom its invoices are made out to, if that is known
+	ClockAt    time.Time        // a test clock; only in a deployment in test mode
 }
 
 // Open creates an account on the start plan, with its first period and its limits. It returns
@@ -38,13 +39,20 @@ func (o Opener) Open(ctx context.Context, in NewAccount) (acct account.Account, 
 }
 
 // OpenOnce is Open for an operator's request, answered once per key.
-func (o Opener) OpenOnce(ctx context.Context, asked Asked, in NewAccount, render Renderer[account.Account]) (Result[account.Account], error) {
-	return once(ctx, o.Core, asked, render, func(tx Tx) (account.Account, error) {
+func (o Opener) OpenOnce(ctx context.Context, asked Asked, in NewAccount, render Renderer[AccountView]) (_ Result[AccountView], err error) {
+	defer errs.Wrap(&err, "open account %q", in.ExternalID)
+	if in.ExternalID != "" && !opensBy(in.ExternalID) {
+		return Result[AccountView]{}, errs.InvalidField("#/external_id", "invalid_identifier", "has the form of this service's own identifiers")
+	}
+	return once(ctx, o.Core, asked, render, func(tx Tx) (AccountView, error) {
 		acct, err := o.open(ctx, tx, in)
 		if err != nil {
-			return acct, err
+			return AccountView{}, err
 		}
-		return acct, tx.Accounts().Audit(ctx, acct.ID, account.Entry{Actor: asked.Actor, Action: "account.create", At: acct.CreatedAt})
+		if err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{Actor: asked.Actor, Action: "account.create", At: acct.CreatedAt}); err != nil {
+			return AccountView{}, err
+		}
+		return view(ctx, tx, acct)
 	})
 }
 
@@ -78,6 +86,13 @@ func (o Opener) open(ctx context.Context, tx Tx, in NewAccount) (account.Account
 	}
 	if err := tx.Accounts().Create(ctx, acct); err != nil {
 		return account.Account{}, err
+	}
+	if in.Profile != nil {
+		p := *in.Profile
+		p.Version, p.UpdatedAt = 0, acct.CreatedAt
+		if err := tx.Accounts().SaveProfile(ctx, acct.ID, &p); err != nil {
+			return account.Account{}, err
+		}
 	}
 	every := v.Interval
 	if every == "" {

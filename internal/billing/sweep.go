@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
 )
@@ -91,6 +94,54 @@ func (s Sweeper) upgrades(ctx context.Context, now time.Time, done *Swept) error
 		done.Upgrades++
 	}
 	return nil
+}
+
+// account does everything that is due on one account's clock, once.
+func (s Sweeper) account(ctx context.Context, a account.ID, done *Swept) error {
+	for {
+		closed, err := Closer(s).Close(ctx, a)
+		if err != nil {
+			return err
+		}
+		if !closed {
+			break
+		}
+		done.Closed++
+	}
+	acct, err := s.DB.Accounts().Get(ctx, a)
+	if err != nil {
+		return err
+	}
+	now := acct.Now(s.Clock())
+	drafts, err := s.DB.Invoices().List(ctx, a, invoice.Draft, firstPage)
+	if err != nil {
+		return err
+	}
+	for _, inv := range slices.Backward(drafts.Data) { // the oldest first: its number comes first
+		if now.Before(inv.FinalizeAt) {
+			continue
+		}
+		if err := Closer(s).Finalize(ctx, a, inv.ID); err != nil {
+			return err
+		}
+		done.Finalized++
+	}
+	open, err := s.DB.Invoices().Unpaid(ctx, a)
+	if err != nil {
+		return err
+	}
+	for _, inv := range open {
+		asked, err := Collector(s).Collect(ctx, a, inv.ID)
+		if err != nil {
+			return err
+		}
+		if asked {
+			done.Collected++
+		}
+	}
+	expired, err := Granter(s).expire(ctx, a)
+	done.Expired += expired
+	return err
 }
 
 // close closes every period that has ended; an account that was away for months takes several rounds.

@@ -168,6 +168,8 @@ type Store interface {
 	Booked(ctx context.Context, a account.ID, kind, reference string) (bool, error)
 	// Balances returns the account's balances now.
 	Balances(ctx context.Context, a account.ID) (Balances, error)
+	// BalancesOf returns the balances of several accounts now.
+	BalancesOf(ctx context.Context, as []account.ID) (map[account.ID]Balances, error)
 	// BalancesAt returns the balances after all transactions that were booked before t.
 	BalancesAt(ctx context.Context, a account.ID, t time.Time) (Balances, error)
 	// Entries pages through what touched one of names, newest first. The position is the sequence.

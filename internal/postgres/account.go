@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -152,22 +153,30 @@ func (s accountStore) Save(ctx context.Context, a *account.Account) (err error) 
 	return nil
 }
 
-func (s accountStore) List(ctx context.Context, r page.Request) (_ page.Page[account.Account], err error) {
+// List walks the primary key backwards until the page is full. A text that hardly any account contains
+// reads them all, which a person at a search box can wait for.
+func (s accountStore) List(ctx context.Context, f account.Filter, r page.Request) (_ page.Page[account.Account], err error) {
 	defer errs.Wrap(&err, "list accounts")
-	q := s.db.WithContext(ctx).Order("id").Limit(r.Limit + 1)
-	if after, perr := id.Parse[account.Account](r.After); perr == nil {
-		q = q.Where("id > ?", after.UUID())
+	q := newest[account.Account](stores(s).all(ctx), r)
+	if f.Status != "" {
+		q = q.Where("status = ?", string(f.Status))
 	}
-	var rows []accountRow
-	if err := q.Find(&rows).Error; err != nil {
-		return page.Page[account.Account]{}, translate(err)
+	if f.Level != "" {
+		q = q.Where("EXISTS (SELECT FROM subscriptions s WHERE s.account_id = accounts.id AND s.status = 'active' AND s.plan_code = ?)", f.Level)
 	}
-	out := make([]account.Account, len(rows))
-	for i, row := range rows {
-		out[i] = row.account()
+	if f.ExternalID != "" {
+		q = q.Where("id = (SELECT x.account_id FROM account_external_ids x WHERE x.external_id = ?)", f.ExternalID)
 	}
-	return page.Cut(out, r.Limit, func(a account.Account) string { return a.ID.String() }), nil
+	if f.Text != "" {
+		part := "%" + likeEscapes.Replace(f.Text) + "%"
+		q = q.Where("(name ILIKE ? OR external_id ILIKE ?)", part, part)
+	}
+	list, err := find(q, accountRow.account)
+	return page.Cut(list, r.Limit, func(a account.Account) string { return a.ID.String() }), err
 }
+
+// likeEscapes takes their meaning from the characters that LIKE gives one.
+var likeEscapes = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
 func (s accountStore) Profile(ctx context.Context, a account.ID) (_ account.Profile, err error) {
 	defer errs.Wrap(&err, "billing profile of %s", a)

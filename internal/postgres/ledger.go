@@ -165,6 +165,23 @@ func (s ledgerStore) Balances(ctx context.Context, a account.ID) (ledger.Balance
 	return out, nil
 }
 
+func (s ledgerStore) BalancesOf(ctx context.Context, as []account.ID) (_ map[account.ID]ledger.Balances, err error) {
+	defer errs.Wrap(&err, "balances of %d accounts", len(as))
+	var rows []balanceRow
+	if err := stores(s).all(ctx).Where("account_id IN ?", as).Find(&rows).Error; err != nil {
+		return nil, translate(err)
+	}
+	out := make(map[account.ID]ledger.Balances, len(as))
+	for _, r := range rows {
+		a := id.FromUUID[account.Account](r.AccountID)
+		if out[a] == nil {
+			out[a] = ledger.Balances{}
+		}
+		out[a][ledger.Name(r.Name)] = r.Balance
+	}
+	return out, nil
+}
+
 func (s ledgerStore) BalancesAt(ctx context.Context, a account.ID, t time.Time) (_ ledger.Balances, err error) {
 	defer errs.Wrap(&err, "balances of %s at %s", a, t)
 	var rows []struct {

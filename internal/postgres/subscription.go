@@ -170,6 +170,16 @@ func (s subscriptionStore) Active(ctx context.Context, a account.ID) (_ subscrip
 	return s.active(stores(s).of(ctx, a))
 }
 
+func (s subscriptionStore) ActiveOf(ctx context.Context, as []account.ID) (_ map[account.ID]subscription.Subscription, err error) {
+	defer errs.Wrap(&err, "subscriptions of %d accounts", len(as))
+	list, err := findEach(stores(s).all(ctx).Where("account_id IN ? AND status = ?", as, string(subscription.Active)), subscriptionRow.subscription)
+	out := make(map[account.ID]subscription.Subscription, len(list))
+	for _, sub := range list {
+		out[sub.Account] = sub
+	}
+	return out, err
+}
+
 func (s subscriptionStore) Lock(ctx context.Context, a account.ID) (_ subscription.Subscription, err error) {
 	defer errs.Wrap(&err, "lock subscription of %s", a)
 	return s.active(locked(stores(s).of(ctx, a)))

@@ -102,6 +102,12 @@ func (s walletStore) LockGrants(ctx context.Context, a account.ID) (_ []wallet.G
 	return find(locked(stores(s).of(ctx, a)).Where("remaining > 0").Order("id"), grantRow.grant)
 }
 
+func (s walletStore) Grant(ctx context.Context, a account.ID, id wallet.GrantID) (_ wallet.Grant, err error) {
+	defer errs.Wrap(&err, "grant %s of %s", id, a)
+	row, err := take[grantRow](stores(s).of(ctx, a).Where("id = ?", id), wallet.ErrGrantNotFound)
+	return row.grant(), err
+}
+
 func (s walletStore) Grants(ctx context.Context, a account.ID) (_ []wallet.Grant, err error) {
 	defer errs.Wrap(&err, "grants of %s", a)
 	return find(stores(s).of(ctx, a).Order("id DESC"), grantRow.grant)

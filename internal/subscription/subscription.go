@@ -156,6 +156,8 @@ type Store interface {
 	Create(ctx context.Context, s Subscription) error
 	// Active returns the account's agreement or ErrNotFound.
 	Active(ctx context.Context, a account.ID) (Subscription, error)
+	// ActiveOf returns the agreements of several accounts; one that has none is left out.
+	ActiveOf(ctx context.Context, as []account.ID) (map[account.ID]Subscription, error)
 	// Lock returns the account's agreement and holds it until the transaction ends, or ErrNotFound.
 	Lock(ctx context.Context, a account.ID) (Subscription, error)
 	// Save writes the agreement, raises its revision and keeps the open period's record in step with it.

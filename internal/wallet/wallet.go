@@ -129,6 +129,8 @@ type Store interface {
 	CreateGrant(ctx context.Context, g Grant) error
 	// LockGrants returns the grants that have something left, and holds them until the transaction ends.
 	LockGrants(ctx context.Context, a account.ID) ([]Grant, error)
+	// Grant returns the grant or ErrGrantNotFound.
+	Grant(ctx context.Context, a account.ID, id GrantID) (Grant, error)
 	// Grants returns all grants of the account, newest first.
 	Grants(ctx context.Context, a account.ID) ([]Grant, error)
 	// SaveGrant writes what is left of a grant and when it expired, or returns ErrGrantNotFound.
