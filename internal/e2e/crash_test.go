@@ -20,6 +20,7 @@ var askedFor = []struct {
 	{failpoint.AddCard, allPoints},
 	{failpoint.TopUp, allPoints},
 	{failpoint.PayInvoice, allPoints},
+	{failpoint.Refund, allPoints},
 	{failpoint.CancelUpgrade, []failpoint.Point{failpoint.Received, failpoint.Tx2BeforeCommit, failpoint.AfterTx2}},
 }
 
@@ -40,31 +41,47 @@ var swept = []struct {
 // seed makes the runs the same every time; the full run goes on to others.
 const seed = 20260310
 
+// lanes is how many deployments are killed at the same time: one waits while the other works.
+const lanes = 2
+
 // Every operation, killed at every point, is carried on to the one effect that was asked for, and every
 // caller that comes back gets the same answer.
 func TestCrash_AtEveryPoint(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, binary(t, "faults"))
-	// Each kill catches several accounts at the same point: few in every run, 5 × 8 in the full one.
-	accounts, rounds := 2, 1
-	if full() {
-		accounts, rounds = 5, 8
+	program := binary(t, "faults")
+	if !full() {
+		h := newHarness(t, program)
+		h.killEverywhere(0, 2) // each kill catches several accounts at the same point
+		h.report()
+		return
 	}
-	for round := range rounds {
-		rng := rand.New(rand.NewPCG(seed, uint64(round)))
-		for _, o := range askedFor {
-			for _, point := range o.points {
-				h.killAt(o.op, point, accounts, rng)
+	// In the full run 5 × 8 accounts for every point.
+	for lane := range lanes {
+		t.Run(fmt.Sprint("Lane", lane), func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, program)
+			for round := lane; round < 8; round += lanes {
+				h.killEverywhere(uint64(round), 5)
 			}
-		}
-		for _, o := range swept {
-			for _, point := range o.points {
-				h.killSweepAt(o.op, point, rng)
-			}
-		}
-		h.checkBooks()
+			h.report()
+		})
 	}
-	h.report()
+}
+
+func (h *harness) killEverywhere(round uint64, accounts int) {
+	h.t.Helper()
+	rng := rand.New(rand.NewPCG(seed, round))
+	for _, o := range askedFor {
+		for _, point := range o.points {
+			h.killAt(o.op, point, accounts, rng)
+		}
+	}
+	for _, o := range swept {
+		for _, point := range o.points {
+			h.killSweepAt(o.op, point, rng)
+		}
+	}
+	h.checkBooks()
 }
 
 // killAt has several customers do the operation and kills the service when all have come to the point.
@@ -87,8 +104,9 @@ func (h *harness) killSweepAt(op failpoint.Op, point failpoint.Point, rng *rand.
 	h.t.Helper()
 	ctx := h.t.Context()
 	intents := h.intents(3, func() *intent {
-		in := &intent{op: op, account: h.withUsage(), charges: []int64{usedCost}}
-		in.check = func(ctx context.Context, h *harness) []string {
+		in := &intent{patron: h.withUsage(), op: op}
+		in.charges = []int64{usedCost}
+		in.verify = func(ctx context.Context, h *harness) []string {
 			return h.count(ctx, in, 1, "SELECT count(*) FROM invoices WHERE account_id = $1 AND status = 'paid' AND kind = 'cycle'")
 		}
 		return in
@@ -124,27 +142,41 @@ func (h *harness) killSweepAt(op failpoint.Op, point failpoint.Point, rng *rand.
 // At any moment, in any mixture of operations, the same holds.
 func TestCrash_AtRandomMoments(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, binary(t, "faults"))
-	kills, accounts := 25, 4
+	program := binary(t, "faults")
+	kills := 150
 	if full() {
 		kills = 600
 	}
-	ops := []failpoint.Op{failpoint.Upgrade, failpoint.AddCard, failpoint.TopUp, failpoint.TopUp, failpoint.CancelUpgrade}
-	for n := range kills {
-		rng := rand.New(rand.NewPCG(seed, uint64(n)))
-		intents := h.intents(accounts, func() *intent {
-			in := h.newIntent(ops[rng.IntN(len(ops))], rng)
-			in.delay = time.Duration(rng.IntN(20)) * time.Millisecond
-			return in
-		})
-		h.trial(intents, h.after(time.Duration(rng.IntN(40_000))*time.Microsecond), rng.IntN(2) == 0)
-		if n%50 == 49 {
+	for lane := range lanes {
+		t.Run(fmt.Sprint("Lane", lane), func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, program)
+			for n := lane; n < kills; n += lanes {
+				h.killAtRandom(uint64(n), 4)
+			}
 			h.checkBooks()
-		}
+			if h.caught < h.kills {
+				t.Errorf("%d kills caught only %d operations: the moments are badly chosen", h.kills, h.caught)
+			}
+			h.report()
+		})
 	}
-	h.checkBooks()
-	if h.caught < kills {
-		t.Errorf("%d kills caught only %d operations: the moments are badly chosen", kills, h.caught)
+}
+
+// mixture is what customers and operators do at the same time.
+var mixture = []failpoint.Op{failpoint.Upgrade, failpoint.AddCard, failpoint.TopUp, failpoint.TopUp, failpoint.Refund, failpoint.CancelUpgrade}
+
+// killAtRandom makes the n-th of the random kills: the same operations and the same moment every time.
+func (h *harness) killAtRandom(n uint64, accounts int) {
+	h.t.Helper()
+	rng := rand.New(rand.NewPCG(seed, n))
+	intents := h.intents(accounts, func() *intent {
+		in := h.newIntent(mixture[rng.IntN(len(mixture))], rng)
+		in.delay = time.Duration(rng.IntN(20)) * time.Millisecond
+		return in
+	})
+	h.trial(intents, h.after(time.Duration(rng.IntN(40_000))*time.Microsecond), rng.IntN(2) == 0)
+	if h.kills%50 == 0 {
+		h.checkBooks()
 	}
-	h.report()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/postgres"
@@ -38,6 +39,9 @@ type harness struct {
 	gateway *sandbox.Client
 	web     *http.Client
 
+	operator string    // a token of the operator's staff
+	waiting  []*patron // for something to want
+
 	kills, caught int
 	mu            sync.Mutex
 	faults        []string
@@ -52,7 +56,8 @@ func newHarness(t *testing.T, program string) *harness {
 	var dsn string
 	h.db, dsn = postgrestest.NewWithDSN(t)
 	h.owner = postgrestest.Connect(t, dsn)
-	h.deployment = newDeployment(t, program, "--database-url="+dsn, "--log-level=info", "--invoice-grace=0s", "--public-url="+publicURL)
+	h.deployment = newDeployment(t, program, "--database-url="+dsn, "--no-migrate-on-start", "--log-level=info", "--invoice-grace=0s", "--public-url="+publicURL)
+	h.operator = h.deployment.token(t, "")
 	h.core = &billing.Core{DB: h.db, Clock: clock.System, Policy: billing.DefaultPolicy(), Log: slog.New(slog.DiscardHandler)}
 	h.core.Policy.Grace, h.core.Policy.ReturnURL = 0, publicURL // as the service has them
 	h.web = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}}
@@ -186,6 +191,14 @@ func (h *harness) trial(intents []*intent, kill killer, sweepFirst bool) {
 		}
 	})
 	h.checkCharges(ctx, intents)
+	for _, in := range intents {
+		if in.did != nil {
+			in.did(*in.got)
+		}
+		if in.op != failpoint.PayInvoice { // whose account lives on a clock of its own
+			h.waiting = append(h.waiting, in.patron)
+		}
+	}
 }
 
 func (h *harness) each(intents []*intent, fn func(*intent)) {
@@ -283,7 +296,7 @@ func (h *harness) nothingWaits(ctx context.Context, in *intent) {
 // checkCharges holds what the provider has taken and given back to what was meant, cent by cent.
 func (h *harness) checkCharges(ctx context.Context, intents []*intent) {
 	taken, refunded := map[string][]int64{}, map[string]int64{}
-	since := intents[0].account.CreatedAt
+	since := slices.MinFunc(intents, func(a, b *intent) int { return a.account.CreatedAt.Compare(b.account.CreatedAt) }).account.CreatedAt
 	for c, err := range h.gateway.ListCharges(ctx, since.Add(-time.Minute), time.Now().Add(time.Hour)) {
 		h.must(err)
 		if c.Outcome == "succeeded" {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -23,22 +24,49 @@ import (
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
-// intent is one thing that one customer wants done once, and all that must be true afterwards.
-type intent struct {
-	op      failpoint.Op
+// patron is an account that lives through many kills: what was asked for it adds up, and all of it must
+// be there after each.
+type patron struct {
 	account account.Account
 	token   string
-	path    string
-	key     string // empty: a request that is harmless to repeat and takes no key
-	body    []byte
-	want    int           // the status of its answer
-	delay   time.Duration // before it is sent
+	level   plan.Code
+	charges []int64 // cents that the provider must have taken, each once
+	refunds int64   // cents that it must have given back, in all
+	funds   int64   // cents
+	cards   int     // on file
+	paid    []paid  // top-ups that have something left to refund
+}
 
-	charges []int64 // cents that the provider must have taken from this account, each once
-	refunds int64   // cents that the provider must have given back to it, in all
-	check   func(ctx context.Context, h *harness) []string
+type paid struct {
+	payment string
+	left    int64
+}
+
+// intent is one thing that one customer wants done once, and what must be true afterwards.
+type intent struct {
+	*patron
+	op     failpoint.Op
+	by     string // another token than the patron's: an operator's
+	path   string
+	key    string // empty: a request that is harmless to repeat and takes no key
+	body   []byte
+	want   int                                            // the status of its answer
+	delay  time.Duration                                  // before it is sent
+	did    func(got answer)                               // notes what of the answer later intents need
+	verify func(ctx context.Context, h *harness) []string // what this operation leaves, beside the patron's totals
 
 	got *answer
+}
+
+// check holds everything that the patron has asked for to what the service has.
+func (in *intent) check(ctx context.Context, h *harness) []string {
+	faults := h.onPlan(ctx, in, in.level)
+	faults = append(faults, h.hasFunds(ctx, in, in.funds)...)
+	faults = append(faults, h.count(ctx, in, in.cards, "SELECT count(*) FROM payment_methods WHERE account_id = $1 AND status = 'active'")...)
+	if in.verify != nil {
+		faults = append(faults, in.verify(ctx, h)...)
+	}
+	return faults
 }
 
 // send sends an intent's request, always the same, and returns errCut if no answer came.
@@ -47,7 +75,12 @@ func send(ctx context.Context, web *http.Client, api string, in *intent) (answer
 	if err != nil {
 		return answer{}, err
 	}
-	r.Header.Set("Authorization", "Bearer "+in.token)
+	if in.by == "" {
+		r.Header.Set("Authorization", "Bearer "+in.token)
+	} else {
+		r.Header.Set("Authorization", "Bearer "+in.by)
+		r.Header.Set("Accrue-Account", in.account.ID.String())
+	}
 	r.Header.Set("Content-Type", "application/json")
 	if in.key != "" {
 		r.Header.Set("Idempotency-Key", `"`+in.key+`"`)
@@ -85,7 +118,8 @@ func profileBody() object {
 	return object{"name": profile.Name, "email": profile.Email, "address": profile.Address}
 }
 
-// newIntent prepares an account for an operation. It makes it through the operations themselves.
+// newIntent has a patron want something: one who is known already where the operation can be done again
+// and again, or a new one, whom the operations themselves prepare.
 func (h *harness) newIntent(op failpoint.Op, rng *rand.Rand) *intent {
 	in := &intent{op: op, key: uuid.NewString(), want: http.StatusCreated}
 	switch op {
@@ -104,68 +138,104 @@ func (h *harness) newIntent(op failpoint.Op, rng *rand.Rand) *intent {
 	default:
 		h.t.Fatalf("%s is not asked for by anybody", op)
 	}
-	if in.token == "" {
-		in.token = h.deployment.token(h.t, in.account.ID.String())
-	}
 	return in
 }
 
+func (h *harness) newPatron(a account.Account, level plan.Code, cards int) *patron {
+	return &patron{account: a, token: h.deployment.token(h.t, a.ID.String()), level: level, cards: cards}
+}
+
+// take returns a patron who waits and is fit, or nil. Done with, an intent gives its patron back.
+func (h *harness) take(fit func(*patron) bool) *patron {
+	i := slices.IndexFunc(h.waiting, fit)
+	if i < 0 {
+		return nil
+	}
+	p := h.waiting[i]
+	h.waiting = slices.Delete(h.waiting, i, i+1)
+	return p
+}
+
+func (h *harness) developer() *patron {
+	if p := h.take(func(p *patron) bool { return p.level == plan.Developer }); p != nil {
+		return p
+	}
+	return h.newPatron(h.open(time.Time{}), plan.Developer, 0)
+}
+
+func (h *harness) customer() *patron {
+	if p := h.take(func(p *patron) bool { return p.level == plan.Pro }); p != nil {
+		return p
+	}
+	return h.newPatron(h.pro(time.Time{}), plan.Pro, 1)
+}
+
 func (h *harness) intendUpgrade(in *intent) {
-	in.account = h.open(time.Time{})
+	in.patron = h.developer()
 	in.path = "/v1/upgrades"
 	in.body = encoded(object{"plan": "pro", "payment_method": object{"token": sandbox.TokenVisa}, "billing_profile": profileBody()})
-	in.check = func(ctx context.Context, h *harness) []string {
-		return append(h.onPlan(ctx, in, plan.Pro), h.count(ctx, in, 1, "SELECT count(*) FROM payment_methods WHERE account_id = $1 AND status = 'active'")...)
-	}
+	in.level, in.cards = plan.Pro, in.cards+1
 }
 
 // A cancel has no provider in it and no key: it is as harmless to repeat as it looks.
 func (h *harness) intendCancel(in *intent) {
-	in.account, in.key, in.want = h.open(time.Time{}), "", http.StatusOK
+	in.patron, in.key, in.want = h.developer(), "", http.StatusOK
 	up, err := billing.Upgrader{Core: h.core}.Upgrade(context.Background(), h.asked(in.account), billing.UpgradeInput{
 		Plan: plan.Pro, Source: billing.CardSource{Token: sandbox.Token3DSSetup}, Profile: &profile,
 	}, nil)
 	h.must(err)
 	in.path = "/v1/upgrades/" + up.Record.ID.String() + "/cancel"
-	in.check = func(ctx context.Context, h *harness) []string {
-		return append(h.onPlan(ctx, in, plan.Developer), h.count(ctx, in, 1, "SELECT count(*) FROM upgrades WHERE account_id = $1 AND status = 'canceled'")...)
+	in.verify = func(ctx context.Context, h *harness) []string {
+		return h.count(ctx, in, 1, "SELECT count(*) FROM upgrades WHERE account_id = $1 AND status = 'canceled' AND id = '"+up.Record.ID.UUID().String()+"'")
 	}
 }
 
 func (h *harness) intendCard(in *intent) {
-	in.account = h.pro(time.Time{})
+	in.patron = h.customer()
 	in.path = "/v1/payment-methods"
 	in.body = encoded(object{"token": sandbox.TokenMastercard, "billing_profile": profileBody()})
-	in.check = func(ctx context.Context, h *harness) []string {
-		return append(h.onPlan(ctx, in, plan.Pro), h.count(ctx, in, 2, "SELECT count(*) FROM payment_methods WHERE account_id = $1 AND status = 'active'")...)
-	}
+	in.cards++
 }
 
 func (h *harness) intendTopUp(in *intent, rng *rand.Rand) {
-	in.account = h.pro(time.Time{})
+	in.patron = h.customer()
 	cents := 500 + rng.Int64N(10_000)
 	in.path, in.body = "/v1/top-ups", encoded(object{"amount": object{"amount": cents, "currency": "USD"}})
-	in.charges = []int64{cents}
-	in.check = func(ctx context.Context, h *harness) []string { return h.hasFunds(ctx, in, cents) }
+	in.charges = append(in.charges, cents)
+	in.funds += cents
+	in.did = func(got answer) {
+		var top struct{ Payment string }
+		_ = json.Unmarshal([]byte(got.body), &top) // what is no top-up has failed by its status
+		in.paid = append(in.paid, paid{top.Payment, cents})
+	}
 }
 
 func (h *harness) intendRefund(in *intent, rng *rand.Rand) {
-	in.account = h.pro(time.Time{})
-	cents := 500 + rng.Int64N(10_000)
-	top, err := billing.Funder{Core: h.core}.TopUp(context.Background(), h.asked(in.account), billing.TopUpInput{Amount: usd(cents)}, nil)
-	h.must(err)
-	in.charges, in.refunds = []int64{cents}, 1+rng.Int64N(cents)
-	in.path = "/v1/admin/payments/" + top.Record.Charge.ID.String() + "/refunds"
-	in.body = encoded(object{"amount": object{"amount": in.refunds, "currency": "USD"}, "reason": "test"})
-	in.token = h.deployment.token(h.t, "")
-	in.check = func(ctx context.Context, h *harness) []string { return h.hasFunds(ctx, in, cents-in.refunds) }
+	in.patron = h.take(func(p *patron) bool { return len(p.paid) > 0 })
+	if in.patron == nil {
+		in.patron = h.customer()
+		cents := 500 + rng.Int64N(10_000)
+		top, err := billing.Funder{Core: h.core}.TopUp(context.Background(), h.asked(in.account), billing.TopUpInput{Amount: usd(cents)}, nil)
+		h.must(err)
+		in.charges, in.funds = append(in.charges, cents), in.funds+cents
+		in.paid = append(in.paid, paid{top.Record.Charge.ID.String(), cents})
+	}
+	of := &in.paid[0]
+	cents := 1 + rng.Int64N(of.left)
+	in.by = h.operator
+	in.path = "/v1/admin/refunds"
+	in.body = encoded(object{"payment": of.payment, "amount": object{"amount": cents, "currency": "USD"}, "reason": "test"})
+	if of.left -= cents; of.left == 0 {
+		in.paid = in.paid[1:]
+	}
+	in.refunds, in.funds = in.refunds+cents, in.funds-cents
 }
 
 // The invoice was paid and the payment refunded, so it is open and nobody collects it but the customer.
 func (h *harness) intendPay(in *intent) {
 	ctx := context.Background()
 	in.want = http.StatusOK
-	in.account = h.withUsage()
+	in.patron = h.withUsage()
 	h.turnClock(ctx, in.account.ID)
 	_, err := billing.Closer{Core: h.core}.Close(ctx, in.account.ID)
 	h.must(err)
@@ -191,7 +261,7 @@ func (h *harness) intendPay(in *intent) {
 	cents := paid[0].Amount.Minor
 	in.charges, in.refunds = []int64{cents, cents}, cents
 	in.path, in.body = "/v1/invoices/"+inv.ID.String()+"/pay", []byte("{}")
-	in.check = func(ctx context.Context, h *harness) []string {
+	in.verify = func(ctx context.Context, h *harness) []string {
 		return h.count(ctx, in, 1, "SELECT count(*) FROM invoices WHERE account_id = $1 AND status = 'paid'")
 	}
 }
@@ -222,17 +292,17 @@ const (
 )
 
 // withUsage opens a Pro account on a test clock that has used something to pay for.
-func (h *harness) withUsage() account.Account {
-	a := h.pro(time.Now())
+func (h *harness) withUsage() *patron {
+	p := h.newPatron(h.pro(time.Now()), plan.Pro, 1)
 	got, err := send(context.Background(), h.web, h.proc.api, &intent{
-		path: "/v1/usage/events", token: h.deployment.token(h.t, a.ID.String()),
+		patron: p, path: "/v1/usage/events",
 		body: encoded(object{"events": []object{{"id": "call-1", "meter": "voice", "quantity": used, "timestamp": time.Now().UTC().Format(time.RFC3339Nano)}}}),
 	})
 	h.must(err)
 	if got.status != http.StatusOK || !bytes.Contains([]byte(got.body), []byte(`"accepted":1`)) {
-		h.t.Fatalf("usage of %s: %+v", a.ID, got)
+		h.t.Fatalf("usage of %s: %+v", p.account.ID, got)
 	}
-	return a
+	return p
 }
 
 // turnClock takes the account past the end of its period.

@@ -169,7 +169,7 @@ func (d *deployment) start(ctx context.Context) (*process, error) {
 		"serve", "--addr=127.0.0.1:0", "--sandbox-addr=127.0.0.1:0", "--data-dir=" + d.dir, "--rate-limit=1000000",
 	}, d.args...)
 	p := &process{cmd: exec.Command(d.program, args...), log: &buffer{}, gone: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), failpoint.Variable+"="+d.points, "ACCRUE_API_KEY_PEPPER="+pepper, "GOMAXPROCS=2")
+	p.cmd.Env = append(os.Environ(), failpoint.Variable+"="+d.points, "ACCRUE_API_KEY_PEPPER="+pepper, "GOMAXPROCS=2", "GOGC=400")
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = dieWithParent()
 	if err := p.cmd.Start(); err != nil {
