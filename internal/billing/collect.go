@@ -25,7 +25,7 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 	defer errs.Wrap(&err, "collect %s", iid)
 	failpoint.Hit(failpoint.Collect, failpoint.Received)
 	var p payment.Payment
-	err = c.DB.InTx(ctx, func(tx Tx) error {
+	called, err := c.commitIntent(ctx, func(tx Tx) error {
 		asked = false
 		acct, err := tx.Accounts().Lock(ctx, a)
 		if err != nil {
@@ -66,10 +66,11 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 		asked = err == nil
 		return ignore(err, payment.ErrPaymentPending)
 	})
+	defer called()
 	if err != nil || !asked {
 		return false, err
 	}
-	_, err = c.charge(ctx, p, nil)
+	_, err = c.charge(ctx, p, called, nil)
 	return true, err
 }
 
@@ -121,7 +122,7 @@ func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid pay
 	failpoint.Hit(failpoint.PayInvoice, failpoint.Received)
 	p := payment.Payment{ID: id.New[payment.Payment]()}
 	settled := false
-	err = c.DB.InTx(ctx, func(tx Tx) error {
+	called, err := c.commitIntent(ctx, func(tx Tx) error {
 		out, settled = Result[payment.Payment]{}, false
 		acct, err := tx.Accounts().Lock(ctx, asked.Account)
 		if err != nil {
@@ -146,11 +147,12 @@ func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid pay
 		p, err = c.beginPay(ctx, tx, acct, asked, iid, mid, p.ID)
 		return err
 	})
+	defer called()
 	if err != nil || out.Replayed != nil {
 		return out, err
 	}
 	if !settled {
-		p, err = c.charge(ctx, p, func(tx Tx, done payment.Payment) error { return complete(ctx, tx, asked, done, render) })
+		p, err = c.charge(ctx, p, called, func(tx Tx, done payment.Payment) error { return complete(ctx, tx, asked, done, render) })
 		if err != nil {
 			return out, err
 		}

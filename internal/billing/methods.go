@@ -72,7 +72,7 @@ func (c Cards) Add(ctx context.Context, asked Asked, in NewCard, render Renderer
 	failpoint.Hit(failpoint.AddCard, failpoint.Received)
 	var resumed bool
 	m := c.intend(asked.Account, in.CardSource, in.Profile)
-	err = c.DB.InTx(ctx, func(tx Tx) error {
+	called, err := c.commitIntent(ctx, func(tx Tx) error {
 		out, resumed = Result[payment.Method]{}, false
 		if _, err := c.lockUsable(ctx, tx, asked.Account); err != nil {
 			return err
@@ -93,6 +93,7 @@ func (c Cards) Add(ctx context.Context, asked Asked, in NewCard, render Renderer
 		}
 		return c.createMethod(ctx, tx, &m, in.CardSource)
 	})
+	defer called()
 	if err != nil || out.Replayed != nil {
 		return out, err
 	}
@@ -100,6 +101,7 @@ func (c Cards) Add(ctx context.Context, asked Asked, in NewCard, render Renderer
 		failpoint.Hit(failpoint.AddCard, failpoint.AfterTx1)
 		res, callErr := c.attach(ctx, m)
 		failpoint.Hit(failpoint.AddCard, failpoint.AfterGateway)
+		called()
 		if out.Record, err = c.settleCard(ctx, asked, m, res, callErr, render); err != nil {
 			return out, err
 		}

@@ -36,7 +36,7 @@ func (r Refunder) Refund(ctx context.Context, asked Asked, in RefundInput, rende
 	failpoint.Hit(failpoint.Refund, failpoint.Received)
 	ref := payment.Refund{ID: id.New[payment.Refund]()}
 	settled := false
-	err = r.DB.InTx(ctx, func(tx Tx) error {
+	called, err := r.commitIntent(ctx, func(tx Tx) error {
 		out, settled = Result[payment.Refund]{}, false
 		acct, err := tx.Accounts().Lock(ctx, asked.Account)
 		if err != nil {
@@ -61,6 +61,7 @@ func (r Refunder) Refund(ctx context.Context, asked Asked, in RefundInput, rende
 		ref, err = r.begin(ctx, tx, acct, asked, ref.ID, in)
 		return err
 	})
+	defer called()
 	if err != nil || out.Replayed != nil {
 		return out, err
 	}
@@ -68,6 +69,7 @@ func (r Refunder) Refund(ctx context.Context, asked Asked, in RefundInput, rende
 		failpoint.Hit(failpoint.Refund, failpoint.AfterTx1)
 		res, callErr := r.askRefund(ctx, ref)
 		failpoint.Hit(failpoint.Refund, failpoint.AfterGateway)
+		called()
 		if ref, err = r.settleRefund(ctx, ref, res, callErr, func(tx Tx, done payment.Refund) error {
 			return complete(ctx, tx, asked, done, render)
 		}); err != nil {

@@ -40,7 +40,7 @@ func (f Funder) TopUp(ctx context.Context, asked Asked, in TopUpInput, render Re
 	failpoint.Hit(failpoint.TopUp, failpoint.Received)
 	top := TopUp{TopUp: payment.TopUp{ID: id.New[payment.TopUp]()}}
 	settled := false
-	err = f.DB.InTx(ctx, func(tx Tx) error {
+	called, err := f.commitIntent(ctx, func(tx Tx) error {
 		out, settled = Result[TopUp]{}, false
 		acct, err := f.lockUsable(ctx, tx, asked.Account)
 		if err != nil {
@@ -65,11 +65,12 @@ func (f Funder) TopUp(ctx context.Context, asked Asked, in TopUpInput, render Re
 		top, err = f.begin(ctx, tx, acct, asked, top.ID, in)
 		return err
 	})
+	defer called()
 	if err != nil || out.Replayed != nil {
 		return out, err
 	}
 	if !settled {
-		p, err := f.charge(ctx, top.Charge, func(tx Tx, p payment.Payment) error {
+		p, err := f.charge(ctx, top.Charge, called, func(tx Tx, p payment.Payment) error {
 			if top, err = loadTopUp(ctx, tx, p.Account, p.TopUp); err != nil {
 				return err
 			}
@@ -184,10 +185,10 @@ func (f Funder) begin(ctx context.Context, tx Tx, acct account.Account, asked As
 	return TopUp{t, p}, tx.Payments().CreatePayment(ctx, p)
 }
 
-// charge asks the provider for a payment whose intent is committed, and settles it. then runs in the
-// second transaction, after the payment was settled. The returned payment carries the client secret
-// of its next action, if any.
-func (c *Core) charge(ctx context.Context, p payment.Payment, then func(tx Tx, p payment.Payment) error) (payment.Payment, error) {
+// charge asks the provider for a payment whose intent is committed, and settles it. called is told that
+// the provider was asked. then runs in the second transaction, after the payment was settled. The returned
+// payment carries the client secret of its next action, if any.
+func (c *Core) charge(ctx context.Context, p payment.Payment, called func(), then func(tx Tx, p payment.Payment) error) (payment.Payment, error) {
 	failpoint.Hit(chargeOf(p), failpoint.AfterTx1)
 	if c.Clock().Sub(p.CreatedAt) > callTimeout {
 		// A request that died may have asked before. What came of it is looked up first, so that nothing
@@ -196,6 +197,7 @@ func (c *Core) charge(ctx context.Context, p payment.Payment, then func(tx Tx, p
 	}
 	res, callErr := c.ask(ctx, p)
 	failpoint.Hit(chargeOf(p), failpoint.AfterGateway)
+	called()
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	settled, err := c.settleCharge(ctx, p.Account, p.ID, res, callErr, then)

@@ -39,7 +39,7 @@ func (u Upgrader) Upgrade(ctx context.Context, asked Asked, in UpgradeInput, ren
 	failpoint.Hit(failpoint.Upgrade, failpoint.Received)
 	var m payment.Method
 	up := upgrade.Upgrade{ID: id.New[upgrade.Upgrade]()}
-	err = u.DB.InTx(ctx, func(tx Tx) error {
+	called, err := u.commitIntent(ctx, func(tx Tx) error {
 		out = Result[upgrade.Upgrade]{}
 		acct, err := u.lockUsable(ctx, tx, asked.Account)
 		if err != nil {
@@ -72,6 +72,7 @@ func (u Upgrader) Upgrade(ctx context.Context, asked Asked, in UpgradeInput, ren
 		}
 		return complete(ctx, tx, asked, up, render)
 	})
+	defer called()
 	if err != nil || out.Replayed != nil {
 		return out, err
 	}
@@ -79,6 +80,7 @@ func (u Upgrader) Upgrade(ctx context.Context, asked Asked, in UpgradeInput, ren
 		failpoint.Hit(failpoint.Upgrade, failpoint.AfterTx1)
 		res, callErr := u.attach(ctx, m)
 		failpoint.Hit(failpoint.Upgrade, failpoint.AfterGateway)
+		called()
 		if up, err = u.finish(ctx, asked, up, m, res, callErr, render); err != nil {
 			return out, err
 		}

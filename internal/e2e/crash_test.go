@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -178,5 +179,29 @@ func (h *harness) killAtRandom(n uint64, accounts int) {
 	h.trial(intents, h.after(time.Duration(rng.IntN(40_000))*time.Microsecond), rng.IntN(2) == 0)
 	if h.kills%50 == 0 {
 		h.checkBooks()
+	}
+}
+
+// The harness is worth what it finds. In a build that asks the provider before the intent is committed it
+// must find cards that were charged twice, or charges that nobody knows of.
+func TestCrash_WithoutTheIntentIsFound(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, binary(t, "faults,nointent"))
+	rng := rand.New(rand.NewPCG(seed, 0))
+	h.killAt(failpoint.TopUp, failpoint.AfterGateway, 2, rng)
+	if full() {
+		for n := range uint64(40) {
+			h.killAtRandom(n, 4)
+		}
+	}
+	twice := 0
+	for _, f := range h.faults {
+		t.Log(f)
+		if strings.Contains(f, "the provider has taken") {
+			twice++
+		}
+	}
+	if twice == 0 {
+		t.Errorf("%d kills of a service without intents, and every card was charged once: the harness sees nothing", h.kills)
 	}
 }

@@ -192,7 +192,7 @@ func (h *harness) trial(intents []*intent, kill killer, sweepFirst bool) {
 	})
 	h.checkCharges(ctx, intents)
 	for _, in := range intents {
-		if in.did != nil {
+		if in.did != nil && in.got != nil {
 			in.did(*in.got)
 		}
 		if in.op != failpoint.PayInvoice { // whose account lives on a clock of its own
