@@ -81,6 +81,7 @@ CREATE TABLE credit_notes (
   FOREIGN KEY (account_id, invoice_id) REFERENCES invoices (account_id, id),
   CHECK (to_due + to_funds = amount)
 );
+CREATE INDEX credit_notes_of_invoice ON credit_notes (account_id, invoice_id);
 GRANT SELECT, INSERT, UPDATE ON invoices TO accrue_app;
 GRANT SELECT, INSERT ON invoice_contents, invoice_lines, credit_notes TO accrue_app;
 

@@ -34,6 +34,7 @@ func invoiceRoutes(d Deps) []route.Route {
 		{Method: http.MethodGet, Path: "/v1/invoices/{id}", Scope: auth.BillingRead, Tagged: true, Handler: h.get},
 		{Method: http.MethodPost, Path: "/v1/invoices/{id}/pay", Scope: auth.PaymentsWrite, Class: route.Money, Idempotent: true, Timeout: paymentTimeout, Handler: h.pay},
 		{Method: http.MethodGet, Path: "/v1/credit-notes", Scope: auth.BillingRead, Handler: h.creditNotes},
+		{Method: http.MethodGet, Path: "/v1/credit-notes/{id}", Scope: auth.BillingRead, Handler: h.creditNote},
 	}
 }
 
@@ -271,7 +272,7 @@ func (h invoices) pay(c echo.Context) error {
 // CreditNote corrects a final invoice.
 type CreditNote struct {
 	ID       string    `json:"id" validate:"required" example:"cn_01k4w3c9t2e8rv5m0a7b6d1x9q"`
-	Number   string    `json:"number" validate:"required" example:"6d1x9q2c-000001-CN1"`
+	Number   string    `json:"number" validate:"required" example:"6d1x9q2c-000002"`
 	Invoice  string    `json:"invoice" validate:"required"`
 	Amount   Money     `json:"amount" validate:"required"`
 	ToDue    Money     `json:"to_due" validate:"required"`   // taken off what was still due
@@ -301,6 +302,28 @@ func (h invoices) creditNotes(c echo.Context) error {
 	return listOf(c, h.Deps, toCreditNote, func(a account.ID, r page.Request) (page.Page[invoice.CreditNote], error) {
 		return h.Billing.DB.Invoices().CreditNotes(c.Request().Context(), a, r)
 	})
+}
+
+// creditNote returns a credit note.
+//
+//	@ID			getCreditNote
+//	@Summary	Get a credit note
+//	@Tags		invoices
+//	@Security	Token[billing:read]
+//	@Param		id	path		string	true	"The credit note"
+//	@Success	200	{object}	CreditNote
+//	@Failure	404	{object}	problem.Problem	"credit_note_not_found"
+//	@Router		/v1/credit-notes/{id} [get]
+func (h invoices) creditNote(c echo.Context) error {
+	nid, err := param[invoice.CreditNote](c, "id", invoice.ErrCreditNoteNotFound)
+	if err != nil {
+		return err
+	}
+	n, err := h.Billing.DB.Invoices().CreditNote(c.Request().Context(), middleware.Account(c), nid)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, toCreditNote(n))
 }
 
 // listOf answers with a page of a list without filters that belongs to the request's account.

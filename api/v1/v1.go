@@ -56,6 +56,8 @@ func Routes(d Deps) []route.Route {
 		adminAccountRoutes(d),
 		adminTestClockRoutes(d),
 		adminRefundRoutes(d),
+		adminCreditRoutes(d),
+		adminInvoiceRoutes(d),
 	))
 	for i, r := range all {
 		if r.Creates != "" {

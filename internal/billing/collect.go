@@ -3,6 +3,7 @@ package billing
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -103,11 +104,12 @@ func (c *Core) beginPayment(ctx context.Context, tx Tx, acct account.Account, in
 }
 
 func (c *Core) writeOff(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, now time.Time) error {
-	f := c.fact(acct, inv.ID.String(), "Written off", now)
-	if err := tx.Ledger().Append(ctx, books.WriteOff(f, inv.AmountDue())); err != nil {
+	// A debt may be written off, paid, disputed and written off again: each is a booking of its own.
+	f := c.fact(acct, fmt.Sprintf("%s/%d", inv.ID, inv.Version), "Written off", now)
+	if err := inv.Become(invoice.Uncollectible, now); err != nil {
 		return err
 	}
-	if err := inv.Become(invoice.Uncollectible, now); err != nil {
+	if err := tx.Ledger().Append(ctx, books.WriteOff(f, inv.AmountDue())); err != nil {
 		return err
 	}
 	if err := tx.Invoices().Save(ctx, inv); err != nil {

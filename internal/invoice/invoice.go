@@ -117,9 +117,10 @@ func (i Invoice) AmountDue() money.Amount {
 
 // Errors of the concept.
 var (
-	ErrNotFound   = errs.New(errs.NotFound, "invoice_not_found", "There is no such invoice.")
-	ErrNotOpen    = errs.New(errs.Conflict, "invoice_not_open", "Only an open invoice can be paid.")
-	ErrTransition = errs.New(errs.Conflict, "invoice_state", "The invoice's status does not allow this.")
+	ErrNotFound           = errs.New(errs.NotFound, "invoice_not_found", "There is no such invoice.")
+	ErrNotOpen            = errs.New(errs.Conflict, "invoice_not_open", "Only an open invoice can be paid.")
+	ErrCreditNoteNotFound = errs.New(errs.NotFound, "credit_note_not_found", "There is no such credit note.")
+	ErrTransition         = errs.New(errs.Conflict, "invoice_state", "The invoice's status does not allow this.")
 )
 
 // NewCycle returns the draft for a period that has ended.

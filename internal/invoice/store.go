@@ -42,8 +42,12 @@ type Store interface {
 	// Contents returns what several final invoices say, without their lines.
 	Contents(ctx context.Context, a account.ID, ids []ID) (map[ID]Content, error)
 
-	// AddCreditNote writes a credit note, or returns ErrNotFound; CreditNotes pages through them, newest first.
+	// AddCreditNote writes a credit note, or returns ErrNotFound. CreditNote returns one or
+	// ErrCreditNoteNotFound, CreditNotesOf those of an invoice, oldest first; CreditNotes pages through
+	// those of the account, newest first.
 	AddCreditNote(ctx context.Context, n CreditNote) error
+	CreditNote(ctx context.Context, a account.ID, id CreditNoteID) (CreditNote, error)
+	CreditNotesOf(ctx context.Context, a account.ID, i ID) ([]CreditNote, error)
 	CreditNotes(ctx context.Context, a account.ID, r page.Request) (page.Page[CreditNote], error)
 
 	// ToFinalize returns up to limit drafts whose grace is over on their account's clock.

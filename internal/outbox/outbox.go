@@ -65,6 +65,7 @@ const (
 	InvoicePaid          Type = "invoice.paid"
 	InvoiceUncollectible Type = "invoice.uncollectible"
 	InvoiceCredited      Type = "invoice.credited"
+	InvoiceVoided        Type = "invoice.voided"
 	CreditGranted        Type = "credit.granted"
 	CreditExpired        Type = "credit.expired"
 	AlertFired           Type = "alert.fired"

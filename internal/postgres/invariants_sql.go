@@ -192,6 +192,8 @@ WITH facts (account_id, type, n) AS (
   UNION ALL SELECT account_id, 'top_up.failed', count(*) FROM top_ups WHERE status IN ('failed', 'canceled') GROUP BY 1
   UNION ALL SELECT account_id, 'upgrade.' || status, count(*) FROM upgrades WHERE status IN ('succeeded', 'failed', 'canceled') GROUP BY 1, 2
   UNION ALL SELECT account_id, 'invoice.finalized', count(*) FROM invoice_contents GROUP BY 1
+  UNION ALL SELECT account_id, 'invoice.voided', count(*) FROM invoices WHERE status = 'void' GROUP BY 1
+  UNION ALL SELECT account_id, 'invoice.credited', count(*) FROM credit_notes GROUP BY 1
   UNION ALL SELECT account_id, 'credit.granted', count(*) FROM credit_grants GROUP BY 1
   UNION ALL SELECT account_id, 'credit.expired', count(*) FROM credit_grants WHERE expired_at IS NOT NULL GROUP BY 1
   UNION ALL SELECT account_id, 'alert.fired', count(*) FROM usage_alert_firings GROUP BY 1
@@ -200,7 +202,7 @@ WITH facts (account_id, type, n) AS (
 ), told AS (
   SELECT account_id, type, count(*) AS n FROM account_events WHERE type IN ('account.created', 'account.closed', 'payment.succeeded', 'payment.failed',
     'payment.refunded', 'payment.disputed', 'payment.dispute_won', 'top_up.succeeded', 'top_up.failed', 'upgrade.succeeded', 'upgrade.failed',
-    'upgrade.canceled', 'invoice.finalized', 'credit.granted', 'credit.expired', 'alert.fired', 'sales_inquiry.received',
+    'upgrade.canceled', 'invoice.finalized', 'invoice.voided', 'invoice.credited', 'credit.granted', 'credit.expired', 'alert.fired', 'sales_inquiry.received',
     'payment_method.removal_requested')
   GROUP BY 1, 2
 )
@@ -253,7 +255,7 @@ SELECT a.id, format('the account is known as %L, which leads to %s', a.external_
 FROM accounts a LEFT JOIN account_external_ids x ON x.external_id = a.external_id WHERE x.account_id IS DISTINCT FROM a.id`, `
 SELECT k.account_id, format('%s names an account that is not there', k.source)
 FROM (SELECT account_id, 'an API key' AS source FROM api_keys WHERE account_id IS NOT NULL
-      UNION SELECT account_id, 'an idempotency key' FROM idempotency_keys
+      UNION SELECT account_id, 'an idempotency key' FROM idempotency_keys WHERE account_id <> '00000000-0000-0000-0000-000000000000' -- the operator's own
       UNION SELECT account_id, 'a usage total' FROM usage_totals
       UNION SELECT account_id, 'a usage bucket' FROM usage_buckets) k
 LEFT JOIN accounts a ON a.id = k.account_id WHERE a.id IS NULL`},

@@ -297,6 +297,17 @@ func (s invoiceStore) AddCreditNote(ctx context.Context, n invoice.CreditNote) (
 	return translate(err)
 }
 
+func (s invoiceStore) CreditNote(ctx context.Context, a account.ID, id invoice.CreditNoteID) (_ invoice.CreditNote, err error) {
+	defer errs.Wrap(&err, "credit note %s of %s", id, a)
+	row, err := take[creditNoteRow](stores(s).of(ctx, a).Where("id = ?", id), invoice.ErrCreditNoteNotFound)
+	return row.note(), err
+}
+
+func (s invoiceStore) CreditNotesOf(ctx context.Context, a account.ID, i invoice.ID) (_ []invoice.CreditNote, err error) {
+	defer errs.Wrap(&err, "credit notes of %s", i)
+	return find(stores(s).of(ctx, a).Where("invoice_id = ?", i).Order("id"), creditNoteRow.note)
+}
+
 func (s invoiceStore) CreditNotes(ctx context.Context, a account.ID, r page.Request) (_ page.Page[invoice.CreditNote], err error) {
 	defer errs.Wrap(&err, "list credit notes of %s", a)
 	list, err := find(newest[invoice.CreditNote](stores(s).of(ctx, a), r), creditNoteRow.note)

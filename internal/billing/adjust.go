@@ -1,0 +1,202 @@
+package billing
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/books"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Adjuster corrects final invoices: nothing in them is edited, a document takes back what is wrong.
+type Adjuster struct{ *Core }
+
+// CreditInput is an operator's correction of an invoice.
+type CreditInput struct {
+	Invoice invoice.ID
+	Amount  money.Amount // zero: all that can still be credited
+	Reason  string
+}
+
+// Errors of corrections.
+var (
+	ErrCreditTooLarge = errs.New(errs.Conflict, "credit_too_large", "The invoice has less left than is to be credited.")
+	ErrPartlyPaid     = errs.New(errs.Conflict, "invoice_partly_paid", "Something of the invoice has been paid, so it cannot be void. Give a credit note instead.")
+)
+
+// Credit issues a credit note: it takes off what is still due of the invoice, and what was paid already
+// goes to the account's funds, which pay other open invoices at once. The notes of an invoice never
+// come to more than the invoice. While a card is being charged for it, it waits: payment.ErrPaymentPending.
+func (a Adjuster) Credit(ctx context.Context, asked Asked, in CreditInput, render Renderer[invoice.CreditNote]) (_ Result[invoice.CreditNote], err error) {
+	defer errs.Wrap(&err, "credit %s", in.Invoice)
+	return once(ctx, a.Core, asked, render, func(tx Tx) (note invoice.CreditNote, err error) {
+		acct, inv, err := a.lock(ctx, tx, asked.Account, in.Invoice)
+		if err != nil {
+			return note, err
+		}
+		if inv.Status != invoice.Open && inv.Status != invoice.Paid {
+			return note, invoice.ErrTransition.Details("The invoice is %s; a credit note corrects one that is open or paid.", inv.Status)
+		}
+		left, err := a.creditable(ctx, tx, inv)
+		if err != nil {
+			return note, err
+		}
+		if in.Amount.IsZero() {
+			in.Amount = left
+		}
+		switch {
+		case in.Amount.Currency != inv.Currency:
+			return note, ErrCurrency
+		case in.Amount.Minor <= 0 || in.Amount.Minor > left.Minor:
+			return note, ErrCreditTooLarge.With("creditable", left)
+		}
+		now := acct.Now(a.Clock())
+		if note, err = a.issue(ctx, tx, acct, &inv, in.Amount, asked.Actor, in.Reason, now); err != nil {
+			return note, err
+		}
+		if note.ToDue.Minor > 0 {
+			if err := a.afterPayment(ctx, tx, acct, &inv, now); err != nil {
+				return note, err
+			}
+		}
+		if note.ToFunds.Minor > 0 {
+			if err := a.payFromFunds(ctx, tx, acct, now); err != nil {
+				return note, err
+			}
+		}
+		return note, tx.Accounts().Audit(ctx, acct.ID, account.Entry{
+			Actor: asked.Actor, Action: "invoice.credit", Reason: in.Reason, Detail: detail("credit_note", note.ID), At: now,
+		})
+	})
+}
+
+// Void takes an invoice back that should not have been: a credit note over all of it is issued, and
+// nobody owes it any more. One that was paid in part cannot be void: ErrPartlyPaid.
+func (a Adjuster) Void(ctx context.Context, asked Asked, iid invoice.ID, reason string, render Renderer[invoice.Invoice]) (_ Result[invoice.Invoice], err error) {
+	defer errs.Wrap(&err, "void %s", iid)
+	return once(ctx, a.Core, asked, render, func(tx Tx) (invoice.Invoice, error) {
+		acct, inv, err := a.lock(ctx, tx, asked.Account, iid)
+		if err != nil {
+			return inv, err
+		}
+		now := acct.Now(a.Clock())
+		was := inv.Status
+		if err := inv.Become(invoice.Void, now); err != nil {
+			return inv, err
+		}
+		if inv.AmountPaid.Minor > 0 {
+			return inv, ErrPartlyPaid.With("amount_paid", inv.AmountPaid)
+		}
+		if was == invoice.Uncollectible { // it is due again before it is taken back
+			f := a.fact(acct, fmt.Sprintf("%s/%d", inv.ID, inv.Version), "Write-off undone", now)
+			if err := tx.Ledger().Append(ctx, books.WriteOffUndone(f, inv.AmountDue())); err != nil {
+				return inv, err
+			}
+		}
+		inv.Dunning = invoice.NotDunned
+		if _, err := a.issue(ctx, tx, acct, &inv, inv.AmountDue(), asked.Actor, reason, now); err != nil {
+			return inv, err
+		}
+		if err := tx.Invoices().Save(ctx, &inv); err != nil {
+			return inv, err
+		}
+		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.InvoiceVoided, map[string]any{"invoice": inv.ID, "total": inv.Total}, now); err != nil {
+			return inv, err
+		}
+		if err := a.nothingOwed(ctx, tx, acct, now); err != nil {
+			return inv, err
+		}
+		return inv, a.audit(ctx, tx, acct, asked, "invoice.void", reason, inv, now)
+	})
+}
+
+// WriteOff says that nobody expects the invoice to be paid any more. The debt stays: it can still be
+// paid, and a suspension that it led to goes on.
+func (a Adjuster) WriteOff(ctx context.Context, asked Asked, iid invoice.ID, reason string, render Renderer[invoice.Invoice]) (_ Result[invoice.Invoice], err error) {
+	defer errs.Wrap(&err, "write off %s", iid)
+	return once(ctx, a.Core, asked, render, func(tx Tx) (invoice.Invoice, error) {
+		acct, inv, err := a.lock(ctx, tx, asked.Account, iid)
+		if err != nil {
+			return inv, err
+		}
+		now := acct.Now(a.Clock())
+		if err := a.writeOff(ctx, tx, acct, &inv, now); err != nil {
+			return inv, err
+		}
+		return inv, a.audit(ctx, tx, acct, asked, "invoice.write_off", reason, inv, now)
+	})
+}
+
+// lock holds the account and the invoice, and refuses while a card may still pay for it.
+func (a Adjuster) lock(ctx context.Context, tx Tx, aid account.ID, iid invoice.ID) (account.Account, invoice.Invoice, error) {
+	acct, err := tx.Accounts().Lock(ctx, aid)
+	if err != nil {
+		return acct, invoice.Invoice{}, err
+	}
+	inv, err := tx.Invoices().Lock(ctx, aid, iid)
+	if err != nil {
+		return acct, inv, err
+	}
+	active, err := a.activePayment(ctx, tx, &inv)
+	if err == nil && active {
+		err = payment.ErrPaymentPending
+	}
+	return acct, inv, err
+}
+
+// creditable is what the notes of an invoice have left of it.
+func (a Adjuster) creditable(ctx context.Context, tx Tx, inv invoice.Invoice) (money.Amount, error) {
+	notes, err := tx.Invoices().CreditNotesOf(ctx, inv.Account, inv.ID)
+	left := inv.Total
+	for _, n := range notes {
+		left.Minor -= n.Amount.Minor
+	}
+	return left, err
+}
+
+// issue writes a credit note of an amount that is not more than can be credited, and books it. The
+// invoice's Credited is raised and not saved.
+func (a Adjuster) issue(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, amount money.Amount, actor, reason string, now time.Time) (invoice.CreditNote, error) {
+	toDue := money.New(min(amount.Minor, inv.AmountDue().Minor), inv.Currency)
+	note := invoice.CreditNote{
+		ID: id.New[invoice.CreditNote](), Account: acct.ID, Invoice: inv.ID, Amount: amount, ToDue: toDue,
+		ToFunds: money.New(amount.Minor-toDue.Minor, inv.Currency), Reason: reason, Actor: actor, IssuedAt: now,
+	}
+	var err error
+	if note.Number, err = tx.Invoices().NextNumber(ctx, acct.ID); err != nil {
+		return note, err
+	}
+	if err := tx.Invoices().AddCreditNote(ctx, note); err != nil {
+		return note, err
+	}
+	f := a.fact(acct, note.ID.String(), "Credit note "+note.Number, now)
+	if err := tx.Ledger().Append(ctx, books.CreditNote(f, note.ToDue, note.ToFunds)); err != nil {
+		return note, err
+	}
+	inv.Credited.Minor += toDue.Minor
+	inv.UpdatedAt = now
+	return note, tx.Outbox().Publish(ctx, acct.ID, outbox.InvoiceCredited, map[string]any{
+		"invoice": inv.ID, "credit_note": note.ID, "number": note.Number, "amount": note.Amount, "to_due": note.ToDue, "to_funds": note.ToFunds,
+	}, now)
+}
+
+// nothingOwed does what follows when an invoice is no longer owed without having been paid.
+func (a Adjuster) nothingOwed(ctx context.Context, tx Tx, acct account.Account, now time.Time) error {
+	if err := a.reinstate(ctx, tx, acct, now); err != nil {
+		return err
+	}
+	return a.removeWhenPaid(ctx, tx, acct)
+}
+
+func (a Adjuster) audit(ctx context.Context, tx Tx, acct account.Account, asked Asked, action, reason string, inv invoice.Invoice, now time.Time) error {
+	return tx.Accounts().Audit(ctx, acct.ID, account.Entry{
+		Actor: asked.Actor, Action: action, Reason: reason, Detail: detail("invoice", inv.ID), At: now,
+	})
+}
