@@ -94,6 +94,10 @@ bench: postgres ## All benchmarks
 bench-ingest: postgres ## Taking in usage
 	go test -run '^$$' -bench Ingest -benchmem ./...
 
+.PHONY: bench-import
+bench-import: postgres ## Importing a million rows
+	go test -run '^$$' -bench Import -benchtime 1x -timeout 10m ./internal/e2e
+
 .PHONY: bench-money
 bench-money: postgres ## Amounts, rating and the ledger
 	go test -run '^$$' -bench 'Money|Amount|Rate|Ledger|Post' -benchmem ./...

@@ -23,6 +23,7 @@ type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Serve the API."`
 	Migrate migrateCommand `cmd:"" help:"Change the database's schema."`
 	Plans   plansCommand   `cmd:"" help:"Check a catalogue, show what it would change, or put it on sale."`
+	Import  importCommand  `cmd:"" help:"Bring usage from a CSV or NDJSON file into a running service."`
 	Check   checkCommand   `cmd:"" help:"Check the books: fourteen invariants over the whole database and the provider."`
 	Demo    demoCommand    `cmd:"" help:"Tell a customer's whole life over the API, step by step, on a virtual clock."`
 	Config  configCommand  `cmd:"" help:"Print every option with its value in force; secrets are redacted."`

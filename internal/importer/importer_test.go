@@ -1,0 +1,242 @@
+package importer_test
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/accrue-billing/accrue/internal/importer"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// service plays the API: it takes each id once, refuses ids that begin with "bad", and breaks down
+// after a number of events.
+type service struct {
+	mu       sync.Mutex
+	stored   map[string]string // event by id
+	breakAt  int               // events after which it takes no more; 0: never
+	requests int
+}
+
+var errBroken = errors.New("broken")
+
+func (s *service) Send(_ context.Context, events []json.RawMessage) ([]importer.Outcome, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests++
+	if s.stored == nil {
+		s.stored = map[string]string{}
+	}
+	if s.breakAt > 0 && len(s.stored) >= s.breakAt {
+		return nil, errBroken
+	}
+	out := make([]importer.Outcome, len(events))
+	for i, e := range events {
+		var doc struct{ ID string }
+		if err := json.Unmarshal(e, &doc); err != nil {
+			return nil, err
+		}
+		old, known := s.stored[doc.ID]
+		switch {
+		case strings.HasPrefix(doc.ID, "bad"):
+			out[i] = importer.Outcome{Status: "rejected", Code: "unknown_meter", Detail: "There is no such meter."}
+		case known && old == string(e):
+			out[i].Status = "duplicate"
+		case known:
+			out[i].Status = "conflict"
+		default:
+			s.stored[doc.ID] = string(e)
+			out[i].Status = "accepted"
+		}
+	}
+	return out, nil
+}
+
+func write(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if !strings.HasSuffix(name, ".gz") {
+		_, err = f.WriteString(text)
+	} else {
+		z := gzip.NewWriter(f)
+		_, _ = z.Write([]byte(text))
+		err = z.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestRowsBecomeEvents(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct {
+		file, text string
+		mapping    importer.Mapping
+		want       string
+	}{
+		"CSV by its own names": {
+			"a.csv", "id,meter,quantity,timestamp,dimensions.project,ignored\n1,voice,63.5,2026-11-23T10:15:00Z,helpdesk,x\n",
+			importer.Mapping{}, `{"dimensions":{"project":"helpdesk"},"id":"1","meter":"voice","quantity":"63.5","timestamp":"2026-11-23T10:15:00Z"}`,
+		},
+		"CSV by a mapping": {
+			"a.csv.gz", "\ufeffcall,seconds,at,team\n1,63.5,1795428900,sales\n",
+			importer.Mapping{
+				Columns: map[string]string{"call": "id", "seconds": "quantity", "at": "timestamp", "team": "dimensions.team"},
+				Set:     map[string]string{"meter": "voice", "dimensions.site": "berlin"},
+			},
+			`{"dimensions":{"site":"berlin","team":"sales"},"id":"1","meter":"voice","quantity":"63.5","timestamp":"2026-11-23T10:15:00Z"}`,
+		},
+		"NDJSON keeps its digits": {
+			"a.ndjson", `{"id":"1","quantity":900719925474099.123456789,"dimensions":{"project":"x"}}` + "\n\n",
+			importer.Mapping{}, `{"dimensions":{"project":"x"},"id":"1","quantity":900719925474099.123456789}`,
+		},
+		"a layout of times": {
+			"a.csv", "id,timestamp\n1,23.11.2026 10:15\n", importer.Mapping{Layout: "02.01.2006 15:04"},
+			`{"id":"1","timestamp":"2026-11-23T10:15:00Z"}`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			s := &service{}
+			counts, err := importer.Run(t.Context(), write(t, c.file, c.text), s, importer.Options{Mapping: c.mapping})
+			if err != nil || counts != (importer.Counts{Rows: 1, Accepted: 1}) {
+				t.Fatalf("%+v, %v", counts, err)
+			}
+			if got := s.stored["1"]; got != c.want {
+				t.Errorf("\n got %s\nwant %s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestWhatCannotBeMeantIsSaidAtOnce(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct {
+		file, text, want string
+		mapping          importer.Mapping
+	}{
+		"no such column":      {"a.csv", "id\n1\n", `there is no column "call"`, importer.Mapping{Columns: map[string]string{"call": "id"}}},
+		"no such member":      {"a.csv", "id\n1\n", `"price" is not a member`, importer.Mapping{Columns: map[string]string{"id": "price"}}},
+		"two columns for one": {"a.csv", "id,call\n1,2\n", `are both id`, importer.Mapping{Columns: map[string]string{"call": "id"}}},
+		"no id":               {"a.csv", "meter\nvoice\n", `no column is the id`, importer.Mapping{}},
+		"another kind":        {"a.xlsx", "PK", `must end in .csv`, importer.Mapping{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			_, err := importer.Run(t.Context(), write(t, c.file, c.text), &service{}, importer.Options{Mapping: c.mapping})
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("err = %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// An import that breaks down in the middle goes on where it stopped: at the end every row is counted
+// once, and every rejected row is written down once, in the order of the file.
+func TestAnInterruptedImportIsResumed(t *testing.T) {
+	t.Parallel()
+
+	const rows = 5000
+	var text strings.Builder
+	text.WriteString("id,meter,quantity,timestamp\n")
+	for i := range rows {
+		switch {
+		case i%100 == 50:
+			fmt.Fprintf(&text, "bad-%d,fax,1,2026-11-23T10:15:00Z\n", i)
+		case i%100 == 70:
+			fmt.Fprintf(&text, "%d,voice,1,yesterday\n", i)
+		default:
+			fmt.Fprintf(&text, "%d,voice,1,2026-11-23T10:15:00Z\n", i)
+		}
+	}
+	path := write(t, "calls.csv", text.String())
+	opt := importer.Options{Batch: 64, Workers: 4, Checkpoint: path + ".checkpoint", Rejects: path + ".rejects.csv"}
+	s := &service{breakAt: 1500}
+	first, err := importer.Run(t.Context(), path, s, opt)
+	if !errors.Is(err, errBroken) || first.Rows == 0 || first.Rows >= rows {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	s.breakAt = 0
+	counts, err := importer.Run(t.Context(), path, s, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Rows that were stored but not settled before the breakdown are duplicates now.
+	if counts.Rows != rows || counts.Rejected != rows/50 || counts.Accepted+counts.Duplicates != rows-rows/50 {
+		t.Errorf("%+v", counts)
+	}
+	if len(s.stored) != rows-rows/50 {
+		t.Errorf("%d events stored", len(s.stored))
+	}
+	rejects, err := os.ReadFile(opt.Rejects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(rejects)), "\n")
+	if len(lines) != 1+rows/50 {
+		t.Fatalf("%d lines of rejects", len(lines))
+	}
+	if !strings.HasPrefix(lines[1], "51,rejected,unknown_meter,") || !strings.HasPrefix(lines[2], "71,rejected,unreadable_row,") {
+		t.Errorf("%s\n%s", lines[1], lines[2])
+	}
+	again, err := importer.Run(t.Context(), path, s, opt)
+	if err != nil || again != counts {
+		t.Errorf("a complete import was done again: %+v, %v", again, err)
+	}
+	if err := os.WriteFile(path, []byte("id\n1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := importer.Run(t.Context(), path, s, opt); !errors.Is(err, importer.ErrOtherFile) {
+		t.Errorf("another file under the same name: %v", err)
+	}
+}
+
+func TestHTTPSender(t *testing.T) {
+	t.Parallel()
+
+	busy := true
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		switch {
+		case req.Header.Get("Authorization") != "Bearer key" || req.Header.Get("Accrue-Account") != "acme":
+			w.WriteHeader(http.StatusUnauthorized)
+		case busy:
+			busy = false
+			w.WriteHeader(http.StatusServiceUnavailable)
+		default:
+			_, _ = w.Write([]byte(`{"results":[{"id":"1","status":"accepted"},{"id":"2","status":"rejected","code":"too_old"}]}`))
+		}
+	}))
+	t.Cleanup(server.Close)
+	s := &importer.HTTPSender{BaseURL: server.URL, Token: "key", Account: "acme", Client: server.Client(), Log: slog.New(slog.DiscardHandler)}
+	got, err := s.Send(t.Context(), []json.RawMessage{[]byte(`{"id":"1"}`), []byte(`{"id":"2"}`)})
+	if err != nil || len(got) != 2 || got[0].Status != "accepted" || got[1].Code != "too_old" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	s.Token = "other"
+	if _, err := s.Send(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "401") {
+		t.Errorf("err = %v", err)
+	}
+}

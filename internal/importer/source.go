@@ -1,0 +1,325 @@
+package importer
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxRow bounds one row in bytes.
+const maxRow = 1 << 20
+
+// Mapping says which column is which member of an event: "call_id": "id", "team":
+// "dimensions.project". A column that is named as a member maps to it by itself; any other column is
+// left out. Set gives members that every row has: "meter": "voice".
+type Mapping struct {
+	Columns map[string]string
+	Set     map[string]string
+	Layout  string // of times, as Go writes one; empty: RFC 3339, "2006-01-02 15:04:05" or seconds since 1970
+}
+
+// members are what an event has, besides dimensions.
+var members = []string{"id", "source", "meter", "quantity", "value", "timestamp", "subject"}
+
+const dimension = "dimensions."
+
+// Check returns what is wrong with the mapping.
+func (m Mapping) Check() error {
+	for _, targets := range []map[string]string{m.Columns, reverse(m.Set)} {
+		for _, to := range targets {
+			if !slices.Contains(members, to) && (!strings.HasPrefix(to, dimension) || to == dimension) {
+				return fmt.Errorf("%q is not a member of an event: it has %s and %sNAME", to, strings.Join(members, ", "), dimension)
+			}
+		}
+	}
+	return nil
+}
+
+func reverse(m map[string]string) map[string]string {
+	out := make(map[string]string, len(m))
+	for k := range m {
+		out[k] = k
+	}
+	return out
+}
+
+// target returns the member that a column maps to; empty for none.
+func (m Mapping) target(column string) string {
+	if to, ok := m.Columns[column]; ok {
+		return to
+	}
+	if slices.Contains(members, column) || strings.HasPrefix(column, dimension) {
+		return column
+	}
+	return ""
+}
+
+// row is one row of the file.
+type row struct {
+	number int64 // from 1, without the head of a CSV file
+	event  json.RawMessage
+	fault  string // why it cannot be an event; empty if it can
+	raw    string // as it stands in the file, if it cannot
+}
+
+func (r row) content() string {
+	if r.fault != "" {
+		return r.raw
+	}
+	return string(r.event)
+}
+
+// source reads rows.
+type source struct {
+	file    *os.File
+	read    func() (fields map[string]any, raw string, err error) // err: io.EOF, a rowFault, or the end of the import
+	mapping Mapping
+	number  int64
+}
+
+// rowFault is what is wrong with one row only.
+type rowFault struct{ error }
+
+// openSource opens a .csv, .ndjson or .jsonl file, compressed (.gz) or not.
+func openSource(path string, m Mapping, p Progress) (*source, error) {
+	if err := m.Check(); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, err
+	}
+	s := &source{file: f, mapping: m}
+	if err := s.open(path, &counted{f, p, 0}); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+	}
+	return s, nil
+}
+
+func (s *source) open(path string, in io.Reader) error {
+	name := strings.ToLower(path)
+	if strings.HasSuffix(name, ".gz") {
+		z, err := gzip.NewReader(bufio.NewReaderSize(in, 256<<10))
+		if err != nil {
+			return err
+		}
+		in, name = z, strings.TrimSuffix(name, ".gz")
+	}
+	in = bufio.NewReaderSize(in, 256<<10)
+	switch {
+	case strings.HasSuffix(name, ".csv"):
+		return s.openCSV(in)
+	case strings.HasSuffix(name, ".ndjson"), strings.HasSuffix(name, ".jsonl"):
+		s.openNDJSON(in)
+		return nil
+	default:
+		return errors.New("the name must end in .csv, .ndjson or .jsonl, with or without .gz")
+	}
+}
+
+func (s *source) Close() error { return s.file.Close() }
+
+func (s *source) openCSV(in io.Reader) error {
+	r := csv.NewReader(in)
+	r.ReuseRecord = true
+	head, err := r.Read()
+	if err != nil {
+		return fmt.Errorf("head: %w", err)
+	}
+	head = slices.Clone(head)
+	head[0] = strings.TrimPrefix(head[0], "\ufeff") // a spreadsheet's mark of UTF-8
+	if err := s.checkColumns(head); err != nil {
+		return err
+	}
+	s.read = func() (map[string]any, string, error) {
+		record, err := r.Read()
+		if errors.Is(err, io.EOF) {
+			return nil, "", err
+		}
+		raw := strings.Join(record, ",")
+		if parse, ok := errors.AsType[*csv.ParseError](err); ok {
+			return nil, raw, rowFault{parse.Err}
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		fields := make(map[string]any, len(record))
+		for i, v := range record {
+			if v != "" {
+				fields[head[i]] = v
+			}
+		}
+		return fields, raw, nil
+	}
+	return nil
+}
+
+// checkColumns refuses a mapping of a column that is not there, and a file in which no column is one.
+func (s *source) checkColumns(head []string) error {
+	for _, column := range slices.Sorted(maps.Keys(s.mapping.Columns)) {
+		if !slices.Contains(head, column) {
+			return fmt.Errorf("there is no column %q; there are %s", column, strings.Join(head, ", "))
+		}
+	}
+	seen := map[string]string{}
+	for _, column := range head {
+		to := s.mapping.target(column)
+		if to == "" {
+			continue
+		}
+		if other, twice := seen[to]; twice {
+			return fmt.Errorf("columns %q and %q are both %s", other, column, to)
+		}
+		seen[to] = column
+	}
+	if _, ok := seen["id"]; !ok {
+		return fmt.Errorf("no column is the id; map one with --map COLUMN=id; there are %s", strings.Join(head, ", "))
+	}
+	return nil
+}
+
+func (s *source) openNDJSON(in io.Reader) {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(make([]byte, 64<<10), maxRow)
+	s.read = func() (map[string]any, string, error) {
+		for lines.Scan() {
+			line := bytes.TrimSpace(lines.Bytes())
+			if len(line) == 0 {
+				continue
+			}
+			dec := json.NewDecoder(bytes.NewReader(line))
+			dec.UseNumber() // a quantity stays the digits that it is
+			var fields map[string]any
+			if err := dec.Decode(&fields); err != nil {
+				return nil, string(line), rowFault{err}
+			}
+			if dec.More() {
+				return nil, string(line), rowFault{errors.New("something follows the object")}
+			}
+			return fields, string(line), nil
+		}
+		if err := lines.Err(); err != nil {
+			return nil, "", err
+		}
+		return nil, "", io.EOF
+	}
+}
+
+// skip passes over rows that an earlier run has settled.
+func (s *source) skip(n int64) error {
+	for s.number < n {
+		_, _, err := s.read()
+		if errors.Is(err, io.EOF) {
+			return ErrOtherFile
+		}
+		if fault := (rowFault{}); err != nil && !errors.As(err, &fault) {
+			return err
+		}
+		s.number++
+	}
+	return nil
+}
+
+// next returns the next row, or io.EOF.
+func (s *source) next() (row, error) {
+	fields, raw, err := s.read()
+	if fault := (rowFault{}); errors.As(err, &fault) {
+		s.number++
+		return row{number: s.number, fault: fault.Error(), raw: raw}, nil
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			err = fmt.Errorf("row %d: %w", s.number+1, err)
+		}
+		return row{}, err
+	}
+	s.number++
+	event, err := s.mapping.event(fields)
+	if err != nil {
+		return row{number: s.number, fault: err.Error(), raw: raw}, nil //nolint:nilerr // the row's fault, not the import's
+	}
+	return row{number: s.number, event: event}, nil
+}
+
+// event makes an event of a row's fields.
+func (m Mapping) event(fields map[string]any) (json.RawMessage, error) {
+	out := make(map[string]any, len(fields)+len(m.Set))
+	dims := map[string]any{}
+	put := func(to string, v any) {
+		if name, ok := strings.CutPrefix(to, dimension); ok {
+			dims[name] = v
+		} else {
+			out[to] = v
+		}
+	}
+	for to, v := range m.Set {
+		put(to, v)
+	}
+	for column, v := range fields {
+		if nested, ok := v.(map[string]any); ok && column == "dimensions" {
+			maps.Copy(dims, nested)
+			continue
+		}
+		if to := m.target(column); to != "" {
+			put(to, v)
+		}
+	}
+	if len(dims) > 0 {
+		out["dimensions"] = dims
+	}
+	if t, ok := out["timestamp"]; ok {
+		at, err := m.time(fmt.Sprint(t))
+		if err != nil {
+			return nil, err
+		}
+		out["timestamp"] = at
+	}
+	return json.Marshal(out)
+}
+
+func (m Mapping) time(s string) (string, error) {
+	if m.Layout != "" {
+		t, err := time.Parse(m.Layout, s)
+		if err != nil {
+			return "", fmt.Errorf("%q is not a time of the layout %q", s, m.Layout)
+		}
+		return t.UTC().Format(time.RFC3339Nano), nil
+	}
+	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		return t.UTC().Format(time.RFC3339Nano), nil
+	}
+	if t, err := time.Parse(time.DateTime, s); err == nil {
+		return t.Format(time.RFC3339Nano), nil
+	}
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil && n > 0 && n < 1<<40 {
+		return time.Unix(n, 0).UTC().Format(time.RFC3339Nano), nil
+	}
+	return "", fmt.Errorf("%q is not a time; say how it is written with --time-layout", s)
+}
+
+// counted tells the progress how much of the file was read.
+type counted struct {
+	io.Reader
+	progress Progress
+	n        int64
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	c.n += int64(n)
+	if c.progress != nil {
+		c.progress.Read(c.n)
+	}
+	return n, err
+}
