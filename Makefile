@@ -95,8 +95,8 @@ bench-ingest: postgres ## Taking in usage
 	go test -run '^$$' -bench Ingest -benchmem ./...
 
 .PHONY: bench-import
-bench-import: postgres ## Importing a million rows
-	go test -run '^$$' -bench Import -benchtime 1x -timeout 10m ./internal/e2e
+bench-import: postgres ## Importing a million generated rows: throughput, memory, counts
+	@go test -run '^$$' -bench Import -benchtime 1x -timeout 15m ./internal/e2e
 
 .PHONY: bench-money
 bench-money: postgres ## Amounts, rating and the ledger

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/importer"
 	"github.com/accrue-billing/accrue/internal/secret"
 )
@@ -56,6 +57,9 @@ func (c importCommand) Run(in *invocation) (err error) {
 		counts.Rows, counts.Accepted, counts.Duplicates, counts.Conflicts, counts.Rejected); printErr != nil {
 		return errors.Join(err, printErr)
 	}
+	if in.ctx.Err() != nil {
+		return fmt.Errorf("interrupted; the same command goes on from row %d", counts.Rows+1)
+	}
 	if err != nil {
 		return fmt.Errorf("import stopped; the same command goes on from row %d: %w", counts.Rows+1, err)
 	}
@@ -78,5 +82,5 @@ func drawOn(w io.Writer, path string) (*importer.Bar, bool) {
 	if err != nil {
 		return nil, false
 	}
-	return importer.NewBar(w, info.Size()), true
+	return importer.NewBar(w, info.Size(), clock.System), true
 }

@@ -34,7 +34,7 @@ var binaries struct {
 }
 
 // binary builds the program. Only the first caller of a set of tags waits for the compiler.
-func binary(t *testing.T, tags string) string {
+func binary(t testing.TB, tags string) string {
 	t.Helper()
 	binaries.Lock()
 	if binaries.built == nil {
@@ -105,7 +105,7 @@ type deployment struct {
 // pepper is the deployment's secret, from which the test derives the sandbox's as the service does.
 const pepper = "a pepper for tests, of 32 bytes or more"
 
-func newDeployment(t *testing.T, program string, args ...string) *deployment {
+func newDeployment(t testing.TB, program string, args ...string) *deployment {
 	t.Helper()
 	d := &deployment{program: program, dir: filepath.Join(t.TempDir(), "data"), args: args}
 	if err := os.MkdirAll(d.dir, 0o755); err != nil {
@@ -120,7 +120,7 @@ func newDeployment(t *testing.T, program string, args ...string) *deployment {
 }
 
 // token returns a token of a user of the account, or of an operator if there is none.
-func (d *deployment) token(t *testing.T, account string) string {
+func (d *deployment) token(t testing.TB, account string) string {
 	t.Helper()
 	g := auth.Grant{Subject: "user-1", Account: account, Scopes: []auth.Scope{
 		auth.BillingRead, auth.BillingWrite, auth.PaymentsWrite, auth.UsageRead, auth.UsageWrite, auth.KeysManage, auth.WebhooksManage,

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // maxRow bounds one row in bytes.
@@ -131,7 +133,8 @@ func (s *source) open(path string, in io.Reader) error {
 func (s *source) Close() error { return s.file.Close() }
 
 func (s *source) openCSV(in io.Reader) error {
-	r := csv.NewReader(in)
+	bounded := &bounded{Reader: in}
+	r := csv.NewReader(bounded)
 	r.ReuseRecord = true
 	head, err := r.Read()
 	if err != nil {
@@ -143,13 +146,14 @@ func (s *source) openCSV(in io.Reader) error {
 		return err
 	}
 	s.read = func() (map[string]any, string, error) {
+		bounded.row = 0
 		record, err := r.Read()
 		if errors.Is(err, io.EOF) {
 			return nil, "", err
 		}
 		raw := strings.Join(record, ",")
 		if parse, ok := errors.AsType[*csv.ParseError](err); ok {
-			return nil, raw, rowFault{parse.Err}
+			return nil, raw, rowFault{parse}
 		}
 		if err != nil {
 			return nil, "", err
@@ -198,14 +202,15 @@ func (s *source) openNDJSON(in io.Reader) {
 			if len(line) == 0 {
 				continue
 			}
+			// Of a member that is there twice, nobody can say which was meant: encoding/json takes the last.
+			if v := jsontext.Value(line); !v.IsValid() {
+				return nil, string(line), rowFault{errors.New("not a JSON object, or one with a member that is there twice")}
+			}
 			dec := json.NewDecoder(bytes.NewReader(line))
 			dec.UseNumber() // a quantity stays the digits that it is
 			var fields map[string]any
 			if err := dec.Decode(&fields); err != nil {
 				return nil, string(line), rowFault{err}
-			}
-			if dec.More() {
-				return nil, string(line), rowFault{errors.New("something follows the object")}
 			}
 			return fields, string(line), nil
 		}
@@ -321,5 +326,21 @@ func (c *counted) Read(b []byte) (int, error) {
 	if c.progress != nil {
 		c.progress.Read(c.n)
 	}
+	return n, err
+}
+
+// bounded ends the reading of a row that does not end: a quotation mark that is never closed would
+// otherwise bring the rest of the file into memory.
+type bounded struct {
+	io.Reader
+	row int // bytes read since the row began, or a little before
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.row > maxRow {
+		return 0, fmt.Errorf("longer than %d bytes; is a quotation mark not closed?", maxRow)
+	}
+	n, err := b.Reader.Read(p)
+	b.row += n
 	return n, err
 }

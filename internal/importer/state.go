@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strconv"
@@ -27,8 +28,13 @@ type state struct {
 	out     *csv.Writer
 }
 
-// ErrOtherFile says that a checkpoint belongs to another file.
-var ErrOtherFile = errors.New("the checkpoint is of another file, or the file has changed")
+// Why an import does not go on.
+var (
+	// ErrOtherFile says that a checkpoint belongs to another file.
+	ErrOtherFile = errors.New("the checkpoint is of another file, or the file has changed")
+	// ErrRejectsGone says that rows which an earlier run rejected are no longer written down.
+	ErrRejectsGone = errors.New("the file of rejected rows is shorter than the checkpoint says; remove both to begin again")
+)
 
 func openState(path string, opt Options) (*state, error) {
 	info, err := os.Stat(path)
@@ -48,8 +54,11 @@ func openState(path string, opt Options) (*state, error) {
 	if s.rejects, err = os.OpenFile(opt.Rejects, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return nil, err
 	}
+	if info, err := s.rejects.Stat(); err != nil || info.Size() < s.saved.Rejects {
+		return nil, errors.Join(err, s.rejects.Close(), ErrRejectsGone)
+	}
 	if err := errors.Join(s.rejects.Truncate(s.saved.Rejects), seekEnd(s.rejects)); err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.rejects.Close())
 	}
 	s.out = csv.NewWriter(s.rejects)
 	if s.saved.Rejects == 0 {
@@ -59,7 +68,7 @@ func openState(path string, opt Options) (*state, error) {
 }
 
 func seekEnd(f *os.File) error {
-	_, err := f.Seek(0, 2)
+	_, err := f.Seek(0, io.SeekEnd)
 	return err
 }
 
@@ -101,7 +110,7 @@ func (s *state) settle(b *batch) error {
 func (s *state) save() error {
 	if s.out != nil {
 		s.out.Flush()
-		end, err := s.rejects.Seek(0, 1)
+		end, err := s.rejects.Seek(0, io.SeekCurrent)
 		if err := errors.Join(s.out.Error(), err); err != nil {
 			return err
 		}
