@@ -75,7 +75,7 @@ func (c importCommand) Run(in *invocation) (err error) {
 // drawOn returns a progress bar where somebody can see one.
 func drawOn(w io.Writer, path string) (*importer.Bar, bool) {
 	f, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) { //nolint:gosec // a descriptor is a small number
+	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil, false
 	}
 	info, err := os.Stat(path)

@@ -34,8 +34,8 @@ var binaries struct {
 }
 
 // binary builds the program. Only the first caller of a set of tags waits for the compiler.
-func binary(t testing.TB, tags string) string {
-	t.Helper()
+func binary(tb testing.TB, tags string) string {
+	tb.Helper()
 	binaries.Lock()
 	if binaries.built == nil {
 		binaries.built = map[string]func() (string, error){}
@@ -55,7 +55,7 @@ func binary(t testing.TB, tags string) string {
 	binaries.Unlock()
 	path, err := build()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return path
 }
@@ -105,23 +105,23 @@ type deployment struct {
 // pepper is the deployment's secret, from which the test derives the sandbox's as the service does.
 const pepper = "a pepper for tests, of 32 bytes or more"
 
-func newDeployment(t testing.TB, program string, args ...string) *deployment {
-	t.Helper()
-	d := &deployment{program: program, dir: filepath.Join(t.TempDir(), "data"), args: args}
+func newDeployment(tb testing.TB, program string, args ...string) *deployment {
+	tb.Helper()
+	d := &deployment{program: program, dir: filepath.Join(tb.TempDir(), "data"), args: args}
 	if err := os.MkdirAll(d.dir, 0o755); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	d.points = filepath.Join(d.dir, "failpoints")
 	var err error
 	if d.signer, err = auth.NewDevelopmentSigner(d.dir, "accrue", auth.Test, clock.System); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return d
 }
 
 // token returns a token of a user of the account, or of an operator if there is none.
-func (d *deployment) token(t testing.TB, account string) string {
-	t.Helper()
+func (d *deployment) token(tb testing.TB, account string) string {
+	tb.Helper()
 	g := auth.Grant{Subject: "user-1", Account: account, Scopes: []auth.Scope{
 		auth.BillingRead, auth.BillingWrite, auth.PaymentsWrite, auth.UsageRead, auth.UsageWrite, auth.KeysManage, auth.WebhooksManage,
 	}}
@@ -130,7 +130,7 @@ func (d *deployment) token(t testing.TB, account string) string {
 	}
 	token, err := d.signer.Sign(g, auth.DevelopmentLifetime)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return token.Reveal()
 }

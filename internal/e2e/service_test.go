@@ -17,14 +17,14 @@ import (
 )
 
 // unlimited opens an account that no limit stops, and returns a token for it.
-func (d *deployment) unlimited(t testing.TB, p *process, pool *pgxpool.Pool, name string) string {
-	t.Helper()
-	token := d.token(t, name)
-	if _, err := p.get(t.Context(), "/v1/usage", token); err != nil {
-		t.Fatal(err)
+func (d *deployment) unlimited(tb testing.TB, p *process, pool *pgxpool.Pool, name string) string {
+	tb.Helper()
+	token := d.token(tb, name)
+	if _, err := p.get(tb.Context(), "/v1/usage", token); err != nil {
+		tb.Fatal(err)
 	}
-	if _, err := pool.Exec(t.Context(), "UPDATE entitlements SET limits = '{}', version = version + 1"); err != nil {
-		t.Fatal(err)
+	if _, err := pool.Exec(tb.Context(), "UPDATE entitlements SET limits = '{}', version = version + 1"); err != nil {
+		tb.Fatal(err)
 	}
 	return token
 }
@@ -50,11 +50,11 @@ func (p *process) end() {
 }
 
 // privateDSN is how to reach the private database that the deployment's process runs.
-func (d *deployment) privateDSN(t testing.TB) string {
-	t.Helper()
+func (d *deployment) privateDSN(tb testing.TB) string {
+	tb.Helper()
 	dsn, err := embedded.Attach(filepath.Join(d.dir, "postgres"), "accrue")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return dsn
 }
@@ -62,11 +62,6 @@ func (d *deployment) privateDSN(t testing.TB) string {
 // get asks the service and returns the body of a 200.
 func (p *process) get(ctx context.Context, path, token string) ([]byte, error) {
 	return p.ask(ctx, http.MethodGet, path, token, nil)
-}
-
-// post sends JSON to the service and returns the body of a 2xx.
-func (p *process) post(ctx context.Context, path, token string, body []byte) ([]byte, error) {
-	return p.ask(ctx, http.MethodPost, path, token, body)
 }
 
 func (p *process) ask(ctx context.Context, method, path, token string, body []byte) ([]byte, error) {

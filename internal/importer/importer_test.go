@@ -96,7 +96,8 @@ func TestRowsBecomeEvents(t *testing.T) {
 	}{
 		"CSV by its own names": {
 			"a.csv", "id,meter,quantity,timestamp,dimensions.project,ignored\n1,voice,63.5,2026-11-23T10:15:00Z,helpdesk,x\n",
-			importer.Mapping{}, `{"dimensions":{"project":"helpdesk"},"id":"1","meter":"voice","quantity":"63.5","timestamp":"2026-11-23T10:15:00Z"}`,
+			importer.Mapping{},
+			`{"dimensions":{"project":"helpdesk"},"id":"1","meter":"voice","quantity":"63.5","timestamp":"2026-11-23T10:15:00Z"}`,
 		},
 		"CSV by a mapping": {
 			"a.csv.gz", "\ufeffcall,seconds,at,team\n1,63.5,1795428900,sales\n",
@@ -108,10 +109,12 @@ func TestRowsBecomeEvents(t *testing.T) {
 		},
 		"NDJSON keeps its digits": {
 			"a.ndjson", `{"id":"1","quantity":900719925474099.123456789,"dimensions":{"project":"x"}}` + "\n\n",
-			importer.Mapping{}, `{"dimensions":{"project":"x"},"id":"1","quantity":900719925474099.123456789}`,
+			importer.Mapping{},
+			`{"dimensions":{"project":"x"},"id":"1","quantity":900719925474099.123456789}`,
 		},
 		"a layout of times": {
-			"a.csv", "id,timestamp\n1,23.11.2026 10:15\n", importer.Mapping{Layout: "02.01.2006 15:04"},
+			"a.csv", "id,timestamp\n1,23.11.2026 10:15\n",
+			importer.Mapping{Layout: "02.01.2006 15:04"},
 			`{"id":"1","timestamp":"2026-11-23T10:15:00Z"}`,
 		},
 	} {
@@ -163,10 +166,10 @@ func TestAnInterruptedImportIsResumed(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("id,meter,quantity,timestamp\n")
 	for i := range rows {
-		switch {
-		case i%100 == 50:
+		switch i % 100 {
+		case 50:
 			fmt.Fprintf(&text, "bad-%d,fax,1,2026-11-23T10:15:00Z\n", i)
-		case i%100 == 70:
+		case 70:
 			fmt.Fprintf(&text, "%d,voice,1,yesterday\n", i)
 		default:
 			fmt.Fprintf(&text, "%d,voice,1,2026-11-23T10:15:00Z\n", i)

@@ -85,13 +85,13 @@ func (r row) content() string {
 // source reads rows.
 type source struct {
 	file    *os.File
-	read    func() (fields map[string]any, raw string, err error) // err: io.EOF, a rowFault, or the end of the import
+	read    func() (fields map[string]any, raw string, err error) // err: io.EOF, a rowError, or the end of the import
 	mapping Mapping
 	number  int64
 }
 
-// rowFault is what is wrong with one row only.
-type rowFault struct{ error }
+// rowError is what is wrong with one row only.
+type rowError struct{ error }
 
 // openSource opens a .csv, .ndjson or .jsonl file, compressed (.gz) or not.
 func openSource(path string, m Mapping, p Progress) (*source, error) {
@@ -153,7 +153,7 @@ func (s *source) openCSV(in io.Reader) error {
 		}
 		raw := strings.Join(record, ",")
 		if parse, ok := errors.AsType[*csv.ParseError](err); ok {
-			return nil, raw, rowFault{parse}
+			return nil, raw, rowError{parse}
 		}
 		if err != nil {
 			return nil, "", err
@@ -204,13 +204,13 @@ func (s *source) openNDJSON(in io.Reader) {
 			}
 			// Of a member that is there twice, nobody can say which was meant: encoding/json takes the last.
 			if v := jsontext.Value(line); !v.IsValid() {
-				return nil, string(line), rowFault{errors.New("not a JSON object, or one with a member that is there twice")}
+				return nil, string(line), rowError{errors.New("not a JSON object, or one with a member that is there twice")}
 			}
 			dec := json.NewDecoder(bytes.NewReader(line))
 			dec.UseNumber() // a quantity stays the digits that it is
 			var fields map[string]any
 			if err := dec.Decode(&fields); err != nil {
-				return nil, string(line), rowFault{err}
+				return nil, string(line), rowError{err}
 			}
 			return fields, string(line), nil
 		}
@@ -228,7 +228,7 @@ func (s *source) skip(n int64) error {
 		if errors.Is(err, io.EOF) {
 			return ErrOtherFile
 		}
-		if fault := (rowFault{}); err != nil && !errors.As(err, &fault) {
+		if fault := (rowError{}); err != nil && !errors.As(err, &fault) {
 			return err
 		}
 		s.number++
@@ -239,7 +239,7 @@ func (s *source) skip(n int64) error {
 // next returns the next row, or io.EOF.
 func (s *source) next() (row, error) {
 	fields, raw, err := s.read()
-	if fault := (rowFault{}); errors.As(err, &fault) {
+	if fault := (rowError{}); errors.As(err, &fault) {
 		s.number++
 		return row{number: s.number, fault: fault.Error(), raw: raw}, nil
 	}
