@@ -100,6 +100,7 @@ CREATE TABLE audit_entries (
   at         timestamptz NOT NULL,
   PRIMARY KEY (account_id, id)
 );
+CREATE INDEX audit_entries_newest ON audit_entries (id);
 -- What the operator's staff did that concerns no one account: the catalogue, keys of the platform.
 CREATE TABLE operator_audit_entries (
   id     uuid PRIMARY KEY,

@@ -85,6 +85,7 @@ CREATE TABLE payments (
 );
 CREATE UNIQUE INDEX payments_one_active_per_invoice ON payments (account_id, invoice_id)
   WHERE status IN ('processing', 'requires_action', 'parked');
+CREATE INDEX payments_parked ON payments (id) WHERE status = 'parked';
 CREATE INDEX payments_to_check ON payments (check_at) WHERE status IN ('processing', 'requires_action');
 CREATE TABLE refunds (
   account_id   uuid NOT NULL,
@@ -163,6 +164,7 @@ CREATE TABLE removal_requests (
   created_at        timestamptz NOT NULL,
   resolved_at       timestamptz,
   resolved_by       text NOT NULL DEFAULT '',
+  answer            text NOT NULL DEFAULT '', -- of whoever resolved it, for the customer
   PRIMARY KEY (account_id, id),
   FOREIGN KEY (account_id, payment_method_id) REFERENCES payment_methods (account_id, id)
 );

@@ -62,6 +62,7 @@ CREATE TABLE sales_inquiries (
   company    text NOT NULL DEFAULT '',
   message    text NOT NULL DEFAULT '',
   snapshot   jsonb NOT NULL,
+  note       text NOT NULL DEFAULT '',   -- of the salesperson; the customer does not see it
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
   version    bigint NOT NULL DEFAULT 1,

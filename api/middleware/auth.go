@@ -81,7 +81,9 @@ func (ch *Chain) settleAccount(r route.Route) echo.MiddlewareFunc {
 			if r.Account == route.AccountNone {
 				return next(c)
 			}
-			a, err := ch.account(c, Principal(c), r.Account == route.AccountOptional)
+			p := Principal(c)
+			optional := r.Account == route.AccountOptional && (p.Kind == auth.Platform || r.Scope == auth.Operator)
+			a, err := ch.account(c, p, optional)
 			if err != nil {
 				return err
 			}
@@ -98,7 +100,7 @@ func (ch *Chain) account(c echo.Context, p auth.Principal, optional bool) (accou
 	named := c.Request().Header.Get(headerAccount)
 	if p.ActsForAny() {
 		if named == "" {
-			if optional && p.Kind == auth.Platform {
+			if optional {
 				return account.ID{}, nil
 			}
 			return account.ID{}, ErrAccountRequired

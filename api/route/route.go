@@ -38,7 +38,8 @@ const (
 	// operator or platform service names by Accrue-Account. middleware.Account gives it.
 	AccountRequired AccountRule = iota
 	// AccountOptional: a platform service may leave the header out, because the body names an account
-	// with each item. middleware.AccountIfAny gives it.
+	// with each item; and so may the operator's staff on a route of theirs, which is then about all
+	// accounts. middleware.AccountIfAny gives it.
 	AccountOptional
 	// AccountNone: the operation belongs to no account.
 	AccountNone

@@ -415,6 +415,7 @@ type RemovalRequest struct {
 	Kind          string     `json:"kind" validate:"required" enums:"support,when_paid"`
 	Status        string     `json:"status" validate:"required" enums:"open,done,declined,withdrawn"`
 	Note          string     `json:"note" validate:"required"`
+	Answer        *string    `json:"answer" validate:"required" extensions:"x-nullable"` // of support, once it is resolved
 	CreatedAt     time.Time  `json:"created_at" validate:"required" format:"date-time"`
 	ResolvedAt    *time.Time `json:"resolved_at" validate:"required" extensions:"x-nullable" format:"date-time"`
 } //@name RemovalRequest
@@ -422,7 +423,7 @@ type RemovalRequest struct {
 func toRemoval(r payment.Removal) RemovalRequest {
 	return RemovalRequest{
 		ID: r.ID.String(), PaymentMethod: r.Method.String(), Kind: string(r.Kind), Status: string(r.Status), Note: r.Note,
-		CreatedAt: r.CreatedAt.UTC(), ResolvedAt: timeIf(r.ResolvedAt),
+		Answer: textIf(r.Answer), CreatedAt: r.CreatedAt.UTC(), ResolvedAt: timeIf(r.ResolvedAt),
 	}
 }
 

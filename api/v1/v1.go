@@ -24,6 +24,7 @@ type Deps struct {
 	Keys     *auth.Keys
 	Plans    planReader // the catalogue; Billing's if nil
 	Mode     auth.Mode  // test clocks exist in test mode only
+	Proofs   Proofs
 }
 
 // Routes returns the operations of version 1.
@@ -58,6 +59,9 @@ func Routes(d Deps) []route.Route {
 		adminRefundRoutes(d),
 		adminCreditRoutes(d),
 		adminInvoiceRoutes(d),
+		adminSupportRoutes(d),
+		adminWorkRoutes(d),
+		adminProofRoutes(d),
 	))
 	for i, r := range all {
 		if r.Creates != "" {

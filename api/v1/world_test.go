@@ -87,7 +87,7 @@ func newWorld(t *testing.T) *world {
 		},
 		V1: v1.Deps{
 			Lists:   v1.Lists{Cursors: cursor.NewCodec("a key for tests"), PublicURL: publicURL},
-			Billing: w.Core, Keys: w.keys, Mode: auth.Test,
+			Billing: w.Core, Keys: w.keys, Mode: auth.Test, Proofs: v1.Proofs{Source: w.db, Store: w.db.Proofs()},
 			Metering: v1.Metering{
 				Ingester: w.ingest, Store: w.db.Usage(), Catalogue: meters, Accounts: names,
 				Reader:   metering.Reader{Store: w.db.Usage(), Entitlements: w.db.Entitlements(), Catalogue: meters},
@@ -421,6 +421,7 @@ var unstable = []struct {
 	{regexp.MustCompile(`urn:uuid:[0-9a-f-]{36}`), "urn:uuid:…"},
 	{regexp.MustCompile(`\b[0-9a-hjkmnp-tv-z]{8}-(\d{6})\b`), "…-${1}"}, // invoice numbers
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "…"},                       // digests
+	{regexp.MustCompile(`\b(ch|pm|re)_sbx_[a-z0-9]+`), "${1}_sbx_…"},
 	{regexp.MustCompile(`"last_four":"[0-9A-Za-z]{4}"`), `"last_four":"…"`},
 	{regexp.MustCompile(`http://127\.0\.0\.1:\d+/[^"]*`), "http://provider.example/…"},
 }

@@ -32,12 +32,20 @@ type Address struct {
 
 // Entry is one row of the audit log: who did what to an account, and why.
 type Entry struct {
-	ID     EntryID
-	Actor  string // "user:…", "key:…", "operator:…", "system"
-	Action string
-	Reason string
-	Detail json.RawMessage
-	At     time.Time
+	ID      EntryID // its time is the real one
+	Account ID      // set by the store; zero: it concerns no one account
+	Actor   string  // "user:…", "key:…", "operator:…", "system"
+	Action  string
+	Reason  string
+	Detail  json.RawMessage
+	At      time.Time // on the account's clock
+}
+
+// EntryFilter chooses entries of all audit logs. An empty member chooses nothing.
+type EntryFilter struct {
+	Account ID
+	Actor   string
+	Action  string
 }
 
 // EntryID names an audit entry.
@@ -85,6 +93,8 @@ type Store interface {
 	// Audit adds to the account's audit log. The zero account has one too: what the operator's staff did
 	// that concerns no one account.
 	Audit(ctx context.Context, id ID, e Entry) error
-	// AuditLog pages through it, newest first.
+	// Audited pages through the logs of all accounts and of the staff, as f chooses, newest first.
+	Audited(ctx context.Context, f EntryFilter, r page.Request) (page.Page[Entry], error)
+	// AuditLog pages through one, newest first.
 	AuditLog(ctx context.Context, id ID, r page.Request) (page.Page[Entry], error)
 }

@@ -313,7 +313,8 @@ func (a *App) api() error {
 func (a *App) resources() v1.Deps {
 	return v1.Deps{
 		Billing: a.svc.core, Keys: a.svc.keys, Mode: auth.Mode(a.cfg.Mode),
-		Lists: v1.Lists{Cursors: cursor.NewCodec(a.secrets.CursorKey), PublicURL: a.publicURL()},
+		Proofs: v1.Proofs{Source: a.db, Store: a.db.Proofs()},
+		Lists:  v1.Lists{Cursors: cursor.NewCodec(a.secrets.CursorKey), PublicURL: a.publicURL()},
 		Metering: v1.Metering{
 			Ingester: a.svc.ingester, Store: a.db.Usage(), Catalogue: a.svc.meters, Accounts: a.svc.directory,
 			Reader: metering.Reader{Store: a.db.Usage(), Entitlements: a.db.Entitlements(), Catalogue: a.svc.meters},

@@ -191,7 +191,9 @@ func (g Granter) Grant(ctx context.Context, asked Asked, in GrantInput, render R
 		if err := tx.Ledger().Append(ctx, books.PromoGranted(g.fact(acct, gr.ID.String(), "Promotional credit", now), gr.Amount)); err != nil {
 			return gr, err
 		}
-		if err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{Actor: asked.Actor, Action: "credit.grant", Reason: in.Reason, At: now}); err != nil {
+		if err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{
+			Actor: asked.Actor, Action: "credit.grant", Reason: in.Reason, Detail: detail("credit", gr.ID), At: now,
+		}); err != nil {
 			return gr, err
 		}
 		return gr, tx.Outbox().Publish(ctx, acct.ID, outbox.CreditGranted, map[string]any{"grant": gr.ID, "amount": gr.Amount}, now)

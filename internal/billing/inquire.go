@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/inquiry"
 	"github.com/accrue-billing/accrue/internal/outbox"
@@ -68,3 +70,48 @@ func (q Inquirer) Inquire(ctx context.Context, asked Asked, in InquiryInput, ren
 }
 
 const snapshotPeriods = 6
+
+// InquiryChange is what a salesperson writes down. Nil fields stay as they are.
+type InquiryChange struct {
+	Version int64
+	Status  *inquiry.Status
+	Note    *string
+}
+
+// Handle moves an inquiry on. It returns account.ErrStale if the version is another.
+func (q Inquirer) Handle(ctx context.Context, asked Asked, iid inquiry.ID, in InquiryChange) (i inquiry.Inquiry, err error) {
+	defer errs.Wrap(&err, "handle inquiry %s", iid)
+	err = q.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, asked.Account)
+		if err != nil {
+			return err
+		}
+		if i, err = tx.Inquiries().Get(ctx, acct.ID, iid); err != nil {
+			return err
+		}
+		if i.Version != in.Version {
+			return account.ErrStale
+		}
+		now, was := acct.Now(q.Clock()), i.Status
+		if in.Status != nil {
+			i.Status = *in.Status
+		}
+		if in.Note != nil {
+			i.Note = *in.Note
+		}
+		i.UpdatedAt = now
+		if err := tx.Inquiries().Save(ctx, &i); err != nil {
+			return err
+		}
+		if i.Status != was {
+			about := map[string]any{"sales_inquiry": i.ID, "status": i.Status}
+			if err := tx.Outbox().Publish(ctx, acct.ID, outbox.InquiryChanged, about, now); err != nil {
+				return err
+			}
+		}
+		return tx.Accounts().Audit(ctx, acct.ID, account.Entry{
+			Actor: asked.Actor, Action: "sales_inquiry.change", Detail: detail("sales_inquiry", iid), At: now,
+		})
+	})
+	return i, err
+}

@@ -120,7 +120,9 @@ func (r Refunder) begin(ctx context.Context, tx Tx, acct account.Account, asked 
 	if err := r.dueAgain(ctx, tx, &p, ref.Amount, now); err != nil {
 		return ref, err
 	}
-	if err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{Actor: asked.Actor, Action: "payment.refund", Reason: in.Reason, At: now}); err != nil {
+	if err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{
+		Actor: asked.Actor, Action: "payment.refund", Reason: in.Reason, Detail: detail("refund", ref.ID), At: now,
+	}); err != nil {
 		return ref, err
 	}
 	return ref, tx.Payments().CreateRefund(ctx, ref)

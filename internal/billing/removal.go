@@ -54,7 +54,7 @@ func (c Cards) RemoveByOperator(ctx context.Context, asked Asked, mid payment.Me
 	defer errs.Wrap(&err, "remove card %s", mid)
 	return c.remove(ctx, asked, mid, func(tx Tx, acct account.Account, m payment.Method) error {
 		return tx.Accounts().Audit(ctx, acct.ID, account.Entry{
-			Actor: asked.Actor, Action: "payment_method.remove", Reason: reason, At: acct.Now(c.Clock()),
+			Actor: asked.Actor, Action: "payment_method.remove", Reason: reason, Detail: detail("payment_method", mid), At: acct.Now(c.Clock()),
 		})
 	})
 }
@@ -207,25 +207,40 @@ func (c *Core) removeWhenPaid(ctx context.Context, tx Tx, acct account.Account) 
 // ResolveRemoval is support's answer to a request: granted removes the card, otherwise it is declined.
 func (c Cards) ResolveRemoval(ctx context.Context, asked Asked, rid payment.RemovalID, grant bool, reason string) (r payment.Removal, err error) {
 	defer errs.Wrap(&err, "resolve removal request %s", rid)
-	if r, err = c.DB.Payments().Removal(ctx, asked.Account, rid); err != nil {
+	want := payment.RemovalDeclined
+	if grant {
+		want = payment.RemovalDone
+	}
+	if r, err = c.DB.Payments().Removal(ctx, asked.Account, rid); err != nil || r.Status == want {
 		return r, err
+	}
+	if r.Status != payment.RemovalOpen {
+		return r, payment.ErrRemovalResolved.With("status", r.Status)
 	}
 	if grant {
 		if err := c.RemoveByOperator(ctx, asked, r.Method, reason); err != nil {
 			return r, err
 		}
-		return c.DB.Payments().Removal(ctx, asked.Account, rid)
 	}
 	err = c.DB.InTx(ctx, func(tx Tx) error {
 		acct, err := tx.Accounts().Lock(ctx, asked.Account)
 		if err != nil {
 			return err
 		}
-		if r, err = tx.Payments().Removal(ctx, acct.ID, rid); err != nil || r.Status != payment.RemovalOpen {
+		if r, err = tx.Payments().Removal(ctx, acct.ID, rid); err != nil {
 			return err
 		}
-		r.Status, r.ResolvedAt, r.ResolvedBy = payment.RemovalDeclined, acct.Now(c.Clock()), asked.Actor
-		return tx.Payments().SaveRemoval(ctx, r)
+		now := acct.Now(c.Clock())
+		r.Answer = reason
+		if r.Status == payment.RemovalOpen {
+			r.Status, r.ResolvedAt, r.ResolvedBy = want, now, asked.Actor
+		}
+		if err := tx.Payments().SaveRemoval(ctx, r); err != nil || grant { // the removal is in the log already
+			return err
+		}
+		return tx.Accounts().Audit(ctx, acct.ID, account.Entry{
+			Actor: asked.Actor, Action: "removal_request.decline", Reason: reason, Detail: detail("removal_request", rid), At: now,
+		})
 	})
 	return r, err
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
@@ -41,6 +42,38 @@ func (s Sweeper) Sweep(ctx context.Context) (done Swept, err error) {
 		err = errors.Join(err, step(ctx, now, &done))
 	}
 	return done, err
+}
+
+// Bill does what is due of the way from usage to money: periods are closed, drafts made final, open
+// invoices collected.
+func (s Sweeper) Bill(ctx context.Context) (done Swept, err error) {
+	now := s.Clock()
+	for _, step := range []func(context.Context, time.Time, *Swept) error{s.close, s.finalize, s.collect} {
+		if ctx.Err() != nil {
+			return done, errors.Join(err, ctx.Err())
+		}
+		err = errors.Join(err, step(ctx, now, &done))
+	}
+	return done, err
+}
+
+// Account does everything that is due on one account's clock, once.
+func (s Sweeper) Account(ctx context.Context, a account.ID) (done Swept, err error) {
+	defer errs.Wrap(&err, "sweep %s", a)
+	err = s.account(ctx, a, &done)
+	return done, err
+}
+
+// ByHand runs do because a person asked for it. That is written down first: what a run does commits
+// record by record, and must not be there without it.
+func (s Sweeper) ByHand(ctx context.Context, asked Asked, action string, do func(context.Context) (Swept, error)) (Swept, error) {
+	err := s.DB.InTx(ctx, func(tx Tx) error {
+		return tx.Accounts().Audit(ctx, asked.Account, account.Entry{Actor: asked.Actor, Action: action, At: s.Clock()})
+	})
+	if err != nil {
+		return Swept{}, err
+	}
+	return do(ctx)
 }
 
 // each runs do for every item and joins the errors.

@@ -38,6 +38,7 @@ type Inquiry struct {
 	Company   string
 	Message   string
 	Snapshot  json.RawMessage // usage and prices as they were when it was sent
+	Note      string          // of the salesperson; the customer does not see it
 	CreatedAt time.Time
 	UpdatedAt time.Time
 	Version   int64
@@ -55,8 +56,9 @@ type Store interface {
 	// Get returns the inquiry or ErrNotFound; List pages through those of an account, newest first.
 	Get(ctx context.Context, a account.ID, id ID) (Inquiry, error)
 	List(ctx context.Context, a account.ID, r page.Request) (page.Page[Inquiry], error)
-	// All pages through the inquiries of all accounts, newest first, for the operator.
-	All(ctx context.Context, r page.Request) (page.Page[Inquiry], error)
-	// Save writes the status and raises the version. It returns account.ErrStale if the version is another.
+	// All pages through the inquiries of an account or, for the zero one, of all, newest first, for the
+	// operator. An empty status means any.
+	All(ctx context.Context, a account.ID, s Status, r page.Request) (page.Page[Inquiry], error)
+	// Save writes the status and the note and raises the version. It returns account.ErrStale if the version is another.
 	Save(ctx context.Context, i *Inquiry) error
 }

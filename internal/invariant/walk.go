@@ -173,7 +173,7 @@ func compare(ctx context.Context, g payment.Gateway, p payment.Payment, c paymen
 			return fmt.Sprintf("is charge %s with us and %s at the provider", p.ProviderRef, c.Ref), nil
 		}
 	case payment.Failed, payment.Canceled:
-		if took {
+		if took && c.Refunded != c.Amount { // what was parked may have been given back as a whole
 			return fmt.Sprintf("is %s, and the provider took %s", p.Status, c.Amount), nil
 		}
 	case payment.Processing, payment.RequiresAction, payment.Parked: // its outcome is being looked into

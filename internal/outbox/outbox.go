@@ -71,6 +71,7 @@ const (
 	AlertFired           Type = "alert.fired"
 	SpendLimitReached    Type = "spend_limit.reached"
 	InquiryReceived      Type = "sales_inquiry.received"
+	InquiryChanged       Type = "sales_inquiry.changed"
 	RemovalRequested     Type = "payment_method.removal_requested"
 )
 

@@ -132,6 +132,7 @@ type Removal struct {
 	CreatedAt  time.Time
 	ResolvedAt time.Time
 	ResolvedBy string
+	Answer     string // of whoever resolved it, for the customer
 }
 
 // IDPrefix makes removal requests read "rmr_…".
@@ -159,6 +160,7 @@ var (
 	ErrSetupNotFound   = errs.New(errs.NotFound, "setup_not_found", "There is no such setup. Begin with POST /v1/payment-methods/setup.")
 	ErrSetupUsed       = errs.New(errs.Conflict, "setup_used", "This setup has made a card already.")
 	ErrRemovalNotFound = errs.New(errs.NotFound, "removal_request_not_found", "There is no such removal request.")
+	ErrRemovalResolved = errs.New(errs.Conflict, "removal_request_resolved", "The removal request has been resolved otherwise.")
 	ErrRemovalOpen     = errs.New(errs.Conflict, "removal_request_open", "A request to remove this card is open already.")
 	ErrDeclined        = errs.New(errs.PaymentDeclined, "card_declined", "The card was declined.")
 )

@@ -83,6 +83,9 @@ type Store interface {
 	Removal(ctx context.Context, a account.ID, id RemovalID) (Removal, error)
 	OpenRemovals(ctx context.Context, a account.ID) ([]Removal, error)
 	SaveRemoval(ctx context.Context, r Removal) error
+	// Removals pages through the requests of an account or, for the zero one, of all, newest first. An
+	// empty status means any.
+	Removals(ctx context.Context, a account.ID, s RemovalStatus, r page.Request) (page.Page[Removal], error)
 
 	// CreatePayment writes the intent to charge. One payment of an invoice may be active: a second
 	// one gives ErrPaymentPending.
@@ -94,6 +97,8 @@ type Store interface {
 	SavePayment(ctx context.Context, p *Payment) error
 	// Payments pages through the account's payments, newest first.
 	Payments(ctx context.Context, a account.ID, r page.Request) (page.Page[Payment], error)
+	// Parked pages through the parked payments of an account or, for the zero one, of all, newest first.
+	Parked(ctx context.Context, a account.ID, r page.Request) (page.Page[Payment], error)
 	// PaymentsOf returns the payments of an invoice, oldest first.
 	PaymentsOf(ctx context.Context, a account.ID, i invoice.ID) ([]Payment, error)
 	// RefundablePayments returns the account's payments that have something left to give back, newest first.

@@ -71,7 +71,7 @@ func (auditRow) TableName() string { return "audit_entries" }
 
 func (r auditRow) entry() account.Entry {
 	return account.Entry{
-		ID: id.FromUUID[account.Entry](r.ID), Actor: r.Actor, Action: r.Action, Reason: r.Reason, Detail: r.Detail, At: r.At.UTC(),
+		ID: id.FromUUID[account.Entry](r.ID), Account: id.FromUUID[account.Account](r.AccountID), Actor: r.Actor, Action: r.Action, Reason: r.Reason, Detail: r.Detail, At: r.At.UTC(),
 	}
 }
 
@@ -238,5 +238,30 @@ func (s accountStore) AuditLog(ctx context.Context, a account.ID, r page.Request
 	} else {
 		list, err = find(newest[account.Entry](stores(s).of(ctx, a), r), auditRow.entry)
 	}
+	return page.Cut(list, r.Limit, func(e account.Entry) string { return e.ID.String() }), err
+}
+
+// audited takes a page from each of the two tables, along their keys, and merges them.
+const audited = `
+	SELECT * FROM (
+		(SELECT account_id, id, actor, action, reason, detail, at FROM audit_entries
+		 WHERE (CAST(@after AS uuid) IS NULL OR id < CAST(@after AS uuid)) AND (CAST(@account AS uuid) IS NULL OR account_id = CAST(@account AS uuid))
+		   AND (@actor = '' OR actor = @actor) AND (@action = '' OR action = @action) ORDER BY id DESC LIMIT @limit)
+		UNION ALL
+		(SELECT '00000000-0000-0000-0000-000000000000', id, actor, action, reason, detail, at FROM operator_audit_entries
+		 WHERE CAST(@account AS uuid) IS NULL AND (CAST(@after AS uuid) IS NULL OR id < CAST(@after AS uuid))
+		   AND (@actor = '' OR actor = @actor) AND (@action = '' OR action = @action) ORDER BY id DESC LIMIT @limit)
+	) entries ORDER BY id DESC LIMIT @limit`
+
+func (s accountStore) Audited(ctx context.Context, f account.EntryFilter, r page.Request) (_ page.Page[account.Entry], err error) {
+	defer errs.Wrap(&err, "audit log")
+	param := map[string]any{"after": nil, "account": nil, "actor": f.Actor, "action": f.Action, "limit": r.Limit + 1}
+	if after, perr := id.Parse[account.Entry](r.After); perr == nil {
+		param["after"] = after.UUID()
+	}
+	if !f.Account.IsZero() {
+		param["account"] = f.Account.UUID()
+	}
+	list, err := find(stores(s).all(ctx).Raw(audited, param), auditRow.entry)
 	return page.Cut(list, r.Limit, func(e account.Entry) string { return e.ID.String() }), err
 }

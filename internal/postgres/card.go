@@ -11,6 +11,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 )
 
@@ -132,18 +133,19 @@ type removalRow struct {
 	CreatedAt       time.Time `gorm:"autoCreateTime:false"`
 	ResolvedAt      *time.Time
 	ResolvedBy      string
+	Answer          string
 }
 
 func (removalRow) TableName() string { return "removal_requests" }
 
 func toRemovalRow(r payment.Removal) removalRow {
-	return removalRow{r.Account, r.ID, r.Method, string(r.Kind), string(r.Status), r.Note, r.CreatedAt, timeOrNil(r.ResolvedAt), r.ResolvedBy}
+	return removalRow{r.Account, r.ID, r.Method, string(r.Kind), string(r.Status), r.Note, r.CreatedAt, timeOrNil(r.ResolvedAt), r.ResolvedBy, r.Answer}
 }
 
 func (r removalRow) removal() payment.Removal {
 	return payment.Removal{
 		ID: r.ID, Account: r.AccountID, Method: r.PaymentMethodID, Kind: payment.RemovalKind(r.Kind), Status: payment.RemovalStatus(r.Status),
-		Note: r.Note, CreatedAt: r.CreatedAt.UTC(), ResolvedAt: timeOf(r.ResolvedAt), ResolvedBy: r.ResolvedBy,
+		Note: r.Note, CreatedAt: r.CreatedAt.UTC(), ResolvedAt: timeOf(r.ResolvedAt), ResolvedBy: r.ResolvedBy, Answer: r.Answer,
 	}
 }
 
@@ -289,6 +291,16 @@ func (s paymentStore) Removal(ctx context.Context, a account.ID, r payment.Remov
 	return row.removal(), err
 }
 
+func (s paymentStore) Removals(ctx context.Context, a account.ID, status payment.RemovalStatus, r page.Request) (_ page.Page[payment.Removal], err error) {
+	defer errs.Wrap(&err, "list removal requests")
+	q := newest[payment.Removal](stores(s).ofAny(ctx, a), r)
+	if status != "" {
+		q = q.Where("status = ?", string(status))
+	}
+	list, err := find(q, removalRow.removal)
+	return page.Cut(list, r.Limit, func(m payment.Removal) string { return m.ID.String() }), err
+}
+
 func (s paymentStore) OpenRemovals(ctx context.Context, a account.ID) (_ []payment.Removal, err error) {
 	defer errs.Wrap(&err, "open removal requests of %s", a)
 	return find(stores(s).of(ctx, a).Where("status = 'open'").Order("id"), removalRow.removal)
@@ -298,7 +310,7 @@ func (s paymentStore) SaveRemoval(ctx context.Context, r payment.Removal) (err e
 	defer errs.Wrap(&err, "save removal request %s", r.ID)
 	row := toRemovalRow(r)
 	return changed(stores(s).of(ctx, r.Account).Model(&removalRow{}).Where("id = ?", r.ID).
-		Select("kind", "status", "note", "resolved_at", "resolved_by").Updates(&row), payment.ErrRemovalNotFound)
+		Select("kind", "status", "note", "resolved_at", "resolved_by", "answer").Updates(&row), payment.ErrRemovalNotFound)
 }
 
 func (s paymentStore) AddAttempt(ctx context.Context, fingerprint string, a payment.Attempt) (err error) {

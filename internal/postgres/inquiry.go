@@ -19,7 +19,8 @@ type inquiryRow struct {
 	Email     string
 	Company   string
 	Message   string
-	Snapshot  []byte    `gorm:"type:jsonb"`
+	Snapshot  []byte `gorm:"type:jsonb"`
+	Note      string
 	CreatedAt time.Time `gorm:"autoCreateTime:false"`
 	UpdatedAt time.Time `gorm:"autoUpdateTime:false"`
 	Version   int64
@@ -32,14 +33,14 @@ func toInquiryRow(i inquiry.Inquiry) inquiryRow {
 		i.Snapshot = json.RawMessage(`{}`)
 	}
 	return inquiryRow{
-		i.Account, i.ID, string(i.Status), i.Name, i.Email, i.Company, i.Message, i.Snapshot, i.CreatedAt, i.UpdatedAt, i.Version,
+		i.Account, i.ID, string(i.Status), i.Name, i.Email, i.Company, i.Message, i.Snapshot, i.Note, i.CreatedAt, i.UpdatedAt, i.Version,
 	}
 }
 
 func (r inquiryRow) inquiry() inquiry.Inquiry {
 	return inquiry.Inquiry{
 		ID: r.ID, Account: r.AccountID, Status: inquiry.Status(r.Status), Name: r.Name, Email: r.Email, Company: r.Company, Message: r.Message,
-		Snapshot: r.Snapshot, CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), Version: r.Version,
+		Snapshot: r.Snapshot, Note: r.Note, CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), Version: r.Version,
 	}
 }
 
@@ -67,9 +68,13 @@ func (s inquiryStore) List(ctx context.Context, a account.ID, r page.Request) (_
 	return page.Cut(list, r.Limit, inquiryPosition), err
 }
 
-func (s inquiryStore) All(ctx context.Context, r page.Request) (_ page.Page[inquiry.Inquiry], err error) {
+func (s inquiryStore) All(ctx context.Context, a account.ID, status inquiry.Status, r page.Request) (_ page.Page[inquiry.Inquiry], err error) {
 	defer errs.Wrap(&err, "inquiries")
-	list, err := find(newest[inquiry.Inquiry](stores(s).all(ctx), r), inquiryRow.inquiry)
+	q := newest[inquiry.Inquiry](stores(s).ofAny(ctx, a), r)
+	if status != "" {
+		q = q.Where("status = ?", string(status))
+	}
+	list, err := find(q, inquiryRow.inquiry)
 	return page.Cut(list, r.Limit, inquiryPosition), err
 }
 
@@ -79,7 +84,7 @@ func (s inquiryStore) Save(ctx context.Context, i *inquiry.Inquiry) (err error) 
 	row.Version++
 	// What was asked, and the usage that it stood on, stay as they were sent.
 	err = changed(stores(s).of(ctx, i.Account).Model(&inquiryRow{}).Where("id = ? AND version = ?", i.ID, i.Version).
-		Select("status", "updated_at", "version").Updates(&row), account.ErrStale)
+		Select("status", "note", "updated_at", "version").Updates(&row), account.ErrStale)
 	if err == nil {
 		i.Version = row.Version
 	}

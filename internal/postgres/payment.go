@@ -211,6 +211,12 @@ func (s paymentStore) Payments(ctx context.Context, a account.ID, r page.Request
 	return page.Cut(list, r.Limit, func(p payment.Payment) string { return p.ID.String() }), err
 }
 
+func (s paymentStore) Parked(ctx context.Context, a account.ID, r page.Request) (_ page.Page[payment.Payment], err error) {
+	defer errs.Wrap(&err, "parked payments")
+	list, err := findEach(newest[payment.Payment](stores(s).ofAny(ctx, a), r).Where("status = 'parked'"), paymentRow.payment)
+	return page.Cut(list, r.Limit, func(p payment.Payment) string { return p.ID.String() }), err
+}
+
 func (s paymentStore) PaymentsOf(ctx context.Context, a account.ID, i invoice.ID) (_ []payment.Payment, err error) {
 	defer errs.Wrap(&err, "payments of invoice %s of %s", i, a)
 	return findEach(stores(s).of(ctx, a).Where("invoice_id = ?", i).Order("id"), paymentRow.payment)

@@ -25,6 +25,15 @@ func (s stores) of(ctx context.Context, a account.ID) *gorm.DB {
 // all begins a query over every account, for sweeps and for the operator's lists.
 func (s stores) all(ctx context.Context) *gorm.DB { return s.db.WithContext(ctx) }
 
+// ofAny begins a query of the operator's over one account or, for the zero one, over all. It is not for
+// what a customer asks: a customer always has an account.
+func (s stores) ofAny(ctx context.Context, a account.ID) *gorm.DB {
+	if a.IsZero() {
+		return s.all(ctx)
+	}
+	return s.of(ctx, a)
+}
+
 // locked holds the rows that the query returns until the transaction ends. It does not stand in the
 // way of foreign keys that point at them.
 func locked(q *gorm.DB) *gorm.DB {

@@ -240,11 +240,11 @@ func TestInquiries(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(own.Data, []inquiry.Inquiry{sent[2], sent[0]}) {
 		t.Errorf("own inquiries %+v, %v; want two, newest first", own, err)
 	}
-	first, err := store.All(t.Context(), page.Request{Limit: 2})
+	first, err := store.All(t.Context(), account.ID{}, "", page.Request{Limit: 2})
 	if err != nil || !reflect.DeepEqual(first.Data, []inquiry.Inquiry{sent[2], sent[1]}) || first.Next == "" {
 		t.Fatalf("first page of all %+v, %v", first, err)
 	}
-	last, err := store.All(t.Context(), page.Request{Limit: 2, After: first.Next})
+	last, err := store.All(t.Context(), account.ID{}, "", page.Request{Limit: 2, After: first.Next})
 	if err != nil || !reflect.DeepEqual(last.Data, []inquiry.Inquiry{sent[0]}) || last.Next != "" {
 		t.Errorf("last page of all %+v, %v", last, err)
 	}
