@@ -34,6 +34,7 @@ func Preview(ctx context.Context, s Store, c Catalogue) (_ []Effect, err error) 
 		}
 	}
 	effects := make([]Effect, 0, len(c.Offers))
+	var faults []errs.Field
 	for i := range c.Offers {
 		o := &c.Offers[i]
 		e := Effect{Plan: o.Plan.Code, After: 1}
@@ -41,6 +42,7 @@ func Preview(ctx context.Context, s Store, c Catalogue) (_ []Effect, err error) 
 		if err != nil && errs.KindOf(err) != errs.NotFound {
 			return nil, err
 		}
+		faults = append(faults, statedFaults(i, o, versions)...)
 		if len(versions) > 0 {
 			e.After = versions[0].Number + 1
 			if latest := versions[0]; latest.ArchivedAt.IsZero() {
@@ -51,6 +53,11 @@ func Preview(ctx context.Context, s Store, c Catalogue) (_ []Effect, err error) 
 			}
 		}
 		effects = append(effects, e)
+	}
+	if len(faults) > 0 {
+		e := *ErrImmutable
+		e.Fields = faults
+		return nil, &e
 	}
 	return effects, nil
 }
@@ -69,9 +76,13 @@ func Apply(ctx context.Context, s Store, c Catalogue, at time.Time) (_ []Effect,
 		return nil, err
 	}
 	for i := range c.Offers {
+		stated := c.Offers[i].Version.Number
 		v, _, err := s.Publish(ctx, c.Offers[i].Plan, c.Offers[i].Version, at)
 		if err != nil {
 			return nil, err
+		}
+		if stated != 0 && v.Number != stated { // another publisher was quicker
+			return nil, ErrVersionTaken
 		}
 		effects[i].After = v.Number
 	}

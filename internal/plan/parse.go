@@ -15,11 +15,16 @@ type Catalogue struct {
 	Offers []Offer `json:"plans"`
 }
 
-// Offer is a plan with the terms it is sold on.
+// Offer is a plan with the terms it is sold on. A document may state which version the terms are: it is
+// then refused where that version has other terms, since a published version never changes. The number
+// is 0 where it states none.
 type Offer struct {
 	Plan    Plan    `json:"plan"`
 	Version Version `json:"version"`
 }
+
+// maxVersion bounds the number that a document may state.
+const maxVersion = 1_000_000
 
 // Meter returns the meter with the given code.
 func (c *Catalogue) Meter(code MeterCode) (Meter, bool) {
@@ -201,7 +206,7 @@ func (r *terms) rounding(it item, a Aggregation) Rounding {
 }
 
 func (r *terms) offer(it item) Offer {
-	o, ok := r.object(it, "code", "name", "description", "requires_card", "contact_sales", "interval", "currencies",
+	o, ok := r.object(it, "code", "version", "name", "description", "requires_card", "contact_sales", "interval", "currencies",
 		"fee", "credit", "minimum", "charges", "limits")
 	if !ok {
 		return Offer{}
@@ -217,7 +222,7 @@ func (r *terms) offer(it item) Offer {
 	if o.has("currencies") {
 		r.currencies = r.currencyList(o)
 	}
-	v := Version{Plan: p.Code, Interval: period.Interval(o.text("interval"))}
+	v := Version{Plan: p.Code, Number: int(o.integer("version", 0, maxVersion)), Interval: period.Interval(o.text("interval"))}
 	if v.Interval == "" {
 		v.Interval = period.Month
 	}
