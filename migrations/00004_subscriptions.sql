@@ -28,6 +28,7 @@ CREATE TABLE subscriptions (
   period_start timestamptz NOT NULL,
   period_end   timestamptz NOT NULL,
   next_plan    text,                     -- takes effect when the period ends
+  next_version integer,                  -- of the plan that is held: likewise, unless next_plan goes before it
   waived       jsonb NOT NULL DEFAULT '{}', -- per meter: quantity of this period that is never billed
   created_at   timestamptz NOT NULL,
   updated_at   timestamptz NOT NULL,
@@ -38,6 +39,7 @@ CREATE TABLE subscriptions (
   CHECK (period_end > period_start)
 );
 CREATE UNIQUE INDEX subscriptions_one_active ON subscriptions (account_id) WHERE status = 'active';
+CREATE INDEX subscriptions_on_plan ON subscriptions (plan_code, account_id) WHERE status = 'active';
 CREATE INDEX subscriptions_due ON subscriptions (period_end) WHERE status = 'active';
 -- Every period that was opened, with its bounds as they were then: never recomputed.
 CREATE TABLE billing_periods (

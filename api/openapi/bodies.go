@@ -60,8 +60,13 @@ func cloudEventData() object {
 // bodyOf returns the hand-written content of an operation's body, and nil where the annotation says
 // it all.
 func bodyOf(r route.Route) object {
-	if r.Name() == "POST /v1/usage/events" {
+	switch r.Name() {
+	case "POST /v1/usage/events":
 		return usageBodies()
+	case "POST /v1/admin/plans", "POST /v1/admin/plans/preview":
+		return catalogueBody()
+	case "POST /v1/admin/contracts", "POST /v1/admin/contracts/preview":
+		return contractBody()
 	}
 	return nil
 }

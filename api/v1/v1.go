@@ -7,6 +7,7 @@
 package v1
 
 import (
+	"context"
 	"slices"
 
 	"github.com/labstack/echo/v4"
@@ -25,6 +26,8 @@ type Deps struct {
 	Plans    planReader // the catalogue; Billing's if nil
 	Mode     auth.Mode  // test clocks exist in test mode only
 	Proofs   Proofs
+	// Published is called after a catalogue was put on sale, so that new meters are known; nil: nobody asks.
+	Published func(ctx context.Context) error
 }
 
 // Routes returns the operations of version 1.
@@ -56,6 +59,8 @@ func Routes(d Deps) []route.Route {
 		planFitRoutes(d),
 		adminAccountRoutes(d),
 		adminTestClockRoutes(d),
+		adminPlanRoutes(d),
+		adminMigrationRoutes(d),
 		adminRefundRoutes(d),
 		adminCreditRoutes(d),
 		adminInvoiceRoutes(d),

@@ -35,7 +35,7 @@ import (
 // service is what stands on the database: the operations, the ingester, and who may call.
 type service struct {
 	core      *billing.Core
-	meters    metering.Meters
+	meters    *billing.LiveMeters
 	ingester  *metering.Ingester
 	checker   *metering.Checker
 	directory *billing.Directory
@@ -75,7 +75,10 @@ func (a *App) assemble(ctx context.Context) error {
 	if err := a.api(); err != nil { //nolint:contextcheck // each request brings its own
 		return err
 	}
-	jobs, err := worker.New(worker.Config{Core: a.svc.core, Pool: a.db.Pool()})
+	jobs, err := worker.New(worker.Config{
+		Core: a.svc.core, Pool: a.db.Pool(),
+		Sweepers: []worker.Sweeper{{Name: "meters", Sweep: a.svc.meters.Refresh}},
+	})
 	if err != nil {
 		return err
 	}
@@ -199,33 +202,44 @@ func reachable(addr string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// catalogue puts the configured price list on sale. The same list again changes nothing.
-func (a *App) catalogue(ctx context.Context) error {
-	c := plan.Shipped()
+// catalogue puts the configured price list on sale: the same list again changes nothing. The list that the
+// service ships with is for a database that has none; what an operator has published since stays.
+func (a *App) catalogue(ctx context.Context) (err error) {
 	if a.cfg.Catalogue != "" {
 		text, err := os.ReadFile(a.cfg.Catalogue)
 		if err != nil {
 			return &UsageError{[]string{"catalogue: " + err.Error()}}
 		}
-		if c, err = plan.ParseCatalogue(text); err != nil {
+		c, err := plan.ParseCatalogue(text)
+		if err != nil {
 			return &UsageError{[]string{"catalogue: " + err.Error()}}
 		}
+		if err := a.publish(ctx, c); err != nil {
+			return err
+		}
+	} else {
+		plans, err := a.db.Plans().Plans(ctx)
+		if err != nil {
+			return err
+		}
+		if len(plans) == 0 {
+			if err := a.publish(ctx, plan.Shipped()); err != nil {
+				return err
+			}
+		}
 	}
+	a.svc.meters, err = billing.NewLiveMeters(ctx, a.svc.core)
+	return err
+}
+
+func (a *App) publish(ctx context.Context, c plan.Catalogue) error {
 	done, err := billing.Publisher{Core: a.svc.core}.Publish(ctx, c)
-	if err != nil {
-		return err
-	}
 	for _, e := range done {
 		if e.Before != e.After {
 			a.log.InfoContext(ctx, "plan version on sale", "plan", e.Plan, "version", e.After)
 		}
 	}
-	meters, err := a.db.Plans().Meters(ctx)
-	if err != nil {
-		return err
-	}
-	a.svc.meters = billing.Meters(meters)
-	return nil
+	return err
 }
 
 // identity says whose tokens and keys are believed.
@@ -313,8 +327,9 @@ func (a *App) api() error {
 func (a *App) resources() v1.Deps {
 	return v1.Deps{
 		Billing: a.svc.core, Keys: a.svc.keys, Mode: auth.Mode(a.cfg.Mode),
-		Proofs: v1.Proofs{Source: a.db, Store: a.db.Proofs()},
-		Lists:  v1.Lists{Cursors: cursor.NewCodec(a.secrets.CursorKey), PublicURL: a.publicURL()},
+		Proofs:    v1.Proofs{Source: a.db, Store: a.db.Proofs()},
+		Published: a.svc.meters.Refresh,
+		Lists:     v1.Lists{Cursors: cursor.NewCodec(a.secrets.CursorKey), PublicURL: a.publicURL()},
 		Metering: v1.Metering{
 			Ingester: a.svc.ingester, Store: a.db.Usage(), Catalogue: a.svc.meters, Accounts: a.svc.directory,
 			Reader: metering.Reader{Store: a.db.Usage(), Entitlements: a.db.Entitlements(), Catalogue: a.svc.meters},

@@ -131,6 +131,8 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 		}
 	case ActDowngrade:
 		switch {
+		case !f.Subscription.Contract.IsZero():
+			out = append(out, blocker(ErrUnderContract, map[string]any{"contract": f.Subscription.Contract.String()}))
 		case f.Plan.Position == 0:
 			out = append(out, blocker(ErrNotADowngrade, nil))
 		case f.Subscription.NextPlan != "":
@@ -163,6 +165,9 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 		}
 		out = append(out, f.removal(*f.DefaultMethod())...)
 	case ActCloseAccount:
+		if !f.Subscription.Contract.IsZero() {
+			out = append(out, blocker(ErrUnderContract, map[string]any{"contract": f.Subscription.Contract.String()}))
+		}
 		if f.Owed.Sign() > 0 {
 			out = append(out, blocker(ErrOwing, map[string]any{"outstanding": f.Owed}))
 		}

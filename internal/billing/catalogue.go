@@ -2,7 +2,10 @@ package billing
 
 import (
 	"context"
+	"encoding/json"
+	"sync/atomic"
 
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/plan"
@@ -20,6 +23,40 @@ func Meters(of []plan.Meter) metering.Meters {
 	return out
 }
 
+// LiveMeters are the meters of the catalogue as the database had them when they were read last: whoever
+// counts usage goes by them, and a meter that was published is known after the next Refresh. It is safe
+// for concurrent use. Construct it with NewLiveMeters.
+type LiveMeters struct {
+	core *Core
+	now  atomic.Pointer[metering.Meters]
+}
+
+var _ metering.Catalogue = (*LiveMeters)(nil)
+
+// NewLiveMeters reads the meters for the first time.
+func NewLiveMeters(ctx context.Context, c *Core) (*LiveMeters, error) {
+	l := &LiveMeters{core: c}
+	return l, l.Refresh(ctx)
+}
+
+// Refresh reads the meters again.
+func (l *LiveMeters) Refresh(ctx context.Context) (err error) {
+	defer errs.Wrap(&err, "read meters")
+	of, err := l.core.DB.Plans().Meters(ctx)
+	if err != nil {
+		return err
+	}
+	meters := Meters(of)
+	l.now.Store(&meters)
+	return nil
+}
+
+// Meter implements metering.Catalogue.
+func (l *LiveMeters) Meter(code string) *metering.Meter { return l.now.Load().Meter(code) }
+
+// Meters implements metering.Catalogue.
+func (l *LiveMeters) Meters() []*metering.Meter { return l.now.Load().Meters() }
+
 // Publisher puts catalogues on sale.
 type Publisher struct{ *Core }
 
@@ -36,19 +73,76 @@ func (p Publisher) Publish(ctx context.Context, c plan.Catalogue) (done []plan.E
 	return done, err
 }
 
-// Preview says what Publish would do, and to how many accounts: they stay where they are.
+// PublishOnce is Publish for an operator's request, answered once per key. It returns the effects with the
+// accounts that stay where they are.
+func (p Publisher) PublishOnce(ctx context.Context, asked Asked, c plan.Catalogue, render Renderer[[]PlanEffect]) (Result[[]PlanEffect], error) {
+	return once(ctx, p.Core, asked, render, func(tx Tx) ([]PlanEffect, error) {
+		at := p.Clock()
+		done, err := plan.Apply(ctx, tx.Plans(), c, at)
+		if err != nil {
+			return nil, err
+		}
+		out, err := withAccounts(ctx, tx, done)
+		if err != nil {
+			return nil, err
+		}
+		type published struct {
+			Plan    plan.Code `json:"plan"`
+			Version int       `json:"version"`
+			Before  int       `json:"before"`
+		}
+		var list []published
+		for _, e := range done {
+			if e.Before != e.After {
+				list = append(list, published{e.Plan, e.After, e.Before})
+			}
+		}
+		detail, err := json.Marshal(map[string]any{"published": list})
+		if err != nil {
+			return nil, err
+		}
+		return out, tx.Accounts().Audit(ctx, account.ID{}, account.Entry{Actor: asked.Actor, Action: "catalogue.publish", Detail: detail, At: at})
+	})
+}
+
+// Preview says what Publish would do, on how many accounts, which stay where they are, and what their last
+// months would have come to on the new terms.
 func (p Publisher) Preview(ctx context.Context, c plan.Catalogue) ([]PlanEffect, error) {
 	would, err := plan.Preview(ctx, p.DB.Plans(), c)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]PlanEffect, 0, len(would))
-	for _, e := range would {
-		on, err := p.DB.Subscriptions().OnPlan(ctx, e.Plan)
+	out, err := withAccounts(ctx, p.DB, would)
+	if err != nil {
+		return nil, err
+	}
+	for i := range out {
+		e := &out[i]
+		if e.Before == e.After || len(e.Accounts) == 0 {
+			continue
+		}
+		offer, _ := c.Offer(e.Plan)
+		offer.Version.Number = e.After
+		r, err := p.reprice(ctx, e.Plan, offer.Version, 0, maxPreviewed)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, PlanEffect{e, on})
+		e.IfMigrated = &r
+	}
+	return out, nil
+}
+
+// maxPreviewed bounds the accounts that one plan's preview prices.
+const maxPreviewed = 1000
+
+func withAccounts(ctx context.Context, tx Tx, effects []plan.Effect) ([]PlanEffect, error) {
+	out := make([]PlanEffect, 0, len(effects))
+	for _, e := range effects {
+		on, err := tx.Subscriptions().OnPlan(ctx, e.Plan)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, PlanEffect{Effect: e, Accounts: on})
 	}
 	return out, nil
 }
@@ -57,4 +151,39 @@ func (p Publisher) Preview(ctx context.Context, c plan.Catalogue) ([]PlanEffect,
 type PlanEffect struct {
 	plan.Effect
 	Accounts map[int]int
+	// IfMigrated is what the accounts' last months would have come to on the new terms; nil where the
+	// terms stay or nobody is on the plan.
+	IfMigrated *Repricing
 }
+
+// Archive takes a version off sale, answered once per key. Accounts on it stay. The last version on sale
+// of the plan that new accounts begin with is ErrStartPlan.
+func (p Publisher) Archive(ctx context.Context, asked Asked, code plan.Code, number int, render Renderer[plan.Version]) (Result[plan.Version], error) {
+	return once(ctx, p.Core, asked, render, func(tx Tx) (plan.Version, error) {
+		if _, err := tx.Plans().Plan(ctx, code); err != nil {
+			return plan.Version{}, err
+		}
+		at := p.Clock()
+		if err := tx.Plans().Archive(ctx, code, number, at); err != nil {
+			return plan.Version{}, err
+		}
+		if string(code) == p.Policy.StartPlan {
+			if _, err := tx.Plans().Current(ctx, code); errs.KindOf(err) == errs.NotFound {
+				return plan.Version{}, ErrStartPlan
+			} else if err != nil {
+				return plan.Version{}, err
+			}
+		}
+		detail, err := json.Marshal(map[string]any{"plan": code, "version": number})
+		if err != nil {
+			return plan.Version{}, err
+		}
+		if err := tx.Accounts().Audit(ctx, account.ID{}, account.Entry{Actor: asked.Actor, Action: "plan.archive", Detail: detail, At: at}); err != nil {
+			return plan.Version{}, err
+		}
+		return tx.Plans().Version(ctx, code, number)
+	})
+}
+
+// ErrStartPlan says that new accounts would have nothing to begin with.
+var ErrStartPlan = errs.New(errs.Conflict, "start_plan", "New accounts begin on this plan; publish another version of it before the last one is archived.")

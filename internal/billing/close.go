@@ -68,18 +68,14 @@ func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub su
 	if err != nil {
 		return fmt.Errorf("zone of the account: %w", err)
 	}
-	var next subscription.Terms
-	planned := sub.NextPlan != ""
-	if planned {
-		v, err := tx.Plans().Current(ctx, sub.NextPlan)
-		if err != nil {
-			return err
-		}
-		next = subscription.TermsOf(v)
-	}
-	if err := sub.Advance(zone, next, now); err != nil {
+	next, err := c.nextTerms(ctx, tx, acct, sub)
+	if err != nil {
 		return err
 	}
+	if err := contractTurn(ctx, tx, acct, ended, next, now); err != nil {
+		return err
+	}
+	sub.Advance(zone, next, now)
 	if err := tx.Subscriptions().ClosePeriod(ctx, ended, sub.Opened()); err != nil {
 		return err
 	}
@@ -102,7 +98,7 @@ func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub su
 	if err := entitle(ctx, tx, acct, sub, now); err != nil {
 		return err
 	}
-	if planned {
+	if next != ended.Terms {
 		if err := publishChange(ctx, tx, acct, sub, now); err != nil {
 			return err
 		}

@@ -141,3 +141,34 @@ func waivedUse(v plan.Version, used map[string]money.Decimal) map[string]money.D
 	}
 	return out
 }
+
+// waive notes, before the terms of the running period change, what was used beyond a soft limit while
+// nothing was billed for it. It holds the entitlement, since nothing may be counted between what is
+// waived and the new limits.
+func waive(ctx context.Context, tx Tx, acct account.Account, sub *subscription.Subscription) error {
+	held, contract, err := terms(ctx, tx, acct.ID, sub.Terms, sub.Period.Start)
+	if err != nil {
+		return err
+	}
+	if contract != nil {
+		if held, err = contract.Apply(held); err != nil {
+			return err
+		}
+	}
+	if _, err := tx.Entitlements().Lock(ctx, acct.ID); err != nil {
+		return err
+	}
+	totals, err := tx.Usage().Totals(ctx, acct.ID, sub.Period.Start, false)
+	if err != nil {
+		return err
+	}
+	if sub.Waived == nil {
+		sub.Waived = map[string]money.Decimal{}
+	}
+	for meter, over := range waivedUse(held, quantities(totals)) {
+		if over.Cmp(sub.Waived[meter]) > 0 {
+			sub.Waived[meter] = over
+		}
+	}
+	return nil
+}

@@ -44,24 +44,36 @@ func planFit(ctx context.Context, tx Tx, acct account.Account, sub subscription.
 	if err != nil {
 		return f, err
 	}
-	periods, err := tx.Subscriptions().Periods(ctx, acct.ID, fitPeriods+1)
+	months, err := lastMonths(ctx, tx, acct.ID, versions)
 	if err != nil {
 		return f, err
+	}
+	for _, m := range months {
+		f.Periods = append(f.Periods, m.Period)
+	}
+	f.Comparison, err = pricing.Fit(months, versions, acct.Currency)
+	return f, err
+}
+
+// lastMonths returns the account's last periods that are over, up to three and the oldest first, with
+// usage that each of the versions can price; where there is none, the running period.
+func lastMonths(ctx context.Context, tx Tx, a account.ID, versions []plan.Version) ([]pricing.Month, error) {
+	periods, err := tx.Subscriptions().Periods(ctx, a, fitPeriods+1)
+	if err != nil {
+		return nil, err
 	}
 	if len(periods) > 1 {
 		periods = periods[1:] // the running period says nothing of a month yet
 	}
 	months := make([]pricing.Month, 0, len(periods))
 	for _, p := range slices.Backward(periods) {
-		totals, err := tx.Usage().Totals(ctx, acct.ID, p.Bounds.Start, true)
+		totals, err := tx.Usage().Totals(ctx, a, p.Bounds.Start, true)
 		if err != nil {
-			return f, err
+			return nil, err
 		}
-		f.Periods = append(f.Periods, p.Bounds)
 		months = append(months, pricing.Month{Period: p.Bounds, Usage: usageUnder(versions, totals)})
 	}
-	f.Comparison, err = pricing.Fit(months, versions, acct.Currency)
-	return f, err
+	return months, nil
 }
 
 // fitVersions returns the terms to compare, and notes in f whose they are: the account's own terms for

@@ -116,7 +116,60 @@ func input(ctx context.Context, tx Tx, acct account.Account, p subscription.Peri
 	if err != nil {
 		return pricing.Input{}, err
 	}
-	return pricing.Input{Version: v, Contract: contract, Currency: acct.Currency, Period: p.Bounds, Cap: limit}, nil
+	in := pricing.Input{Version: v, Contract: contract, Currency: acct.Currency, Period: p.Bounds, Cap: limit}
+	in.Term, err = termOf(ctx, tx, acct, p, in, used)
+	return in, err
+}
+
+// maxTerm bounds the periods of one term: ten years of months.
+const maxTerm = 120
+
+// termOf returns where a period stands in the term of its contract's commitment, and nil where there is
+// none. What was spent before is priced again from the usage of the periods before, so that what came late
+// counts; it is looked up in the last period of the term only, where it is due.
+func termOf(ctx context.Context, tx Tx, acct account.Account, p subscription.Period, in pricing.Input, of func(metering.SeriesTotal) (money.Decimal, int64)) (*pricing.Term, error) {
+	if in.Contract == nil || in.Contract.Commitment == nil || !in.Contract.Commitment.Term {
+		return nil, nil //nolint:nilnil // no term
+	}
+	held, err := tx.Subscriptions().Contract(ctx, acct.ID, p.Contract)
+	if err != nil {
+		return nil, err
+	}
+	step, ok := in.Contract.Commitment.In(p.Bounds.Start)
+	if !ok {
+		return nil, nil //nolint:nilnil // no term yet
+	}
+	next, _ := in.Contract.Commitment.In(p.Bounds.End)
+	goesOn := held.InForce(p.Bounds.End) && next.From.Equal(step.From) && (p.ClosedAt.IsZero() || !p.ClosedAt.Before(p.Bounds.End))
+	out := &pricing.Term{Spent: zeroOf(acct), Last: !goesOn}
+	if goesOn {
+		return out, nil
+	}
+	periods, err := tx.Subscriptions().Periods(ctx, acct.ID, maxTerm)
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range periods {
+		if q.Contract != p.Contract || q.Bounds.Start.Before(step.From) || !q.Bounds.Start.Before(p.Bounds.Start) {
+			continue
+		}
+		totals, err := tx.Usage().Totals(ctx, acct.ID, q.Bounds.Start, true)
+		if err != nil {
+			return nil, err
+		}
+		in.Period = q.Bounds
+		if in.Usage, err = usageOf(in, totals, q.Waived, of); err != nil {
+			return nil, err
+		}
+		spent, err := pricing.Spent(in)
+		if err != nil {
+			return nil, fmt.Errorf("spent in %s: %w", q.Bounds.Start.Format(time.DateOnly), err)
+		}
+		if out.Spent, err = out.Spent.Add(spent); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // rate prices a period as its usage stands, with what came late for earlier periods.
@@ -206,23 +259,29 @@ func adjustments(ctx context.Context, tx Tx, acct account.Account, before subscr
 		if err != nil {
 			return nil, sum, err
 		}
-		if !changed(totals) {
+		if !changed(totals) && p.Contract.IsZero() {
 			continue
 		}
-		in, err := input(ctx, tx, acct, p, nil)
+		full, err := input(ctx, tx, acct, p, nil)
 		if err != nil {
 			return nil, sum, err
 		}
-		before, err := usageOf(in, totals, p.Waived, billed)
-		if err != nil {
+		was := full
+		if was.Term, err = termOf(ctx, tx, acct, p, full, billed); err != nil {
 			return nil, sum, err
 		}
-		if in.Usage, err = usageOf(in, totals, p.Waived, used); err != nil {
+		if was.Usage, err = usageOf(full, totals, p.Waived, billed); err != nil {
 			return nil, sum, err
 		}
-		lines, err := pricing.Adjust(in, before)
+		if full.Usage, err = usageOf(full, totals, p.Waived, used); err != nil {
+			return nil, sum, err
+		}
+		lines, err := pricing.Adjust(full, was)
 		if err != nil {
 			return nil, sum, fmt.Errorf("adjust %s: %w", p.Bounds.Start.Format(time.DateOnly), err)
+		}
+		if len(lines) == 0 && !changed(totals) {
+			continue
 		}
 		for _, l := range lines {
 			if sum, err = sum.Add(l.Amount); err != nil {
@@ -265,7 +324,11 @@ func (p Pricer) Accrued(ctx context.Context, e entitlement.Entitlement, periodSt
 		return zeroOf(acct), err
 	}
 	open := sub.Opened()
-	open.Bounds.Start = periodStart
+	if !periodStart.Equal(open.Bounds.Start) {
+		if open, err = p.DB.Subscriptions().Period(ctx, e.Account, periodStart); err != nil {
+			return zeroOf(acct), err
+		}
+	}
 	in, err := input(ctx, p.DB, acct, open, nil)
 	if err != nil {
 		return zeroOf(acct), err

@@ -23,7 +23,7 @@ const batch = 200
 
 // Swept counts what a sweep took up.
 type Swept struct {
-	Closed, Finalized, Collected, Resolved, Events, Expired, Upgrades int
+	Closed, Finalized, Collected, Resolved, Events, Expired, Upgrades, Migrated int
 }
 
 // Any reports whether there was anything to do.
@@ -34,7 +34,7 @@ func (s Swept) Any() bool { return s != Swept{} }
 func (s Sweeper) Sweep(ctx context.Context) (done Swept, err error) {
 	now := s.Clock()
 	for _, step := range []func(context.Context, time.Time, *Swept) error{
-		s.events, s.resolve, s.upgrades, s.close, s.finalize, s.collect, s.credit, s.expiring,
+		s.events, s.resolve, s.upgrades, s.close, s.finalize, s.collect, s.credit, s.expiring, s.migrations,
 	} {
 		if ctx.Err() != nil {
 			return done, errors.Join(err, ctx.Err())
@@ -250,6 +250,23 @@ func (s Sweeper) credit(ctx context.Context, now time.Time, done *Swept) error {
 		done.Expired++
 	}
 	return nil
+}
+
+// migrationShare is how many accounts one sweep migrates at most: what is due must not wait for long.
+const migrationShare = 1000
+
+// migrations carries on the migrations of plans that are not completed.
+func (s Sweeper) migrations(ctx context.Context, _ time.Time, done *Swept) error {
+	running, err := s.DB.PlanMigrations().Running(ctx)
+	if err != nil {
+		return fmt.Errorf("migrations of plans: %w", err)
+	}
+	for _, m := range running {
+		n, merr := Migrator(s).Run(ctx, m.ID, migrationShare)
+		done.Migrated += n
+		err = errors.Join(err, merr)
+	}
+	return err
 }
 
 // expiryNotice is how long before a card's last day its holder is told.

@@ -44,6 +44,7 @@ type Tx interface {
 	Ledger() ledger.Store
 	Plans() plan.Store
 	Subscriptions() subscription.Store
+	PlanMigrations() subscription.Migrations
 	Outbox() outbox.Store
 	Jobs() job.Queue
 	Idempotency() idempotency.Store

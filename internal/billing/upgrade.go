@@ -231,20 +231,8 @@ func (c *Core) completeUpgrade(ctx context.Context, tx Tx, acct account.Account,
 	if err != nil {
 		return err
 	}
-	held, err := tx.Plans().Version(ctx, sub.Plan, sub.Terms.Version)
-	if err != nil {
+	if err := waive(ctx, tx, acct, &sub); err != nil {
 		return err
-	}
-	// Nothing may be counted between what is waived and the new limits.
-	if _, err := tx.Entitlements().Lock(ctx, acct.ID); err != nil {
-		return err
-	}
-	totals, err := tx.Usage().Totals(ctx, acct.ID, sub.Period.Start, false)
-	if err != nil {
-		return err
-	}
-	if sub.Waived = waivedUse(held, quantities(totals)); sub.Waived == nil {
-		sub.Waived = map[string]money.Decimal{}
 	}
 	err = sub.ChangePlan(subscription.Terms{Plan: up.Plan, Version: up.Version}, now)
 	if errors.Is(err, subscription.ErrSamePlan) {

@@ -36,7 +36,7 @@ type Customer struct {
 type Seeder struct {
 	Core    *billing.Core // as the service has it; the clock is replaced
 	Journal metering.Journal
-	Meters  metering.Meters
+	Meters  metering.Catalogue
 	Seed    uint64
 	// Progress, if set, is told after each day that was lived, of how many there are in all.
 	Progress func(done, total int)

@@ -7,7 +7,8 @@ import (
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
-// Contract is a set of overrides on a version, agreed with one account.
+// Contract is a set of overrides on a version, agreed with one account. It holds for whole periods: for
+// those that begin at Start or later, and before End.
 type Contract struct {
 	Reference string    `json:"reference"` // the number on the paper
 	Plan      Code      `json:"plan"`
@@ -24,6 +25,8 @@ type Contract struct {
 	// Unlimited lists meters whose limits fall away.
 	Unlimited  []MeterCode `json:"unlimited,omitempty"`
 	Commitment *Commitment `json:"commitment,omitempty"`
+	// Then is the plan that the account goes to, on the terms on sale by then, when the contract ends.
+	Then Code `json:"then,omitempty"`
 }
 
 // Commitment is spending that an account has agreed to. Usage counts against it at the prices of the
@@ -33,7 +36,7 @@ type Commitment struct {
 	// the period.
 	Steps []Step `json:"steps"`
 	// Term says that a step's sum is for the whole time to the next step (or the contract's end),
-	// with one true-up there, and not for each period.
+	// with one true-up in the last period of that time, and not for each period. Such a contract has an end.
 	Term bool `json:"term,omitempty"`
 	// OverageRate is what usage beyond the commitment costs, in percent of the price: 120. Zero
 	// means 100. It applies to commitments per period.

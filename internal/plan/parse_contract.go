@@ -24,13 +24,15 @@ func ParseContract(b []byte, meters []Meter, v Version) (Contract, error) {
 
 func (r *terms) contract(it item, v Version) Contract {
 	c := Contract{Plan: v.Plan, Version: v.Number}
-	o, ok := r.object(it, "reference", "currencies", "start", "end", "fee", "credit", "minimum", "charges", "limits", "unlimited", "commitment")
+	o, ok := r.object(it, "reference", "currencies", "start", "end", "fee", "credit", "minimum", "charges", "limits", "unlimited", "commitment", "then")
 	if !ok {
 		return c
 	}
 	o.require("reference")
-	o.require("start")
-	c.Reference = o.text("reference")
+	if o.has("commitment") {
+		o.require("start") // its steps are told from there
+	}
+	c.Reference, c.Then = o.text("reference"), Code(o.code("then"))
 	c.Start, c.End = o.time("start"), o.time("end")
 	if !c.End.IsZero() && !c.Start.Before(c.End) {
 		r.fault(at(o.ptr, "end"), "end", "The contract ends before it begins.")
@@ -66,6 +68,9 @@ func (r *terms) commitment(it item, c *Contract) *Commitment {
 	}
 	if out.Term && !out.OverageRate.IsZero() {
 		r.fault(at(o.ptr, "overage_rate"), "overage", "Overage of its own price needs a commitment per period.")
+	}
+	if out.Term && c.End.IsZero() {
+		r.fault(at(o.ptr, "term"), "term", "A commitment for a term needs a contract that ends.")
 	}
 	steps := o.list("steps")
 	if len(steps) == 0 {

@@ -58,19 +58,20 @@ type DB struct {
 // stores makes every store over a pool or over a transaction.
 type stores struct{ db *gorm.DB }
 
-func (s stores) Accounts() account.Store           { return accountStore(s) }
-func (s stores) Ledger() ledger.Store              { return ledgerStore(s) }
-func (s stores) Plans() plan.Store                 { return planStore(s) }
-func (s stores) Subscriptions() subscription.Store { return subscriptionStore(s) }
-func (s stores) Outbox() outbox.Store              { return outboxStore(s) }
-func (s stores) Jobs() job.Queue                   { return jobQueue(s) }
-func (s stores) Idempotency() idempotency.Store    { return idempotencyStore(s) }
-func (s stores) Invoices() invoice.Store           { return invoiceStore(s) }
-func (s stores) Payments() payment.Store           { return paymentStore(s) }
-func (s stores) Wallet() wallet.Store              { return walletStore(s) }
-func (s stores) Alerts() alert.Store               { return alertStore(s) }
-func (s stores) Inquiries() inquiry.Store          { return inquiryStore(s) }
-func (s stores) Upgrades() upgrade.Store           { return upgradeStore(s) }
+func (s stores) Accounts() account.Store                 { return accountStore(s) }
+func (s stores) Ledger() ledger.Store                    { return ledgerStore(s) }
+func (s stores) Plans() plan.Store                       { return planStore(s) }
+func (s stores) Subscriptions() subscription.Store       { return subscriptionStore(s) }
+func (s stores) PlanMigrations() subscription.Migrations { return migrationStore(s) }
+func (s stores) Outbox() outbox.Store                    { return outboxStore(s) }
+func (s stores) Jobs() job.Queue                         { return jobQueue(s) }
+func (s stores) Idempotency() idempotency.Store          { return idempotencyStore(s) }
+func (s stores) Invoices() invoice.Store                 { return invoiceStore(s) }
+func (s stores) Payments() payment.Store                 { return paymentStore(s) }
+func (s stores) Wallet() wallet.Store                    { return walletStore(s) }
+func (s stores) Alerts() alert.Store                     { return alertStore(s) }
+func (s stores) Inquiries() inquiry.Store                { return inquiryStore(s) }
+func (s stores) Upgrades() upgrade.Store                 { return upgradeStore(s) }
 
 func (s stores) Entitlements() entitlement.Store        { return entitlementStore(s) }
 func (s stores) Usage() metering.Store                  { return usageStore(s) }

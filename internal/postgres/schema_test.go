@@ -25,13 +25,13 @@ const (
 // tables declares every table. A migration that adds one adds it here, which is a decision: see
 // docs/adr and CONTRIBUTING ("add a table").
 var tables = map[kind]string{
-	reference: "meters plans plan_versions ledger_proofs operator_audit_entries",
+	reference: "meters plans plan_versions plan_migrations ledger_proofs operator_audit_entries",
 	lookup:    "account_external_ids api_keys provider_refs provider_events card_attempts",
 	local:     "goose_db_version river_*",
 	tenant: `accounts account_counters account_events audit_entries auto_top_ups billing_periods billing_profiles
 		contracts credit_grants credit_notes disputes entitlements idempotency_keys invoice_contents invoice_lines
 		invoices job_intents ledger_balances ledger_postings ledger_transactions payment_methods payment_setups payments
-		provider_customers refunds removal_requests reservations sales_inquiries subscriptions top_ups upgrades
+		plan_migration_accounts provider_customers refunds removal_requests reservations sales_inquiries subscriptions top_ups upgrades
 		usage_alert_firings usage_alerts usage_buckets usage_corrections usage_event_keys usage_events usage_rejects
 		usage_series usage_series_totals usage_totals usage_unique_values`,
 }

@@ -31,6 +31,7 @@ type subscriptionRow struct {
 	PeriodStart time.Time
 	PeriodEnd   time.Time
 	NextPlan    *string
+	NextVersion *int
 	Waived      []byte    `gorm:"type:jsonb"`
 	CreatedAt   time.Time `gorm:"autoCreateTime:false"`
 	UpdatedAt   time.Time `gorm:"autoUpdateTime:false"`
@@ -49,7 +50,7 @@ func toSubscriptionRow(s subscription.Subscription) (subscriptionRow, error) {
 		AccountID: s.Account, ID: s.ID, PlanCode: string(s.Plan), PlanVersion: s.Terms.Version, ContractID: s.Contract,
 		Status: string(s.Status), Anchor: time.Date(d.Year, d.Month, d.Day, 0, 0, 0, 0, time.UTC),
 		TimeZone: s.Schedule.Zone.String(), Interval: string(s.Schedule.Interval), PeriodIndex: s.Index,
-		PeriodStart: s.Period.Start, PeriodEnd: s.Period.End, NextPlan: textOrNil(string(s.NextPlan)), Waived: waived,
+		PeriodStart: s.Period.Start, PeriodEnd: s.Period.End, NextPlan: textOrNil(string(s.NextPlan)), NextVersion: numberOrNil(s.NextVersion), Waived: waived,
 		CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt, Version: s.Revision,
 	}, nil
 }
@@ -66,7 +67,7 @@ func (r subscriptionRow) subscription() (subscription.Subscription, error) {
 	return subscription.Subscription{
 		ID: r.ID, Account: r.AccountID, Terms: terms(r.PlanCode, r.PlanVersion, r.ContractID), Status: subscription.Status(r.Status),
 		Schedule: period.Schedule{Anchor: period.DateOf(r.Anchor, time.UTC), Zone: zone, Interval: period.Interval(r.Interval)},
-		Index:    r.PeriodIndex, Period: bounds(r.PeriodStart, r.PeriodEnd), NextPlan: plan.Code(textOf(r.NextPlan)), Waived: waived,
+		Index:    r.PeriodIndex, Period: bounds(r.PeriodStart, r.PeriodEnd), NextPlan: plan.Code(textOf(r.NextPlan)), NextVersion: numberOf(r.NextVersion), Waived: waived,
 		CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), Revision: r.Version,
 	}, nil
 }
@@ -202,7 +203,7 @@ func (s subscriptionStore) Save(ctx context.Context, sub *subscription.Subscript
 	row.Version++
 	err = changed(stores(s).of(ctx, sub.Account).Model(&subscriptionRow{}).Where("id = ? AND version = ?", sub.ID, sub.Revision).
 		Select("plan_code", "plan_version", "contract_id", "status", "time_zone", "interval", "period_index", "period_start",
-			"period_end", "next_plan", "waived", "updated_at", "version").Updates(&row), account.ErrStale)
+			"period_end", "next_plan", "next_version", "waived", "updated_at", "version").Updates(&row), account.ErrStale)
 	if err != nil {
 		return err
 	}
@@ -325,4 +326,13 @@ func (s subscriptionStore) OnPlan(ctx context.Context, code plan.Code) (_ map[in
 		out[r.PlanVersion] = r.Accounts
 	}
 	return out, translate(err)
+}
+
+func (s subscriptionStore) OnOtherVersions(ctx context.Context, code plan.Code, number int, after account.ID, limit int) (_ []account.ID, err error) {
+	defer errs.Wrap(&err, "agreements on other versions of %s than %d", code, number)
+	type row struct{ AccountID account.ID }
+	q := stores(s).all(ctx).Table("subscriptions").Select("account_id").
+		Where("status = ? AND plan_code = ? AND plan_version <> ? AND account_id > ?", subscription.Active, code, number, after.UUID()).
+		Order("account_id").Limit(limit)
+	return find(q, func(r row) account.ID { return r.AccountID })
 }

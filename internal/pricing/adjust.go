@@ -4,18 +4,17 @@ import (
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
-// Adjust prices usage that came after its period was billed, at that period's prices. in is what the
-// period was billed by, but with the new, full usage; billed is the usage that it was billed for. It
+// Adjust prices usage that came after its period was billed, at that period's prices. full is what the
+// period comes to now, with all usage; billed is what it was billed by. It
 // returns a line for each line of the bill that differs: the difference of the two ratings, so that
 // the original lines and all adjustments ever made sum to the bill of the full usage. A line may be
 // negative, and where nothing changed there is none.
-func Adjust(in Input, billed []Usage) ([]Line, error) {
-	after, err := Rate(in)
+func Adjust(full, billed Input) ([]Line, error) {
+	after, err := Rate(full)
 	if err != nil {
 		return nil, err
 	}
-	in.Usage = billed
-	before, err := Rate(in)
+	before, err := Rate(billed)
 	if err != nil {
 		return nil, err
 	}

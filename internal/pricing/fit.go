@@ -63,7 +63,7 @@ const (
 func Fit(months []Month, versions []plan.Version, cur money.Currency) (Comparison, error) {
 	var c Comparison
 	for i := range versions {
-		f, err := fit(months, &versions[i], cur)
+		f, err := Under(months, &versions[i], cur)
 		if err != nil {
 			return Comparison{}, err
 		}
@@ -90,7 +90,8 @@ func Fit(months []Month, versions []plan.Version, cur money.Currency) (Compariso
 	return c, nil
 }
 
-func fit(months []Month, v *plan.Version, cur money.Currency) (Fitting, error) {
+// Under prices months of usage under one version.
+func Under(months []Month, v *plan.Version, cur money.Currency) (Fitting, error) {
 	f := Fitting{Plan: v.Plan, Version: v.Number, Total: money.Zero(cur)}
 	for i, m := range months {
 		a, err := Accrued(Input{Version: *v, Currency: cur, Period: m.Period, Usage: m.Usage})

@@ -33,6 +33,17 @@ func Accrued(in Input) (money.Amount, error) {
 	return r.total, nil
 }
 
+// Spent returns what a period's usage counts toward a commitment: its usage lines with their minimums and
+// maximums, without fees, credit and percentages.
+func Spent(in Input) (money.Amount, error) {
+	in.Term, in.Cap = nil, nil
+	r := rater{in: &in}
+	if err := r.run(); err != nil {
+		return money.Amount{}, refine(err)
+	}
+	return r.usage, nil
+}
+
 // refine gives the errors of arithmetic a kind.
 func refine(err error) error {
 	var e *errs.Error

@@ -267,6 +267,7 @@ commitment:
     - {from: 2026-03-01T00:00:00Z, sums: {USD: 200}}
 `
 	term := head + `
+end: 2027-01-01T00:00:00Z
 commitment:
   term: true
   steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1200}}]
@@ -329,7 +330,8 @@ commitment:
 	for name, doc := range map[string]string{
 		"StepOrder":  head + "commitment: {steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1}}, {from: 2026-01-01T00:00:00Z, sums: {USD: 1}}]}",
 		"StepGap":    head + "commitment: {steps: [{from: 2026-02-01T00:00:00Z, sums: {USD: 1}}]}",
-		"NoStart":    "reference: C-1\n",
+		"NoStart":    "reference: C-1\ncommitment: {steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1}}]}\n",
+		"TermNoEnd":  head + "commitment: {term: true, steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1}}]}",
 		"EndsBefore": head + "end: 2025-01-01T00:00:00Z\n",
 		"Currency":   head + "minimum: {EUR: 5}\n",
 		"Unlimited":  head + "unlimited: [images]\n",

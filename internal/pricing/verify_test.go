@@ -24,7 +24,7 @@ func TestAdjustIsTheDifferenceOfTwoRatings(t *testing.T) {
 	total := rate(t, in("11")).Total.Minor
 	billed := "11"
 	for _, now := range []string{"12", "19.5", "25", "25", "40"} {
-		lines, err := pricing.Adjust(in(now), use("n", billed))
+		lines, err := pricing.Adjust(in(now), in(billed))
 		if err != nil {
 			t.Fatal(err)
 		}

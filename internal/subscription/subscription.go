@@ -11,7 +11,6 @@ package subscription
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -34,7 +33,19 @@ type Contract struct {
 	Account    account.ID
 	Definition plan.Contract
 	CreatedAt  time.Time
-	EndedAt    time.Time // zero until someone ends it before its time
+	EndedAt    time.Time // when it was, or is to be, ended before its time; zero: it keeps to its own dates
+}
+
+// InForce reports whether the contract holds for a period that starts at t: by its own dates, and
+// unless someone ended it before.
+func (c Contract) InForce(t time.Time) bool {
+	return c.Definition.InForce(t) && (c.EndedAt.IsZero() || t.Before(c.EndedAt))
+}
+
+// Over reports whether no period that starts at now or later is under the contract.
+func (c Contract) Over(now time.Time) bool {
+	end := c.Definition.End
+	return (!end.IsZero() && !now.Before(end)) || (!c.EndedAt.IsZero() && !now.Before(c.EndedAt))
 }
 
 // IDPrefix makes contract identifiers read "ctr_…".
@@ -69,6 +80,9 @@ type Subscription struct {
 	Index    int // of the current period, counted from 0
 	Period   period.Bounds
 	NextPlan plan.Code // takes effect when the period ends; empty: no change
+	// NextVersion is the version of the plan that is held to which the agreement moves when the period
+	// ends; 0: none. A change of plan that is planned for then goes before it.
+	NextVersion int
 	// Waived is, per meter, what was used in this period beyond a soft limit while the plan billed
 	// nothing for it. It stays free though a later plan of the same period has a price.
 	Waived    map[string]money.Decimal
@@ -123,25 +137,18 @@ func (s *Subscription) ChangePlan(t Terms, now time.Time) error {
 	if s.Terms == t {
 		return ErrSamePlan
 	}
-	s.Terms, s.NextPlan, s.UpdatedAt = t, "", now
+	s.Terms, s.NextPlan, s.NextVersion, s.UpdatedAt = t, "", 0, now
 	return nil
 }
 
-// Advance moves on to the period after the current one. zone is the account's present time zone; next
-// is the terms that NextPlan stands for, and is not looked at where no change was planned.
-func (s *Subscription) Advance(zone *time.Location, next Terms, now time.Time) error {
-	if s.NextPlan != "" && s.NextPlan != next.Plan {
-		return fmt.Errorf("advance %s: planned %s, given %s", s.ID, s.NextPlan, next.Plan)
-	}
+// Advance moves on to the period after the current one, under the terms given. zone is the account's
+// present time zone. What was planned for the end of the period is done with.
+func (s *Subscription) Advance(zone *time.Location, next Terms, now time.Time) {
 	s.Schedule.Zone = zone
 	s.Index++
 	s.Period = s.Schedule.Next(s.Period.End)
 	s.Waived = map[string]money.Decimal{}
-	s.UpdatedAt = now
-	if s.NextPlan != "" {
-		s.Terms, s.NextPlan = next, ""
-	}
-	return nil
+	s.Terms, s.NextPlan, s.NextVersion, s.UpdatedAt = next, "", 0, now
 }
 
 // Due names a subscription whose period has ended.
@@ -176,6 +183,9 @@ type Store interface {
 
 	// OnPlan counts the active agreements on each version of a plan.
 	OnPlan(ctx context.Context, code plan.Code) (map[int]int, error)
+	// OnOtherVersions returns, in order and after the given one, up to limit accounts with an active
+	// agreement on another version of the plan than the given one.
+	OnOtherVersions(ctx context.Context, code plan.Code, number int, after account.ID, limit int) ([]account.ID, error)
 
 	// CreateContract, Contract and EndContract keep what was agreed with one account. The last two
 	// return ErrContractNotFound. A contract that has been ended keeps its first end. Contracts are
