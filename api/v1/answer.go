@@ -104,6 +104,9 @@ func locate(c echo.Context, a idempotency.Answer) {
 		ID string `json:"id"`
 	}
 	if json.Unmarshal(a.Body, &made) == nil && made.ID != "" {
+		for _, name := range c.ParamNames() { // of what it was made under
+			path = strings.Replace(path, "{"+name+"}", url.PathEscape(c.Param(name)), 1)
+		}
 		c.Response().Header().Set(echo.HeaderLocation, strings.Replace(path, "{id}", url.PathEscape(made.ID), 1))
 	}
 }
