@@ -1,14 +1,16 @@
 package openapi
 
+import "maps"
+
 // The documents that the operator writes: catalogues and contracts. They come as YAML or JSON and are
 // read by internal/plan, whose form is kept in files; so their schemas are written here by hand.
 
 func catalogueBody() object {
 	return documentBody(documentOf([]string{"meters", "plans"}, object{
-		"source":     text(500, "Where the price list was published"),
+		"source":     text("Where the price list was published"),
 		"currencies": listOf(currency(), "The plans' currencies, unless a plan states its own"),
 		"meters": listOf(documentOf([]string{"code", "unit"}, object{
-			"code": code(), "name": text(500, ""), "unit": text(500, "In the singular: second"),
+			"code": code(), "name": text(""), "unit": text("In the singular: second"),
 			"aggregation": oneOf("sum", "count", "max", "last", "unique"),
 			"dimensions":  listOf(code(), "Event attributes that usage is kept apart by; at most 5"),
 			"series_cap":  object{"type": "integer", "minimum": 1, "maximum": 100_000},
@@ -18,7 +20,7 @@ func catalogueBody() object {
 		}), ""),
 		"plans": listOf(documentOf([]string{"code"}, merged(termsOf(), object{
 			"code": code(), "version": object{"type": "integer", "minimum": 1, "description": "Which version these terms are. A published version with other terms is refused; left out, other terms make a new version"},
-			"name": text(500, ""), "description": text(500, ""), "requires_card": object{"type": "boolean"},
+			"name": text(""), "description": text(""), "requires_card": object{"type": "boolean"},
 			"contact_sales": object{"type": "boolean"}, "interval": oneOf("month", "year"), "currencies": listOf(currency(), ""),
 		})), "In the order of a pricing page"),
 	}))
@@ -28,7 +30,7 @@ func contractBody() object {
 	return documentBody(documentOf([]string{"plan", "reference"}, merged(termsOf(), object{
 		"plan":       code(),
 		"version":    object{"type": "integer", "minimum": 1, "description": "The version that the contract overrides; left out, the one on sale"},
-		"reference":  text(500, "The number on the paper"),
+		"reference":  text("The number on the paper"),
 		"currencies": listOf(currency(), "Left out: the version's, or the account's where it has none"),
 		"start":      object{"type": "string", "format": "date-time", "description": "The contract holds from the first period that begins here or later; left out, from the running period"},
 		"end":        object{"type": "string", "format": "date-time", "description": "The last period under the contract begins before this; left out, until further notice"},
@@ -52,21 +54,21 @@ func termsOf() object {
 		"tiers": listOf(tier, ""), "minimum": decimal(""), "maximum": decimal(""),
 	})
 	charge := documentOf(nil, object{
-		"code": code(), "name": text(500, ""), "meter": code(),
+		"code": code(), "name": text(""), "meter": code(),
 		"match":    object{"type": "object", "additionalProperties": object{"type": "string"}},
-		"per":      text(500, "The unit that the prices and quantities of this charge are quoted in"),
+		"per":      text("The unit that the prices and quantities of this charge are quoted in"),
 		"step":     decimal("The period's quantity is rounded up to a multiple of this"),
 		"included": decimal("The allowance"),
 		"prices":   object{"type": "object", "additionalProperties": price, "description": "By currency"},
 		"percent":  documentOf([]string{"rate"}, object{"rate": decimal("In percent"), "of": listOf(code(), "")}),
 	})
 	return object{
-		"fee":     documentOf([]string{"prices"}, object{"name": text(500, ""), "prices": sums("")}),
+		"fee":     documentOf([]string{"prices"}, object{"name": text(""), "prices": sums("")}),
 		"credit":  sums("Usage that the fee covers, per period"),
 		"minimum": sums("The least that usage is billed at, per period"),
 		"charges": listOf(charge, ""),
 		"limits": listOf(documentOf([]string{"meter", "quantity"}, object{
-			"meter": code(), "quantity": decimal(""), "unit": text(500, ""), "mode": oneOf("hard", "soft"),
+			"meter": code(), "quantity": decimal(""), "unit": text(""), "mode": oneOf("hard", "soft"),
 		}), ""),
 	}
 }
@@ -88,9 +90,7 @@ func documentOf(required []string, properties object) object {
 }
 
 func merged(a, b object) object {
-	for k, v := range b {
-		a[k] = v
-	}
+	maps.Copy(a, b)
 	return a
 }
 
@@ -106,8 +106,8 @@ func decimal(description string) object {
 	return described(object{"anyOf": []any{object{"type": "string", "format": "decimal"}, object{"type": "number", "minimum": 0}}}, description)
 }
 
-func text(most int, description string) object {
-	return described(object{"type": "string", "maxLength": most}, description)
+func text(description string) object {
+	return described(object{"type": "string", "maxLength": 500}, description)
 }
 
 func oneOf(values ...any) object { return object{"type": "string", "enum": values} }

@@ -61,6 +61,7 @@ func Routes(d Deps) []route.Route {
 		adminTestClockRoutes(d),
 		adminPlanRoutes(d),
 		adminMigrationRoutes(d),
+		adminContractRoutes(d),
 		adminRefundRoutes(d),
 		adminCreditRoutes(d),
 		adminInvoiceRoutes(d),

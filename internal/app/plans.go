@@ -11,12 +11,24 @@ import (
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/postgres"
+	"github.com/accrue-billing/accrue/internal/subscription"
 )
 
 type plansCommand struct {
 	Validate plansValidate `cmd:"" help:"Name every fault of a catalogue file. Needs no database."`
 	Diff     plansDiff     `cmd:"" help:"Show what a catalogue file would change, and on how many accounts. Changes nothing."`
 	Apply    plansApply    `cmd:"" help:"Put a catalogue file on sale; accounts stay on the versions that they bought."`
+	Migrate  plansMigrate  `cmd:"" help:"Show who would pay more on a version of their plan; with --yes, move them to it."`
+}
+
+// plansMigrate moves accounts between versions of a plan.
+type plansMigrate struct {
+	Plan   string `arg:"" help:"The plan's code."`
+	To     int    `required:"" help:"The version."`
+	When   string `default:"period_end" enum:"period_end,now" help:"From each account's next period, or for all of its running one."`
+	Reason string `help:"For the audit log."`
+	Show   int    `default:"20" help:"How many accounts to list."`
+	Yes    bool   `help:"Do it."`
 }
 
 // catalogueFile is the argument of each.
@@ -63,8 +75,8 @@ func (d plansDiff) Run(in *invocation) error {
 	if err != nil {
 		return err
 	}
-	return in.publisher(func(p billing.Publisher) error {
-		effects, err := p.Preview(in.ctx, c)
+	return in.core(func(core *billing.Core) error {
+		effects, err := billing.Publisher{Core: core}.Preview(in.ctx, c)
 		if err != nil {
 			return err
 		}
@@ -78,7 +90,8 @@ func (a plansApply) Run(in *invocation) error {
 	if err != nil {
 		return err
 	}
-	return in.publisher(func(p billing.Publisher) error {
+	return in.core(func(core *billing.Core) error {
+		p := billing.Publisher{Core: core}
 		effects, err := p.Preview(in.ctx, c)
 		if err != nil {
 			return err
@@ -90,14 +103,54 @@ func (a plansApply) Run(in *invocation) error {
 	})
 }
 
-func (in *invocation) publisher(fn func(p billing.Publisher) error) error {
+// Run compares, and moves the accounts if it is told to.
+func (m plansMigrate) Run(in *invocation) error {
+	return in.core(func(core *billing.Core) error {
+		migrator := billing.Migrator{Core: core}
+		r, err := migrator.Preview(in.ctx, plan.Code(m.Plan), m.To, m.Show)
+		if err != nil {
+			return err
+		}
+		printRepricing(in.stdout, r)
+		if !m.Yes {
+			_, err := fmt.Fprintln(in.stdout, "nothing was changed; --yes moves them")
+			return err
+		}
+		begun, err := migrator.Begin(in.ctx, billing.Asked{Actor: "operator:cli"}, billing.MigrationInput{
+			Plan: plan.Code(m.Plan), To: m.To, When: subscription.When(m.When), Reason: m.Reason,
+		}, nil)
+		if err != nil {
+			return err
+		}
+		n, err := migrator.Run(in.ctx, begun.Record.ID, 0)
+		_, _ = fmt.Fprintf(in.stdout, "%s: %d accounts dealt with\n", begun.Record.ID, n)
+		return err
+	})
+}
+
+func printRepricing(w io.Writer, r billing.Repricing) {
+	_, _ = fmt.Fprintf(w, "%d of %d accounts compared by their last months: %d would have paid more, %d less, %d the same\n",
+		r.Compared, r.Accounts, r.More, r.Less, r.Same)
+	for _, t := range r.Totals {
+		_, _ = fmt.Fprintf(w, "  %s → %s\n", t.Before, t.After)
+	}
+	for _, row := range r.Rows {
+		if row.Stays != "" {
+			_, _ = fmt.Fprintf(w, "  %s stays on version %d: %s\n", row.Account.ExternalID, row.From, row.Stays)
+			continue
+		}
+		_, _ = fmt.Fprintf(w, "  %s: %s → %s (%s)\n", row.Account.ExternalID, row.Before, row.After, row.Difference)
+	}
+}
+
+func (in *invocation) core(fn func(core *billing.Core) error) error {
 	return in.withDatabase(func(d *database) error {
 		db, err := postgres.Open(in.ctx, postgres.Config{URL: d.url.Reveal(), MaxConns: 4})
 		if err != nil {
 			return err
 		}
 		defer db.Close()
-		return fn(billing.Publisher{Core: &billing.Core{DB: db, Clock: clock.System, Log: in.log}})
+		return fn(&billing.Core{DB: db, Clock: clock.System, Policy: billing.DefaultPolicy(), Log: in.log})
 	})
 }
 
@@ -114,6 +167,10 @@ func printEffects(w io.Writer, effects []billing.PlanEffect) error {
 		}
 		for version, accounts := range e.Accounts {
 			_, _ = fmt.Fprintf(w, "  %d accounts stay on version %d\n", accounts, version)
+		}
+		if e.IfMigrated != nil {
+			_, _ = fmt.Fprint(w, "  if they were moved: ")
+			printRepricing(w, *e.IfMigrated)
 		}
 	}
 	if changed == 0 {

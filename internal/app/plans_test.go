@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/accrue-billing/accrue/internal/app"
+	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
 )
 
@@ -51,5 +52,17 @@ func TestPlans(t *testing.T) {
 	}
 	if out, err := run("plans", "apply", same, database); err != nil || !strings.Contains(out, "nothing changes") {
 		t.Errorf("diff must not have changed anything: %q, %v", out, err)
+	}
+	if out, err := run("plans", "apply", cheaper, database); err != nil || !strings.Contains(out, "pro: version 1 becomes 2") {
+		t.Errorf("second apply: %q, %v", out, err)
+	}
+	if out, err := run("plans", "migrate", "pro", "--to=2", database); err != nil || !strings.Contains(out, "nothing was changed") {
+		t.Errorf("preview of a migration: %q, %v", out, err)
+	}
+	if out, err := run("plans", "migrate", "pro", "--to=2", "--yes", database); err != nil || !strings.Contains(out, "0 accounts dealt with") {
+		t.Errorf("migration: %q, %v", out, err)
+	}
+	if _, err := run("plans", "migrate", "pro", "--to=9", database); !errors.Is(err, plan.ErrVersionNotFound) {
+		t.Errorf("migration to a version that there is not: %v", err)
 	}
 }

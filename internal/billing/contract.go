@@ -106,20 +106,28 @@ func (c Contractor) before(ctx context.Context, tx Tx, a account.ID, sub subscri
 
 // schedule keeps a contract that begins with a later period.
 func (c Contractor) schedule(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, asked Asked, k subscription.Contract, now time.Time) (Agreement, error) {
-	all, err := tx.Subscriptions().Contracts(ctx, acct.ID)
-	if err != nil {
+	if err := noneScheduled(ctx, tx, sub, acct.ID, now); err != nil {
 		return Agreement{}, err
-	}
-	for _, other := range all {
-		if agreement(other, sub, now).Status == ContractScheduled {
-			return Agreement{}, ErrContractScheduled.With("contract", other.ID.String())
-		}
 	}
 	if err := tx.Subscriptions().CreateContract(ctx, k); err != nil {
 		return Agreement{}, err
 	}
-	err = tx.Accounts().Audit(ctx, acct.ID, account.Entry{Actor: asked.Actor, Action: "contract.schedule", Reason: k.Definition.Reference, At: now})
+	err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{Actor: asked.Actor, Action: "contract.schedule", Reason: k.Definition.Reference, At: now})
 	return agreement(k, sub, now), err
+}
+
+// noneScheduled returns ErrContractScheduled if a contract of the account waits for its start.
+func noneScheduled(ctx context.Context, tx Tx, sub subscription.Subscription, a account.ID, now time.Time) error {
+	all, err := tx.Subscriptions().Contracts(ctx, a)
+	if err != nil {
+		return err
+	}
+	for _, other := range all {
+		if agreement(other, sub, now).Status == ContractScheduled {
+			return ErrContractScheduled.With("contract", other.ID.String())
+		}
+	}
+	return nil
 }
 
 // EndInput says which contract is to end, when and why.
@@ -182,15 +190,19 @@ const (
 type Agreement struct {
 	subscription.Contract
 	Status ContractStatus
+	// TakesEffect is where the first period under a scheduled contract begins; zero for others.
+	TakesEffect time.Time
 }
 
 func agreement(k subscription.Contract, sub subscription.Subscription, now time.Time) Agreement {
-	out := Agreement{k, ContractScheduled}
+	out := Agreement{Contract: k, Status: ContractScheduled}
 	switch {
 	case !sub.ID.IsZero() && sub.Contract == k.ID:
 		out.Status = ContractActive
 	case sub.ID.IsZero() || k.Over(now):
 		out.Status = ContractEnded
+	default:
+		out.TakesEffect = takesEffect(k, sub)
 	}
 	return out
 }

@@ -3,6 +3,8 @@ package plan
 import (
 	"time"
 
+	"github.com/goccy/go-yaml/ast"
+
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -22,9 +24,32 @@ func ParseContract(b []byte, meters []Meter, v Version) (Contract, error) {
 	return c, nil
 }
 
+// ContractTarget returns the plan that a contract's document names and the version, or 0 where it leaves
+// that to who reads it. ParseContract takes no notice of either: it is given the version.
+func ContractTarget(b []byte) (Code, int, error) {
+	root, err := parseDocument(b)
+	if err != nil {
+		return "", 0, err
+	}
+	var r reader
+	it := item{root, "#"}
+	keys, vals, ok := r.entries(it)
+	var code Code
+	number := 0
+	if ok {
+		o := object{r: &r, ptr: it.ptr, vals: map[string]ast.Node{}}
+		for i, k := range keys {
+			o.vals[k] = vals[i].node
+		}
+		o.require("plan")
+		code, number = Code(o.code("plan")), int(o.integer("version", 0, maxVersion))
+	}
+	return code, number, r.err()
+}
+
 func (r *terms) contract(it item, v Version) Contract {
 	c := Contract{Plan: v.Plan, Version: v.Number}
-	o, ok := r.object(it, "reference", "currencies", "start", "end", "fee", "credit", "minimum", "charges", "limits", "unlimited", "commitment", "then")
+	o, ok := r.object(it, "plan", "version", "reference", "currencies", "start", "end", "fee", "credit", "minimum", "charges", "limits", "unlimited", "commitment", "then")
 	if !ok {
 		return c
 	}

@@ -90,6 +90,41 @@ func Fit(months []Month, versions []plan.Version, cur money.Currency) (Compariso
 	return c, nil
 }
 
+// Agreed prices months of usage under a version and a contract on it, as if the contract had been in force
+// in each of them; without a contract it is Under. A commitment for each period counts with the step of
+// the month or, before the first, with the first step. One for a term does not: no month is its last.
+func Agreed(months []Month, v *plan.Version, c *plan.Contract, cur money.Currency) (Fitting, error) {
+	if c == nil {
+		return Under(months, v, cur)
+	}
+	applied, err := c.Apply(*v)
+	if err != nil {
+		return Fitting{}, err
+	}
+	f, err := Under(months, &applied, cur)
+	if err != nil || c.Commitment == nil {
+		return f, err
+	}
+	f.Total = money.Zero(cur)
+	for i, m := range months {
+		as, agreed := *c, *c.Commitment
+		step, ok := agreed.In(m.Period.Start)
+		if !ok {
+			step = agreed.Steps[0]
+		}
+		step.From = m.Period.Start
+		agreed.Steps = []plan.Step{step}
+		as.Start, as.End, as.Commitment = m.Period.Start, m.Period.End, &agreed
+		if f.Months[i], err = Accrued(Input{Version: *v, Contract: &as, Currency: cur, Period: m.Period, Usage: m.Usage}); err != nil {
+			return f, err
+		}
+		if f.Total, err = f.Total.Add(f.Months[i]); err != nil {
+			return f, refine(err)
+		}
+	}
+	return f, nil
+}
+
 // Under prices months of usage under one version.
 func Under(months []Month, v *plan.Version, cur money.Currency) (Fitting, error) {
 	f := Fitting{Plan: v.Plan, Version: v.Number, Total: money.Zero(cur)}

@@ -1,0 +1,131 @@
+package v1_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+)
+
+// agreement is a contract in every respect: prices, fee, minimum, limits, a ramp.
+const agreement = `
+plan: enterprise
+reference: MER-2026-001
+end: 2027-03-10T00:00:00Z
+then: pro
+fee: {name: Support, prices: {USD: 500}}
+minimum: {USD: 100}
+charges:
+  - {meter: voice, per: minute, prices: {USD: {model: per_unit, unit_price: "0.011"}}}
+  - {meter: text, prices: {USD: {model: per_unit, unit_price: "0.00008"}}}
+limits:
+  - {meter: call_score, quantity: 500, mode: soft}
+unlimited: [voice, text]
+start: 2026-03-10T00:00:00Z
+commitment:
+  overage_rate: 90
+  steps:
+    - {from: 2026-03-10T00:00:00Z, sums: {USD: 750}}
+    - {from: 2026-09-10T00:00:00Z, sums: {USD: 1000}}
+`
+
+func TestAdminContracts(t *testing.T) {
+	t.Parallel()
+
+	t.Run("AgreedAtOnce", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a, ada := w.upgraded(t, "pm_sandbox_visa")
+		op := w.operator(t, a.ID)
+		w.use(t, a.ID, "voice", "600000")
+		op.document(t, "/v1/admin/contracts/preview", agreement).want(t, http.StatusOK).golden(t, "admin_contract_preview")
+		if n := len(op.get(t, "/v1/admin/contracts").at(t, "data").([]any)); n != 0 {
+			t.Errorf("a preview has left %d contracts", n)
+		}
+		first := op.key("c").document(t, "/v1/admin/contracts", agreement).want(t, http.StatusCreated).golden(t, "admin_contract")
+		if again := op.key("c").document(t, "/v1/admin/contracts", agreement).want(t, http.StatusCreated); string(again.Body) != string(first.Body) {
+			t.Errorf("a repetition answered %s", again.Body)
+		}
+		path := "/v1/admin/contracts/" + first.str(t, "id")
+		if first.Header.Get("Location") != path {
+			t.Errorf("made at %q", first.Header.Get("Location"))
+		}
+		op.get(t, path).want(t, http.StatusOK)
+		op.get(t, "/v1/admin/contracts").want(t, http.StatusOK).golden(t, "admin_contracts")
+		// 500.00 fee, 10,000 minutes at 0.011 = 110.00, and 640.00 to the 750.00 that were agreed.
+		if got := ada.get(t, "/v1/invoices/upcoming").at(t, "total", "amount"); got != 125000.0 {
+			t.Errorf("the running period comes to %v", got)
+		}
+		ada.post(t, "/v1/downgrades", `{"plan":"developer"}`).problem(t, http.StatusConflict, "under_contract")
+		op.post(t, path+"/end", `{"reason":"terminated"}`).want(t, http.StatusOK).golden(t, "admin_contract_ended")
+		op.post(t, path+"/end", `{"reason":"terminated"}`).problem(t, http.StatusConflict, "contract_over")
+		w.advance(start.AddDate(0, 1, 0).Sub(start))
+		w.sweep(t)
+		if level := ada.get(t, "/v1/account").str(t, "level"); level != "pro" {
+			t.Errorf("level %s after the contract", level)
+		}
+		if s := op.get(t, path).str(t, "status"); s != "ended" {
+			t.Errorf("status %s", s)
+		}
+	})
+
+	t.Run("BeginsLater", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a, ada := w.upgraded(t, "pm_sandbox_visa")
+		op := w.operator(t, a.ID)
+		const later = "{plan: enterprise, reference: C-2, start: \"2026-04-01T00:00:00Z\", charges: [{meter: voice, prices: {USD: {model: per_unit, unit_price: \"0.001\"}}}]}"
+		op.document(t, "/v1/admin/contracts/preview", later).want(t, http.StatusOK)
+		first := op.document(t, "/v1/admin/contracts", later).want(t, http.StatusCreated).golden(t, "admin_contract_scheduled")
+		refused := op.document(t, "/v1/admin/contracts", later).problem(t, http.StatusConflict, "contract_scheduled")
+		if refused.str(t, "contract") != first.str(t, "id") {
+			t.Errorf("the refusal names %q", refused.str(t, "contract"))
+		}
+		op.document(t, "/v1/admin/contracts/preview", later).problem(t, http.StatusConflict, "contract_scheduled")
+		if level := ada.get(t, "/v1/account").str(t, "level"); level != "pro" {
+			t.Errorf("level %s before its start", level)
+		}
+		w.advance(time.Date(2026, 4, 10, 0, 0, 0, 0, time.UTC).Sub(w.clock()))
+		w.sweep(t)
+		if level := ada.get(t, "/v1/account").str(t, "level"); level != "enterprise" {
+			t.Errorf("level %s after its start", level)
+		}
+	})
+
+	t.Run("NamesEveryFault", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a, ada := w.upgraded(t, "pm_sandbox_visa")
+		op := w.operator(t, a.ID)
+		for _, c := range []struct{ text, code, pointer string }{
+			{"{reference: C}", "catalogue_invalid", "#/plan"},
+			{"{plan: enterprise}", "catalogue_invalid", "#/reference"},
+			{"{plan: none, reference: C}", "invalid_request", "#/plan"},
+			{"{plan: enterprise, version: 9, reference: C}", "invalid_request", "#/plan"},
+			{"{plan: enterprise, reference: C, then: none}", "invalid_request", "#/then"},
+			{"{plan: enterprise, reference: C, colour: red}", "catalogue_invalid", "#/colour"},
+			{"{plan: enterprise, reference: C, unlimited: [smoke]}", "catalogue_invalid", "#/unlimited/0"},
+			{"{plan: enterprise, reference: C, charges: [{meter: voice, prices: {EUR: {model: per_unit, unit_price: 1}}}]}", "catalogue_invalid", "#/charges/0/prices/EUR"},
+			{"{plan: enterprise, reference: C, charges: [{meter: voice, prices: {USD: {model: per_unit, unit_price: -1}}}]}", "catalogue_invalid", "#/charges/0/prices/USD/unit_price"},
+			{"{plan: enterprise, reference: C, start: \"2026-03-10T00:00:00Z\", end: \"2026-03-09T00:00:00Z\"}", "catalogue_invalid", "#/end"},
+			{"{plan: enterprise, reference: C, commitment: {steps: []}}", "catalogue_invalid", "#/start"},
+			{"{plan: enterprise, reference: C, start: \"2026-03-10T00:00:00Z\", commitment: {term: true, steps: [{from: \"2026-03-10T00:00:00Z\", sums: {USD: 1}}]}}", "catalogue_invalid", "#/commitment/term"},
+			{"{plan: enterprise, reference: C, currencies: [EUR], charges: [{meter: voice, prices: {EUR: {model: per_unit, unit_price: 1}}}]}", "currency_mismatch", ""},
+		} {
+			got := op.document(t, "/v1/admin/contracts", c.text).problem(t, http.StatusUnprocessableEntity, c.code)
+			if c.pointer != "" && got.str(t, "errors", 0, "pointer") != c.pointer {
+				t.Errorf("%s points at %s, want %s", c.text, got.str(t, "errors", 0, "pointer"), c.pointer)
+			}
+		}
+		op.document(t, "/v1/admin/contracts", "{plan: enterprise, reference: C, end: \"2026-03-10T00:00:00Z\"}").problem(t, http.StatusConflict, "contract_over")
+		op.document(t, "/v1/admin/contracts", ": [").problem(t, http.StatusBadRequest, "catalogue_unreadable")
+		if n := len(op.get(t, "/v1/admin/contracts").at(t, "data").([]any)); n != 0 {
+			t.Errorf("%d contracts are left of what was refused", n)
+		}
+		op.get(t, "/v1/admin/contracts/ctr_x").problem(t, http.StatusNotFound, "contract_not_found")
+		op.post(t, "/v1/admin/contracts/ctr_x/end", `{"reason":"x"}`).problem(t, http.StatusNotFound, "contract_not_found")
+		ada.get(t, "/v1/admin/contracts").problem(t, http.StatusForbidden, "insufficient_scope")
+		w.operator(t, account.ID{}).get(t, "/v1/admin/contracts").problem(t, http.StatusBadRequest, "account_required")
+	})
+}
