@@ -156,8 +156,12 @@ func (a *App) gateway() (payment.Gateway, error) {
 	a.serve("sandbox", provider)
 	a.closers = append(a.closers, provider.Close)
 	a.background = append(a.background, part{"sandbox provider", provider.Run})
+	at := a.cfg.SandboxURL
+	if at == "" {
+		at = "http://" + reachable(a.Addr("sandbox"))
+	}
 	client, err := sandbox.NewClient(sandbox.ClientConfig{
-		Mode: a.cfg.mode(), BaseURL: "http://" + reachable(a.Addr("sandbox")), SecretKey: key,
+		Mode: a.cfg.mode(), BaseURL: at, SecretKey: key,
 		WebhookSecrets: []payment.Secret{signing}, Timeout: a.cfg.ProviderTimeout,
 	})
 	if err == nil {

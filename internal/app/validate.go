@@ -76,6 +76,11 @@ func (c Config) checkAddresses(p *problems) {
 			p.add("public-url", "%q is not an http(s) URL without a query and without a slash at its end", c.PublicURL)
 		}
 	}
+	if c.SandboxURL != "" {
+		if u, err := url.Parse(c.SandboxURL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			p.add("sandbox-url", "%q is not a URL", c.SandboxURL)
+		}
+	}
 	for name, origins := range map[string][]string{"cors-origin": c.CORSOrigin, "frame-ancestor": c.FrameAncestor} {
 		for _, o := range origins {
 			u, err := url.Parse(o)

@@ -51,6 +51,7 @@ type intent struct {
 	key    string // empty: a request that is harmless to repeat and takes no key
 	body   []byte
 	want   int                                            // the status of its answer
+	may    []int                                          // what it may be as well
 	delay  time.Duration                                  // before it is sent
 	did    func(got answer)                               // notes what of the answer later intents need
 	verify func(ctx context.Context, h *harness) []string // what this operation leaves, beside the patron's totals

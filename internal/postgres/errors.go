@@ -2,8 +2,12 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
+	"database/sql/driver"
 	"errors"
+	"io"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -12,8 +16,9 @@ import (
 	"github.com/accrue-billing/accrue/internal/errs"
 )
 
-// ErrBusy says that the database could not do it now; nothing was changed.
-var ErrBusy = errs.New(errs.Unavailable, "database_unavailable", "The service is busy for a moment. Nothing was changed; try again.").After(time.Second)
+// ErrBusy says that the database could not do it now. Where the connection broke while a transaction was
+// being committed nobody knows whether it was, so what is repeated must be harmless to repeat.
+var ErrBusy = errs.New(errs.Unavailable, "database_unavailable", "The service cannot reach its data for a moment. Try again, a change with the same Idempotency-Key.").After(time.Second)
 
 // SQLSTATE classes and codes that are told apart. A constraint's name is never looked at: a cluster
 // of shards does not report it.
@@ -71,12 +76,22 @@ func translate(err error) error {
 	case lockNotAvailable, diskFull, tooManyConnections, adminShutdown, crashShutdown, cannotConnectNow, queryCanceled:
 		return ErrBusy.Because(err)
 	case "":
-		if errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) ||
+		if errors.As(err, &connect) || errors.As(err, &network) || broken(err) || errors.Is(err, context.DeadlineExceeded) ||
 			pgconn.SafeToRetry(err) || pgconn.Timeout(err) {
 			return ErrBusy.Because(err)
 		}
 	}
 	return err
+}
+
+// broken reports whether a connection ended in the middle of what it was asked.
+func broken(err error) bool {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, driver.ErrBadConn, sql.ErrConnDone, sql.ErrTxDone} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
 }
 
 // notFound makes missing of a query that found no row, and translates any other error.

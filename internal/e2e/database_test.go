@@ -1,0 +1,97 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/postgres"
+	"github.com/accrue-billing/accrue/internal/postgres/embedded"
+)
+
+// cluster is a PostgreSQL of the test's own, with the settings that data deserves, so that it may be killed.
+type cluster struct {
+	t   *testing.T
+	dir string
+	pg  *embedded.Server
+}
+
+func newCluster(t *testing.T) (c *cluster, dsn string) {
+	t.Helper()
+	c = &cluster{t: t, dir: filepath.Join(t.TempDir(), "pg")}
+	c.start(t.Context())
+	t.Cleanup(func() { _ = c.pg.Stop(context.Background()) })
+	if err := c.pg.EnsureDatabase(t.Context(), "accrue"); err != nil {
+		t.Fatal(err)
+	}
+	dsn = c.pg.DSN("accrue")
+	m, err := postgres.NewMigrator(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if _, err := m.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c, dsn
+}
+
+func (c *cluster) start(ctx context.Context) {
+	var err error
+	c.pg, err = embedded.Start(ctx, embedded.Config{DataDir: c.dir, BinDir: os.Getenv("ACCRUE_PG_BIN")})
+	if err != nil {
+		c.t.Error(err)
+	}
+}
+
+// crash ends the server in the middle of whatever it does, as "pg_ctl stop -m immediate": it recovers from
+// its log at the next start.
+func (c *cluster) crash() {
+	text, err := os.ReadFile(filepath.Join(c.dir, "postmaster.pid"))
+	if err == nil {
+		var pid int
+		first, _, _ := strings.Cut(string(text), "\n")
+		if pid, err = strconv.Atoi(first); err == nil {
+			err = syscall.Kill(pid, syscall.SIGQUIT)
+		}
+	}
+	if err != nil {
+		c.t.Error(err)
+		return
+	}
+	<-c.pg.Done()
+	_ = c.pg.Stop(context.Background()) // it has ended; this lets go of the folder
+}
+
+// What was answered before the database ended is there when it is back, and what was not answered is
+// carried on: without a restart of the service, and without a second charge.
+func TestCrash_OfTheDatabaseUnderMoney(t *testing.T) {
+	t.Parallel()
+	c, dsn := newCluster(t)
+	h := newHarnessOn(t, binary(t, "faults"), dsn)
+	rounds := 4
+	if full() {
+		rounds = 30
+	}
+	for round := range rounds {
+		rng := rand.New(rand.NewPCG(seed, uint64(round)))
+		moment, pause := time.Duration(rng.IntN(400))*time.Millisecond, time.Duration(rng.IntN(200))*time.Millisecond
+		h.storm(fmt.Sprintf("crash %d", round), rng, func(ctx context.Context) {
+			time.Sleep(moment)
+			c.crash()
+			time.Sleep(pause)
+			c.start(ctx)
+			h.db.Pool().Reset()
+			h.owner.Reset()
+		})
+	}
+	h.checkBooks()
+	h.report()
+}
