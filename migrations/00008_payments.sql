@@ -39,7 +39,7 @@ CREATE TABLE payment_methods (
   address      jsonb NOT NULL DEFAULT '{}',
   next_action  jsonb,
   failure      jsonb,
-  check_at     timestamptz,              -- when the sweep asks the provider what became of it
+  check_at     timestamptz,              -- when the sweep asks the provider what became of it, or detaches it there
   expiry_noticed_at timestamptz,
   created_at   timestamptz NOT NULL,
   updated_at   timestamptz NOT NULL,
@@ -48,7 +48,7 @@ CREATE TABLE payment_methods (
   CHECK (NOT is_default OR status = 'active')
 );
 CREATE UNIQUE INDEX payment_methods_one_default ON payment_methods (account_id) WHERE is_default;
-CREATE INDEX payment_methods_to_check ON payment_methods (check_at) WHERE status IN ('processing', 'requires_action');
+CREATE INDEX payment_methods_to_check ON payment_methods (check_at) WHERE status IN ('processing', 'requires_action', 'removed') AND check_at IS NOT NULL;
 
 -- The intent to charge a card. Committed before the provider is asked; its id is the provider's idempotency key.
 CREATE TABLE payments (

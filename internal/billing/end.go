@@ -24,8 +24,9 @@ type Ender struct{ *Core }
 func (e Ender) End(ctx context.Context, asked Asked, reason string, render Renderer[account.Account]) (out Result[account.Account], err error) {
 	defer errs.Wrap(&err, "end account %s", asked.Account)
 	var refunds []payment.Refund
+	var cards []payment.Method
 	out, err = once(ctx, e.Core, asked, render, func(tx Tx) (account.Account, error) {
-		refunds = nil
+		refunds, cards = nil, nil
 		acct, err := tx.Accounts().Lock(ctx, asked.Account)
 		if err != nil {
 			return acct, err
@@ -42,6 +43,9 @@ func (e Ender) End(ctx context.Context, asked Asked, reason string, render Rende
 			return acct, err
 		}
 		if refunds, err = e.giveBack(ctx, tx, acct, asked); err != nil {
+			return acct, err
+		}
+		if cards, err = e.dropCards(ctx, tx, acct, asked.Actor); err != nil {
 			return acct, err
 		}
 		acct, err = tx.Accounts().Get(ctx, acct.ID)
@@ -75,7 +79,30 @@ func (e Ender) End(ctx context.Context, asked Asked, reason string, render Rende
 			e.Log.WarnContext(ctx, "refund of a closed account is left to the sweep", "refund", ref.ID, "err", err)
 		}
 	}
+	for _, m := range cards {
+		e.detachSoon(ctx, m)
+	}
 	return out, nil
+}
+
+// dropCards removes every active card of an account that is being closed. Money goes back to a payment,
+// not to a card on file, so refunds do not need them.
+func (e Ender) dropCards(ctx context.Context, tx Tx, acct account.Account, actor string) ([]payment.Method, error) {
+	all, err := tx.Payments().Methods(ctx, acct.ID)
+	if err != nil {
+		return nil, err
+	}
+	var dropped []payment.Method
+	for _, m := range all {
+		if m.Status != payment.MethodActive {
+			continue
+		}
+		if err := e.dropCard(ctx, tx, acct, &m, actor); err != nil {
+			return nil, err
+		}
+		dropped = append(dropped, m)
+	}
+	return dropped, nil
 }
 
 // lastPeriod bills what was used up to now. The guard has made sure that funds cover it.

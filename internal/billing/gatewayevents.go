@@ -142,7 +142,7 @@ func (l Listener) outsideRefund(ctx context.Context, tx Tx, p payment.Payment, r
 	if err := tx.Ledger().Append(ctx, books.Refund(l.fact(acct, ref.ID.String(), "Refund", now), ref.Amount, sourceOf(p))); err != nil {
 		return err
 	}
-	if err := l.dueAgain(ctx, tx, &p, ref.Amount, now); err != nil {
+	if err := l.dueAgain(ctx, tx, &p, ref.Amount, ref.ID.String(), now); err != nil {
 		return err
 	}
 	return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentRefunded, map[string]any{"payment": p.ID, "refund": ref.ID, "amount": ref.Amount}, now)
@@ -228,7 +228,7 @@ func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account,
 		if err := tx.Payments().SavePayment(ctx, p); err != nil {
 			return err
 		}
-		if err := l.dueAgain(ctx, tx, p, d.Amount, now); err != nil {
+		if err := l.dueAgain(ctx, tx, p, d.Amount, d.ID.String(), now); err != nil {
 			return err
 		}
 		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentDisputed, map[string]any{"payment": p.ID, "dispute": d.ID, "amount": d.Amount}, now); err != nil {
@@ -243,7 +243,7 @@ func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account,
 		if err := tx.Payments().SavePayment(ctx, p); err != nil {
 			return err
 		}
-		if err := l.paidAgain(ctx, tx, acct, p, d.Amount, now); err != nil {
+		if err := l.paidAgain(ctx, tx, acct, p, d.Amount, d.ID.String(), now); err != nil {
 			return err
 		}
 		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentDisputeWon, map[string]any{"payment": p.ID, "dispute": d.ID, "amount": d.Amount}, now); err != nil {
@@ -276,7 +276,7 @@ func (l Listener) method(ctx context.Context, provider string, res payment.Metho
 			return err
 		}
 		if res.CustomerRef == "" {
-			return l.markRemoved(ctx, tx, acct, &m, "provider")
+			return l.markRemoved(ctx, tx, acct, &m, byProvider)
 		}
 		if m.Card == res.Card && m.Billing == res.Billing {
 			return nil

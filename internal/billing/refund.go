@@ -117,7 +117,7 @@ func (r Refunder) begin(ctx context.Context, tx Tx, acct account.Account, asked 
 	if err := tx.Ledger().Append(ctx, books.Refund(r.fact(acct, ref.ID.String(), "Refund", now), ref.Amount, sourceOf(p))); err != nil {
 		return ref, err
 	}
-	if err := r.dueAgain(ctx, tx, &p, ref.Amount, now); err != nil {
+	if err := r.dueAgain(ctx, tx, &p, ref.Amount, ref.ID.String(), now); err != nil {
 		return ref, err
 	}
 	if err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{
@@ -139,8 +139,9 @@ func sourceOf(p payment.Payment) books.Source {
 }
 
 // dueAgain makes what was taken back from an invoice's payment due again. Dunning stops: nobody is
-// charged again by itself for money that was given or fetched back.
-func (c *Core) dueAgain(ctx context.Context, tx Tx, p *payment.Payment, amount money.Amount, now time.Time) error {
+// charged again by itself for money that was given or fetched back. Of an invoice that was written off it
+// is written off too: reference names what took it back.
+func (c *Core) dueAgain(ctx context.Context, tx Tx, p *payment.Payment, amount money.Amount, reference string, now time.Time) error {
 	if p.Purpose != payment.ForInvoice {
 		return nil
 	}
@@ -149,23 +150,38 @@ func (c *Core) dueAgain(ctx context.Context, tx Tx, p *payment.Payment, amount m
 		return err
 	}
 	inv.AmountPaid.Minor -= amount.Minor
-	if inv.Status == invoice.Paid {
+	switch inv.Status {
+	case invoice.Paid:
 		if err := inv.Become(invoice.Open, now); err != nil {
 			return err
 		}
+	case invoice.Uncollectible:
+		acct, err := tx.Accounts().Get(ctx, p.Account)
+		if err != nil {
+			return err
+		}
+		if err := tx.Ledger().Append(ctx, books.WriteOff(c.fact(acct, reference, "Written off with the rest of its invoice", now), amount)); err != nil {
+			return err
+		}
+	case invoice.Draft, invoice.Open, invoice.Void:
 	}
 	inv.Dunning, inv.NextAttempt = invoice.Stopped, time.Time{}
 	return tx.Invoices().Save(ctx, &inv)
 }
 
 // paidAgain takes dueAgain back.
-func (c *Core) paidAgain(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, amount money.Amount, now time.Time) error {
+func (c *Core) paidAgain(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, amount money.Amount, reference string, now time.Time) error {
 	if p.Purpose != payment.ForInvoice {
 		return nil
 	}
 	inv, err := tx.Invoices().Lock(ctx, p.Account, p.Invoice)
 	if err != nil {
 		return err
+	}
+	if inv.Status == invoice.Uncollectible {
+		if err := tx.Ledger().Append(ctx, books.WriteOffUndone(c.fact(acct, reference, "Paid after all", now), amount)); err != nil {
+			return err
+		}
 	}
 	inv.AmountPaid.Minor += min(amount.Minor, inv.AmountDue().Minor)
 	return c.afterPayment(ctx, tx, acct, &inv, now)
@@ -248,7 +264,7 @@ func (c *Core) writeRefund(ctx context.Context, tx Tx, acct account.Account, p *
 		if err := tx.Ledger().Append(ctx, back); err != nil {
 			return err
 		}
-		if err := c.paidAgain(ctx, tx, acct, p, ref.Amount, now); err != nil {
+		if err := c.paidAgain(ctx, tx, acct, p, ref.Amount, ref.ID.String(), now); err != nil {
 			return err
 		}
 	case payment.OutcomeProcessing, payment.OutcomeRequiresAction:

@@ -2,6 +2,8 @@ package billing
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -59,8 +61,8 @@ func (c Cards) RemoveByOperator(ctx context.Context, asked Asked, mid payment.Me
 	})
 }
 
-// remove makes a card unusable here, and then at the provider. A call that is lost leaves a card that
-// nobody charges: the record no longer says that it is active.
+// remove makes a card unusable here, and then at the provider. The removal is the committed intent: a
+// call that is lost is made again by the sweep, and until then nobody charges the card.
 func (c Cards) remove(ctx context.Context, asked Asked, mid payment.MethodID, allow func(tx Tx, acct account.Account, m payment.Method) error) error {
 	failpoint.Hit(failpoint.RemoveCard, failpoint.Received)
 	var m payment.Method
@@ -84,15 +86,33 @@ func (c Cards) remove(ctx context.Context, asked Asked, mid payment.MethodID, al
 		return err
 	}
 	failpoint.Hit(failpoint.RemoveCard, failpoint.AfterTx1)
-	c.detach(ctx, m)
-	failpoint.Hit(failpoint.RemoveCard, failpoint.AfterGateway)
+	c.detachSoon(ctx, m)
 	return nil
 }
 
 func (c *Core) markRemoved(ctx context.Context, tx Tx, acct account.Account, m *payment.Method, actor string) error {
-	now := acct.Now(c.Clock())
 	wasDefault := m.Default
-	m.Status, m.Default, m.UpdatedAt = payment.MethodRemoved, false, now
+	if err := c.dropCard(ctx, tx, acct, m, actor); err != nil {
+		return err
+	}
+	if wasDefault {
+		// Paid use needs a card: without one the limits fall back to the allowance.
+		return c.reentitle(ctx, tx, acct)
+	}
+	return nil
+}
+
+// byProvider says that it was the provider who told us that a card is gone.
+const byProvider = "provider"
+
+// dropCard makes a card unusable and answers the requests to remove it. Unless the provider itself says
+// that it is gone, it is to be detached there: now by the caller, or else by the sweep.
+func (c *Core) dropCard(ctx context.Context, tx Tx, acct account.Account, m *payment.Method, actor string) error {
+	now := acct.Now(c.Clock())
+	m.Status, m.Default, m.UpdatedAt, m.CheckAt = payment.MethodRemoved, false, now, c.Clock()
+	if actor == byProvider {
+		m.CheckAt = time.Time{}
+	}
 	if err := tx.Payments().SaveMethod(ctx, m); err != nil {
 		return err
 	}
@@ -109,22 +129,36 @@ func (c *Core) markRemoved(ctx context.Context, tx Tx, acct account.Account, m *
 			return err
 		}
 	}
-	if wasDefault {
-		// Paid use needs a card: without one the limits fall back to the allowance.
-		if err := c.reentitle(ctx, tx, acct); err != nil {
-			return err
-		}
-	}
 	return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentMethodRemoved, cardAbout(*m), now)
 }
 
-func (c *Core) detach(ctx context.Context, m payment.Method) {
+// detachSoon is detach for a caller who need not wait for it: what fails here, the sweep carries on.
+func (c *Core) detachSoon(ctx context.Context, m payment.Method) {
+	if err := c.detach(ctx, m); err != nil {
+		c.Log.WarnContext(ctx, "a removed card is not detached at the provider yet; the sweep will", "payment_method", m.ID, "err", err)
+	}
+}
+
+// detach tells the provider that a card was removed, which is no error if it knows already, and notes that it was told.
+func (c *Core) detach(ctx context.Context, m payment.Method) error {
 	cctx, cancel := detached(ctx)
 	defer cancel()
-	err := c.Gateway.Detach(cctx, payment.DetachRequest{Key: m.ID.String() + "/detach", CustomerRef: m.CustomerRef, MethodRef: m.ProviderRef})
-	if err != nil {
-		c.Log.WarnContext(ctx, "card removed here, but not detached at the provider", "payment_method", m.ID, "err", err)
-	}
+	callErr := c.Gateway.Detach(cctx, payment.DetachRequest{Key: m.ID.String() + "/detach", CustomerRef: m.CustomerRef, MethodRef: m.ProviderRef})
+	failpoint.Hit(failpoint.RemoveCard, failpoint.AfterGateway)
+	return errors.Join(callErr, c.DB.InTx(cctx, func(tx Tx) error {
+		if _, err := tx.Accounts().Lock(cctx, m.Account); err != nil {
+			return err
+		}
+		held, err := tx.Payments().Method(cctx, m.Account, m.ID)
+		if err != nil || held.Status != payment.MethodRemoved {
+			return err
+		}
+		held.CheckAt = time.Time{}
+		if callErr != nil {
+			held.CheckAt = c.Clock().Add(pause(4))
+		}
+		return tx.Payments().SaveMethod(cctx, &held)
+	}))
 }
 
 // RequestRemoval asks for a card to be removed: by support, or by itself once nothing is owed.
@@ -167,14 +201,14 @@ func (c Cards) RequestRemoval(ctx context.Context, asked Asked, mid payment.Meth
 		return r, nil
 	})
 	if err == nil && due != nil {
-		c.detach(ctx, *due)
+		c.detachSoon(ctx, *due)
 	}
 	return out, err
 }
 
 // removeWhenPaid grants "remove when paid" requests once nothing is owed, where the policy says so.
-// It runs inside the transaction that records the payment, in which no provider may be called: the
-// card stays known there, where nobody charges it any more.
+// It runs inside the transaction that records the payment, in which no provider may be called: the sweep
+// detaches the card there.
 func (c *Core) removeWhenPaid(ctx context.Context, tx Tx, acct account.Account) error {
 	if !c.Policy.RemoveWhenPaid {
 		return nil

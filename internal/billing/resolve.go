@@ -31,10 +31,13 @@ func (r Resolver) Resolve(ctx context.Context, p payment.Pending) (err error) {
 		return r.resolveRefund(ctx, ref)
 	case payment.RecordMethod:
 		m, err := r.DB.Payments().Method(ctx, p.Account, p.Method)
-		if err != nil || !m.Pending() {
-			return err
+		switch {
+		case err != nil:
+		case m.Status == payment.MethodRemoved && !m.CheckAt.IsZero():
+			err = r.detach(ctx, m)
+		case m.Pending():
+			_, err = r.resolveMethod(ctx, m)
 		}
-		_, err = r.resolveMethod(ctx, m)
 		return err
 	case payment.RecordCustomer:
 	}

@@ -413,7 +413,7 @@ const dueChecks = `
 	UNION ALL
 	SELECT account_id, 'refund', id, check_at FROM refunds WHERE status = 'processing' AND check_at <= @now
 	UNION ALL
-	SELECT account_id, 'payment_method', id, check_at FROM payment_methods WHERE status IN ('processing', 'requires_action') AND check_at <= @now
+	SELECT account_id, 'payment_method', id, check_at FROM payment_methods WHERE status IN ('processing', 'requires_action', 'removed') AND check_at <= @now
 	ORDER BY check_at, record_id LIMIT @limit`
 
 func (s paymentStore) ToCheck(ctx context.Context, now time.Time, limit int) (_ []payment.Pending, err error) {

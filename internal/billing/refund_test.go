@@ -1,0 +1,102 @@
+package billing_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+)
+
+// What is given back of an invoice that was written off is written off with the rest: nobody owes it, and
+// the books say so. Every invariant must hold at the end.
+func TestRefund_OfAnInvoiceThatWasWrittenOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.use(t, a, "voice", "90000") // 13.50
+	w.advance(33 * 24 * time.Hour)
+	w.sweep(t)
+	all, err := w.DB.Invoices().List(t.Context(), a, invoice.Paid, page.Request{Limit: 10})
+	if err != nil || len(all.Data) != 1 {
+		t.Fatalf("%d paid invoices, %v", len(all.Data), err)
+	}
+	inv := all.Data[0]
+	paid, err := w.DB.Payments().PaymentsOf(t.Context(), a, inv.ID)
+	if err != nil || len(paid) != 1 {
+		t.Fatalf("%d payments, %v", len(paid), err)
+	}
+	refund := func(minor int64) payment.Refund {
+		t.Helper()
+		got, err := billing.Refunder{Core: w.Core}.Refund(t.Context(), asked(a, newKey()),
+			billing.RefundInput{Payment: paid[0].ID, Amount: usd(minor), Reason: "test", Origin: payment.ByOperator}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Record
+	}
+	want := func(due, paid int64, s invoice.Status) {
+		t.Helper()
+		got, err := w.DB.Invoices().Get(t.Context(), a, inv.ID)
+		if err != nil || got.AmountPaid != usd(paid) || got.Status != s {
+			t.Errorf("%s with %s paid, %v; want %s with %s", got.Status, got.AmountPaid, err, s, usd(paid))
+		}
+		if b := w.balance(t, a); b.Due != usd(due) {
+			t.Errorf("due %s, want %s", b.Due, usd(due))
+		}
+	}
+	refund(500)
+	want(500, 850, invoice.Open)
+	if _, err := (billing.Adjuster{Core: w.Core}).WriteOff(t.Context(), asked(a, newKey()), inv.ID, "goodwill", nil); err != nil {
+		t.Fatal(err)
+	}
+	want(0, 850, invoice.Uncollectible)
+	refund(300)
+	want(0, 550, invoice.Uncollectible)
+
+	// A refund that fails later is a payment after all.
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "refund", Kind: sandbox.FaultDecline, Code: "expired_or_canceled_card"}); err != nil {
+		t.Fatal(err)
+	}
+	if r := refund(100); r.Status != payment.Failed {
+		t.Fatalf("refund %s, want failed", r.Status)
+	}
+	want(0, 550, invoice.Uncollectible)
+	again, err := billing.Collector{Core: w.Core}.Pay(t.Context(), asked(a, newKey()), inv.ID, payment.MethodID{}, nil)
+	if err != nil || again.Record.Status != payment.Succeeded {
+		t.Fatalf("%+v, %v", again.Record, err)
+	}
+	want(0, 1350, invoice.Paid)
+}
+
+// An invoice that is too small for any card stays due, quietly: nothing is tried, nobody is dunned, paid
+// use goes on, and the next funds pay it.
+func TestSmallInvoice_WaitsForFunds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.use(t, a, "voice", "60600") // 27 cents; the provider takes no less than 50
+	for range 60 {
+		w.advance(24 * time.Hour)
+		w.sweep(t)
+	}
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+	if err != nil || len(open) != 1 || open[0].AmountDue() != usd(27) || open[0].Dunning != invoice.NotDunned {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	if acct, err := w.DB.Accounts().Get(t.Context(), a); err != nil || acct.Status != "active" {
+		t.Errorf("the account is %s, %v", acct.Status, err)
+	}
+	if c := w.charges(t)[a]; len(c) != 0 {
+		t.Errorf("charged %+v", c)
+	}
+	w.topUp(t, a, 1000)
+	if b := w.balance(t, a); b.Due != usd(0) || b.Funds != usd(973) {
+		t.Errorf("due %s and funds %s", b.Due, b.Funds)
+	}
+}

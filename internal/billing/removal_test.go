@@ -1,0 +1,119 @@
+package billing_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+)
+
+// wantDetached fails the test unless the provider has let go of the card.
+func (w *world) wantDetached(t *testing.T, m payment.Method, want bool) {
+	t.Helper()
+	o, err := w.Gateway.Fetch(t.Context(), payment.ObjectMethod, m.ProviderRef)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := o.Method.CustomerRef == ""; got != want {
+		t.Errorf("the provider has let go of the card: %v, want %v", got, want)
+	}
+}
+
+func (w *world) card(t *testing.T, a account.ID, mid payment.MethodID) payment.Method {
+	t.Helper()
+	m, err := w.DB.Payments().Method(t.Context(), a, mid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// "Remove when paid" is granted inside the transaction that records the payment, in which no provider may
+// be called: the sweep tells the provider.
+func TestRemoveWhenPaid_IsDetachedByTheSweep(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenInsufficientFunds)
+	m := w.defaultCard(t, asked(a, ""))
+	w.use(t, a, "voice", "90000")
+	w.advance(33 * 24 * time.Hour)
+	w.sweep(t)
+	if _, err := (billing.Cards{Core: w.Core}).RequestRemoval(t.Context(), asked(a, newKey()), m.ID, payment.WhenPaid, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.card(t, a, m.ID); got.Status != payment.MethodActive {
+		t.Fatalf("the card is %s while something is owed", got.Status)
+	}
+	// The next try of the same card succeeds.
+	if err := w.control.Behave(t.Context(), m.ProviderRef, sandbox.TokenVisa); err != nil {
+		t.Fatal(err)
+	}
+	w.pay(t, a)
+	if got := w.card(t, a, m.ID); got.Status != payment.MethodRemoved {
+		t.Fatalf("the card is %s once all is paid", got.Status)
+	}
+	w.wantDetached(t, m, false)
+	w.sweep(t)
+	w.wantDetached(t, m, true)
+	if got := w.card(t, a, m.ID); !got.CheckAt.IsZero() {
+		t.Errorf("the card is still to be looked at, at %s", got.CheckAt)
+	}
+}
+
+// pay pays the account's only unpaid invoice.
+func (w *world) pay(t *testing.T, a account.ID) {
+	t.Helper()
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+	if err != nil || len(open) != 1 {
+		t.Fatalf("%d unpaid invoices, %v; want 1", len(open), err)
+	}
+	got, err := billing.Collector{Core: w.Core}.Pay(t.Context(), asked(a, newKey()), open[0].ID, payment.MethodID{}, nil)
+	if err != nil || got.Record.Status != payment.Succeeded {
+		t.Fatalf("%+v, %v", got.Record, err)
+	}
+}
+
+// A provider that cannot be reached does not keep a card: it is removed here, and there when it answers.
+func TestRemoveCard_IsDetachedOnceTheProviderAnswers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	m := w.defaultCard(t, asked(a, ""))
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "detach", Kind: sandbox.FaultStatus, Status: 503}); err != nil {
+		t.Fatal(err)
+	}
+	if err := (billing.Cards{Core: w.Core}).RemoveByOperator(t.Context(), asked(a, ""), m.ID, "asked for by phone"); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.card(t, a, m.ID); got.Status != payment.MethodRemoved || got.CheckAt.IsZero() {
+		t.Errorf("%s, to be looked at %s", got.Status, got.CheckAt)
+	}
+	w.wantDetached(t, m, false)
+	w.advance(2 * time.Hour)
+	w.sweep(t)
+	w.wantDetached(t, m, true)
+}
+
+func TestCloseAccount_LetsGoOfItsCards(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	m := w.defaultCard(t, asked(a, ""))
+	w.topUp(t, a, 5000)
+	if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "leaves", nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.card(t, a, m.ID); got.Status != payment.MethodRemoved || got.Default {
+		t.Errorf("%+v", got)
+	}
+	w.wantDetached(t, m, true)
+	if c := w.charges(t)[a]; len(c) != 1 || c[0].Refunded != usd(5000) {
+		t.Errorf("%+v, want all of it given back", c)
+	}
+}
