@@ -69,6 +69,7 @@ CREATE TABLE entitlements (
   limits        jsonb NOT NULL,          -- {"voice": {"limit": "60000", "mode": "hard"}}
   spend_limit   bigint CHECK (spend_limit >= 0), -- minor units a period, tax included; NULL: none
   spend_mode    text NOT NULL DEFAULT 'hard' CHECK (spend_mode IN ('hard', 'soft')),
+  spend_told    timestamptz,             -- start of the period in which the account was told that the spend limit is reached
   updated_at    timestamptz NOT NULL,
   version       bigint NOT NULL DEFAULT 1
 );

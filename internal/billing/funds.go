@@ -71,7 +71,31 @@ func (w Watcher) alerts(ctx context.Context, a account.ID) error {
 			return err
 		}
 	}
+	if e.SpendLimit != nil && acct.Status == account.Active {
+		return w.spendLimit(ctx, acct, e, b.Accrued)
+	}
 	return nil
+}
+
+// spendLimit tells once per period and limit that the limit is reached: what has accrued has come to it, or
+// usage was refused because it would have passed it.
+func (w Watcher) spendLimit(ctx context.Context, acct account.Account, e entitlement.Entitlement, accrued money.Amount) error {
+	reached := accrued.Minor >= *e.SpendLimit
+	if !reached {
+		refused, err := w.DB.Usage().Refused(ctx, acct.ID, string(entitlement.SpendLimitReached), e.PeriodStart(), e.UpdatedAt)
+		if err != nil || !refused {
+			return err
+		}
+	}
+	return w.DB.InTx(ctx, func(tx Tx) error {
+		first, err := tx.Entitlements().TellSpendLimit(ctx, acct.ID, e.PeriodStart())
+		if err != nil || !first {
+			return err
+		}
+		return tx.Outbox().Publish(ctx, acct.ID, outbox.SpendLimitReached, map[string]any{
+			"spend_limit": money.New(*e.SpendLimit, acct.Currency), "mode": e.SpendMode, "accrued": accrued, "period_start": e.PeriodStart(),
+		}, acct.Now(w.Clock()))
+	})
 }
 
 // fire tells once per alert, period and threshold.

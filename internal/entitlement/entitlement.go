@@ -189,6 +189,10 @@ type Store interface {
 	// Put creates or replaces an account's entitlement and raises its Version. Replicas that hold
 	// it in memory learn of the change when the transaction commits.
 	Put(ctx context.Context, e Entitlement) error
+	// TellSpendLimit records that the account is told of having reached its spend limit in a period, and
+	// reports whether this call was the first: it alone may tell. Another limit can be reached again. The
+	// Version stays.
+	TellSpendLimit(ctx context.Context, a account.ID, periodStart time.Time) (first bool, err error)
 }
 
 // Use is what an account has used of one series of a meter in one period. What is reserved has no

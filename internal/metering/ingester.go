@@ -39,7 +39,8 @@ type Options struct {
 	OneAccount bool
 	// Pricer enforces hard spend limits; without one they are not looked at.
 	Pricer entitlement.Pricer
-	// Changed, if set, is told which accounts' usage changed, after the commit. It must not block.
+	// Changed, if set, is told which accounts' usage changed or was refused for a limit, after the commit.
+	// It must not block.
 	Changed func([]account.ID)
 	// Patience bounds how long a flush is tried again before its callers are sent away; default 10 s.
 	Patience time.Duration
@@ -289,13 +290,19 @@ func (in *Ingester) commit(ctx context.Context, items []item) error {
 }
 
 func (in *Ingester) tell(v *verdict) {
-	if in.opt.Changed == nil || len(v.judged)+len(v.settled) == 0 {
+	if in.opt.Changed == nil || len(v.judged)+len(v.settled)+len(v.writes.Rejects) == 0 {
 		return
 	}
 	var changed []account.ID
 	seen := map[account.ID]bool{}
 	for _, it := range v.judged {
 		if a := it.event.Account; !seen[a] {
+			seen[a] = true
+			changed = append(changed, a)
+		}
+	}
+	for i := range v.writes.Rejects { // a limit was reached
+		if a := v.writes.Rejects[i].Event.Account; !seen[a] {
 			seen[a] = true
 			changed = append(changed, a)
 		}

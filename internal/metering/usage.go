@@ -211,4 +211,7 @@ type Store interface {
 	// Fates returns, by id, what became of events of one source; ids that were never heard of are left
 	// out.
 	Fates(ctx context.Context, a account.ID, source string, ids []string) (map[string]Fate, error)
+	// Refused reports whether an event of the period that starts at periodStart, or of a later one, was
+	// refused for the reason since t.
+	Refused(ctx context.Context, a account.ID, reason string, periodStart, t time.Time) (bool, error)
 }

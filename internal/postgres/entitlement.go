@@ -79,6 +79,7 @@ ON CONFLICT (account_id) DO UPDATE SET
   status = excluded.status, level = excluded.level, currency = excluded.currency,
   period_starts = excluded.period_starts, period_end = excluded.period_end, limits = excluded.limits,
   spend_limit = excluded.spend_limit, spend_mode = excluded.spend_mode, updated_at = excluded.updated_at,
+  spend_told = CASE WHEN t.spend_limit IS NOT DISTINCT FROM excluded.spend_limit THEN t.spend_told END,
   version = t.version + 1`,
 		e.Account.UUID(), string(e.Status), e.Level, string(e.Currency), starts, e.PeriodEnd, string(limits), e.SpendLimit,
 		string(e.SpendMode), e.UpdatedAt)
@@ -87,4 +88,16 @@ ON CONFLICT (account_id) DO UPDATE SET
 	}
 	_, err = conn.ExecContext(ctx, "SELECT pg_notify($1, $2)", entitlementChannel, e.Account.UUID().String())
 	return translate(err)
+}
+
+func (s entitlementStore) TellSpendLimit(ctx context.Context, a account.ID, periodStart time.Time) (first bool, err error) {
+	defer errs.Wrap(&err, "spend limit of %s told", a)
+	res, err := s.db.Statement.ConnPool.ExecContext(ctx, `
+UPDATE entitlements SET spend_told = $2 WHERE account_id = $1 AND spend_limit IS NOT NULL AND spend_told IS DISTINCT FROM $2`,
+		a.UUID(), periodStart)
+	if err != nil {
+		return false, translate(err)
+	}
+	n, err := res.RowsAffected()
+	return n == 1, err
 }

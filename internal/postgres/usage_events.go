@@ -219,3 +219,11 @@ SELECT DISTINCT ON (r.event_id) r.event_id, r.reason FROM usage_rejects r
 WHERE r.account_id = $1 AND r.source = $2 AND r.event_id = ANY ($3)
 ORDER BY r.event_id, r.received_at DESC`, mustOwner(a), source, ids)
 }
+
+func (s usageStore) Refused(ctx context.Context, a account.ID, reason string, periodStart, t time.Time) (found bool, err error) {
+	defer errs.Wrap(&err, "refused usage of %s", a)
+	err = s.db.Statement.ConnPool.QueryRowContext(ctx, `
+SELECT EXISTS (SELECT FROM usage_rejects r WHERE r.account_id = $1 AND r.received_at >= $2 AND r.occurred_at >= $3 AND r.reason = $4)`,
+		mustOwner(a), t, periodStart, reason).Scan(&found)
+	return found, translate(err)
+}

@@ -1,0 +1,88 @@
+package billing_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+)
+
+// told counts the account's events of a type.
+func (w *world) told(t *testing.T, a account.ID, what outbox.Type) (n int) {
+	t.Helper()
+	events, err := w.DB.Outbox().After(t.Context(), a, 0, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		if e.Type == what {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *world) limitSpend(t *testing.T, a account.ID, cents int64, mode entitlement.Mode) {
+	t.Helper()
+	limiter, amount := billing.Limiter{Core: w.Core}, usd(cents)
+	held, err := limiter.Get(t.Context(), a)
+	if err == nil {
+		_, err = limiter.Set(t.Context(), asked(a, ""), billing.SpendLimit{Amount: &amount, Mode: mode, Version: held.Version})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// check is what follows every change of usage, here on many replicas at once.
+func (w *world) check(t *testing.T, a account.ID) {
+	t.Helper()
+	together(4, func(int) {
+		if err := (billing.Watcher{Core: w.Core}).Check(t.Context(), a); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestSpendLimit_IsToldOnceWhenFirstReached(t *testing.T) {
+	t.Parallel()
+	for name, mode := range map[string]entitlement.Mode{"RefusesUsage": entitlement.Hard, "OnlyTells": entitlement.Soft} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.open(t).ID
+			w.upgrade(t, a, sandbox.TokenVisa)
+			w.limitSpend(t, a, 1000, mode)
+			want := func(n int, when string) {
+				t.Helper()
+				w.check(t, a)
+				if got := w.told(t, a, outbox.SpendLimitReached); got != n {
+					t.Errorf("told %d times %s, want %d", got, when, n)
+				}
+			}
+			w.use(t, a, "voice", "60600") // 27 cents
+			want(0, "below the limit")
+			for range 3 {
+				r := w.tryUse(t, a, "voice", "60000") // 27 dollars more
+				if refused := r.Status == metering.Rejected; refused != (mode == entitlement.Hard) {
+					t.Fatalf("%+v", r)
+				}
+				want(1, "at the limit")
+			}
+			w.limitSpend(t, a, 2000, mode)
+			w.tryUse(t, a, "voice", "60000")
+			want(2, "at a higher limit")
+			w.advance(32 * 24 * time.Hour)
+			w.sweep(t)
+			want(2, "in a new period")
+			w.use(t, a, "voice", "60600")
+			w.tryUse(t, a, "voice", "60000")
+			want(3, "at the new period's")
+		})
+	}
+}
