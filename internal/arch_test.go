@@ -27,7 +27,7 @@ var floors = []struct{ name, rooms string }{
 		internal/postgres/embedded api/problem api/body api/validate api/apitest`},
 	{"concepts", `internal/auth internal/ledger internal/job internal/outbox internal/audit internal/idempotency
 		internal/entitlement internal/subscription internal/pricing internal/wallet internal/alert internal/inquiry
-		internal/tax internal/testclock api/strictjson api/cursor`},
+		internal/changes internal/tax internal/testclock api/strictjson api/cursor`},
 	{"concepts on concepts", "internal/metering internal/invoice internal/webhook internal/importer api/route"},
 	{"documents and payments", "internal/payment internal/document api/middleware api/openapi"},
 	{"what money follows", `internal/books internal/upgrade internal/topup internal/auth/authtest internal/payment/stripe

@@ -113,21 +113,31 @@ func (h usage) get(c echo.Context) error {
 		return errs.InvalidField("#/to", "incomplete_range", "from and to come together")
 	}
 	ctx, a := c.Request().Context(), middleware.Account(c)
-	report, err := h.Metering.Reader.Usage(ctx, a, metering.Question{Bounds: b, Meters: words(q.Get("meter")), GroupBy: q.Get("group_by")})
+	out, err := h.answer(ctx, a, metering.Question{Bounds: b, Meters: words(q.Get("meter")), GroupBy: q.Get("group_by")})
 	if err != nil {
 		return err
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+// answer reads usage, with what it costs if it is that of the current period. The zero question is
+// about all of that.
+func (h usage) answer(ctx context.Context, a account.ID, q metering.Question) (Usage, error) {
+	report, err := h.Metering.Reader.Usage(ctx, a, q)
+	if err != nil {
+		return Usage{}, err
 	}
 	var costs map[string]UsageCost
 	if report.Current && h.Metering.Cost != nil {
 		if costs, err = h.Metering.Cost(ctx, a); err != nil {
-			return err
+			return Usage{}, err
 		}
 	}
 	out := Usage{From: report.Start, To: report.End, Meters: []MeterUsage{}}
 	for _, m := range report.Meters {
 		out.Meters = append(out.Meters, toMeterUsage(m, costs))
 	}
-	return c.JSON(http.StatusOK, out)
+	return out, nil
 }
 
 func toMeterUsage(m metering.MeterUsage, costs map[string]UsageCost) MeterUsage {

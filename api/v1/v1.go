@@ -21,6 +21,7 @@ import (
 type Deps struct {
 	Lists    Lists
 	Metering Metering
+	Streams  Streams
 	Billing  *billing.Core // every operation, and through its DB every store
 	Keys     *auth.Keys
 	Plans    planReader // the catalogue; Billing's if nil
@@ -55,6 +56,7 @@ func Routes(d Deps) []route.Route {
 		gatewayEventRoutes(d),
 		apiKeyRoutes(d),
 		accountEventRoutes(d),
+		eventStreamRoutes(d),
 		estimateRoutes(d),
 		planFitRoutes(d),
 		adminAccountRoutes(d),

@@ -180,6 +180,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	}
 
 	a.draining.Store(true)
+	a.svc.hub.Drain() // the servers wait for their streams
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.DrainTimeout)
 	defer cancel()
 	for _, s := range a.servers {

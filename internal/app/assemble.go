@@ -20,6 +20,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/changes"
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/metering"
@@ -38,6 +39,7 @@ type service struct {
 	meters    *billing.LiveMeters
 	ingester  *metering.Ingester
 	checker   *metering.Checker
+	hub       *changes.Hub
 	directory *billing.Directory
 	keys      *auth.Keys
 	signer    *auth.Signer // of development tokens; nil in live mode
@@ -60,11 +62,14 @@ func (a *App) assemble(ctx context.Context) error {
 	watch := &worker.Watch{Core: a.svc.core}
 	pricer := billing.Pricer{Core: a.svc.core}
 	a.svc.checker = metering.NewChecker(postgres.Standings(a.db.Pool()), a.svc.meters, a.clock, pricer, postgres.Uses(a.db.Pool()))
+	wire := postgres.Changes(a.db.Pool())
+	a.svc.hub = changes.NewHub(wire, wire, a.log, changes.Options{PerAccount: a.cfg.StreamLimit, Changed: a.svc.checker.Forget})
 	a.svc.ingester = metering.NewIngester(postgres.Journal(a.db.Pool()), a.svc.meters, a.clock, a.log, metering.Options{
 		Committers: a.cfg.IngestCommitters, FlushSize: a.cfg.IngestFlushSize, QueueSize: a.cfg.IngestQueue, Pricer: pricer,
 		Changed: func(changed []account.ID) {
 			a.svc.checker.Forget(changed...)
 			watch.Changed(changed)
+			a.svc.hub.UsageChanged(changed)
 		},
 	})
 	expirer := metering.Expirer{Reservations: a.db.Reservations(), Ingester: a.svc.ingester, Log: a.log}
@@ -84,7 +89,7 @@ func (a *App) assemble(ctx context.Context) error {
 	}
 	a.background = append(a.background,
 		part{"usage", a.svc.ingester.Run}, part{"reservations", expirer.Run}, part{"retention", retention.Run},
-		part{"jobs", jobs.Run}, part{"funds", watch.Run},
+		part{"jobs", jobs.Run}, part{"funds", watch.Run}, part{"changes", a.svc.hub.Run},
 		part{"proofs", invariant.Prover{Source: a.db, Store: a.db.Proofs(), Options: invariant.Options{Clock: a.clock, Gateway: gateway}, Log: a.log}.Run})
 	return nil
 }
@@ -330,7 +335,7 @@ func (a *App) api() error {
 // resources is what the handlers of version 1 stand on.
 func (a *App) resources() v1.Deps {
 	return v1.Deps{
-		Billing: a.svc.core, Keys: a.svc.keys, Mode: auth.Mode(a.cfg.Mode),
+		Billing: a.svc.core, Keys: a.svc.keys, Mode: auth.Mode(a.cfg.Mode), Streams: v1.Streams{Hub: a.svc.hub},
 		Proofs:    v1.Proofs{Source: a.db, Store: a.db.Proofs()},
 		Published: a.svc.meters.Refresh,
 		Lists:     v1.Lists{Cursors: cursor.NewCodec(a.secrets.CursorKey), PublicURL: a.publicURL()},

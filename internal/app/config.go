@@ -24,6 +24,7 @@ type Config struct {
 	FrameAncestor  []string      `group:"Listening" help:"Origin of a page that may frame the hosted Billing page; may be repeated."`
 	TrustedProxy   []string      `group:"Listening" help:"Network (CIDR) of a proxy whose X-Forwarded-For is believed; may be repeated."`
 	DrainTimeout   time.Duration `group:"Listening" default:"20s" help:"How long open requests and jobs may take to finish after SIGTERM."`
+	StreamLimit    int           `group:"Listening" default:"20" help:"Event streams that one account may have open."`
 	RateLimit      int           `group:"Listening" default:"600" help:"Requests per minute of one caller, over all routes."`
 	RateLimitBurst int           `group:"Listening" default:"100" help:"Requests that one caller may send at once."`
 

@@ -81,4 +81,6 @@ type Store interface {
 	Publish(ctx context.Context, a account.ID, t Type, payload any, at time.Time) error
 	// After returns up to limit events with a sequence above after, ascending.
 	After(ctx context.Context, a account.ID, after int64, limit int) ([]Event, error)
+	// Newest returns the sequence of the newest event, 0 before the first. It returns account.ErrNotFound.
+	Newest(ctx context.Context, a account.ID) (int64, error)
 }

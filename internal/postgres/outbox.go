@@ -61,6 +61,13 @@ func (s outboxStore) After(ctx context.Context, a account.ID, after int64, limit
 	return find(stores(s).of(ctx, a).Where("sequence > ?", after).Order("sequence").Limit(limit), eventRow.event)
 }
 
+func (s outboxStore) Newest(ctx context.Context, a account.ID) (_ int64, err error) {
+	defer errs.Wrap(&err, "newest event of %s", a)
+	var counters struct{ Events int64 }
+	res := s.db.WithContext(ctx).Raw("SELECT events FROM account_counters WHERE account_id = ?", a).Scan(&counters)
+	return counters.Events, changed(res, account.ErrNotFound)
+}
+
 // object marshals what must be a JSON object.
 func object(v any) ([]byte, error) {
 	b, err := json.Marshal(v)

@@ -67,7 +67,10 @@ FROM usage_corrections p WHERE p.account_id = $1 AND p.key = $3`,
 	case "23514", "22003": // a total below zero, or beyond its digits
 		return c, metering.ErrTotalRange.Because(err)
 	}
-	return c, err
+	if err != nil {
+		return c, err
+	}
+	return c, s.exec(ctx, "SELECT pg_notify($1, $2)", usageChannel, ":"+x.account.String())
 }
 
 // findCorrected reads the event, and what it counts now.

@@ -80,12 +80,25 @@ func New(cfg Config) (_ *Worker, err error) {
 	return w, err
 }
 
+// startPause is how long the worker waits before it tries again to reach its database at the start.
+const startPause = 500 * time.Millisecond
+
 // Run relays, works and sweeps until ctx ends; then it lets the jobs that are running finish.
 func (w *Worker) Run(ctx context.Context) (err error) {
 	defer errs.Wrap(&err, "run worker")
 	// The client gets a context of its own: ctx's end must not cut a job between its two transactions.
-	if err := w.client.Start(context.WithoutCancel(ctx)); err != nil {
-		return err
+	// A database that is away while the service starts is no reason for the service to end.
+	for {
+		err := w.client.Start(context.WithoutCancel(ctx))
+		if err == nil {
+			break
+		}
+		w.log.WarnContext(ctx, "jobs cannot be worked yet; trying again", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(startPause):
+		}
 	}
 	relay, sweep := time.NewTicker(w.cfg.RelayEvery), time.NewTicker(w.cfg.SweepEvery)
 	defer relay.Stop()
