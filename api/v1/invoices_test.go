@@ -12,13 +12,13 @@ import (
 
 // billed is an account on Pro whose first month is invoiced: 30,000 minutes of voice, of which 29,000
 // are not included and cost 783.00 USD, and nothing else. The card was charged by the sweep.
-func (w *world) billed(t *testing.T, token string) (account.Account, caller) {
-	t.Helper()
-	a, c := w.upgraded(t, token)
-	w.use(t, a.ID, "voice", "1800000")
+func (w *world) billed(tb testing.TB, token string) (account.Account, caller) {
+	tb.Helper()
+	a, c := w.upgraded(tb, token)
+	w.use(tb, a.ID, "voice", "1800000")
 	w.advance(start.AddDate(0, 1, 0).Add(25 * time.Hour).Sub(w.clock()))
-	w.sweep(t)
-	w.sweep(t)
+	w.sweep(tb)
+	w.sweep(tb)
 	return a, c
 }
 

@@ -62,28 +62,28 @@ var start = time.Date(2026, 3, 10, 9, 0, 0, 0, time.UTC)
 
 const publicURL = "https://billing.example.com"
 
-func newWorld(t *testing.T) *world {
-	t.Helper()
+func newWorld(tb testing.TB) *world {
+	tb.Helper()
 	w := &world{now: start}
-	w.db, w.dsn = postgrestest.NewWithDSN(t)
-	client := w.provider(t)
-	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
+	w.db, w.dsn = postgrestest.NewWithDSN(tb)
+	client := w.provider(tb)
+	log := slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
 	w.Core = &billing.Core{DB: w.db, Gateway: client, Clock: w.clock, Policy: billing.DefaultPolicy(), Log: log}
-	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), plan.Shipped()); err != nil {
-		t.Fatal(err)
+	if _, err := (billing.Publisher{Core: w.Core}).Publish(tb.Context(), plan.Shipped()); err != nil {
+		tb.Fatal(err)
 	}
 	meters := billing.Meters(plan.Shipped().Meters)
 	w.ingest = metering.NewIngester(postgres.Journal(w.db.Pool()), meters, w.clock, w.Log,
 		metering.Options{Pricer: billing.Pricer{Core: w.Core}})
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	ctx, stop := context.WithCancel(context.WithoutCancel(tb.Context()))
 	done := make(chan struct{})
 	go func() { defer close(done); _ = w.ingest.Run(ctx) }()
-	t.Cleanup(func() { stop(); <-done })
+	tb.Cleanup(func() { stop(); <-done })
 
 	names := accountNames{w.db.Accounts()}
 	w.deps = api.Deps{
 		Config: middleware.Config{
-			Auth: w.authenticator(t), Accounts: names, Clock: w.clock, Log: log, Fingerprint: "a key for tests",
+			Auth: w.authenticator(tb), Accounts: names, Clock: w.clock, Log: log, Fingerprint: "a key for tests",
 		},
 		V1: v1.Deps{
 			Lists:   v1.Lists{Cursors: cursor.NewCodec("a key for tests"), PublicURL: publicURL},
@@ -101,49 +101,49 @@ func newWorld(t *testing.T) *world {
 	w.serve = sync.OnceValue(func() http.Handler {
 		e, err := api.New(w.deps)
 		if err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
-		return apitest.Handler(t, e) // every exchange is held to the OpenAPI document
+		return apitest.Handler(tb, e) // every exchange is held to the OpenAPI document
 	})
 	return w
 }
 
 // provider starts a sandbox and returns its client.
-func (w *world) provider(t *testing.T) *sandbox.Client {
-	t.Helper()
+func (w *world) provider(tb testing.TB) *sandbox.Client {
+	tb.Helper()
 	const key = "sandbox-test-key"
 	server, err := sandbox.New(sandbox.Config{
 		Mode: payment.ModeTest, SecretKey: key, WebhookSecret: "whsec", Clock: w.clock, HangFor: 100 * time.Millisecond,
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = server.Close() })
+	tb.Cleanup(func() { _ = server.Close() })
 	ts := httptest.NewServer(server)
-	t.Cleanup(ts.Close)
+	tb.Cleanup(ts.Close)
 	client, err := sandbox.NewClient(sandbox.ClientConfig{
 		Mode: payment.ModeTest, BaseURL: ts.URL, SecretKey: key, WebhookSecrets: []payment.Secret{"whsec"}, Timeout: 5 * time.Second,
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(client.Close)
+	tb.Cleanup(client.Close)
 	w.control = sandbox.Control{BaseURL: ts.URL, SecretKey: key}
 	return client
 }
 
-func (w *world) authenticator(t *testing.T) *auth.Authenticator {
-	t.Helper()
+func (w *world) authenticator(tb testing.TB) *auth.Authenticator {
+	tb.Helper()
 	var err error
-	if w.signer, err = auth.NewDevelopmentSigner(t.TempDir(), "accrue", auth.Test, w.clock); err != nil {
-		t.Fatal(err)
+	if w.signer, err = auth.NewDevelopmentSigner(tb.TempDir(), "accrue", auth.Test, w.clock); err != nil {
+		tb.Fatal(err)
 	}
 	verifier, err := auth.NewVerifier([]auth.Issuer{w.signer.Issuer()}, auth.Test, w.clock, nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if w.keys, err = auth.NewKeys(authtest.NewKeyStore(), secret.Text(strings.Repeat("p", 32)), auth.Test, w.clock); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &auth.Authenticator{Tokens: verifier, Keys: w.keys}
 }
@@ -176,36 +176,36 @@ func (w *world) advance(d time.Duration) {
 	w.now = w.now.Add(d)
 }
 
-func (w *world) sweep(t *testing.T) {
-	t.Helper()
-	if _, err := (billing.Sweeper{Core: w.Core}).Sweep(t.Context()); err != nil {
-		t.Fatal(err)
+func (w *world) sweep(tb testing.TB) {
+	tb.Helper()
+	if _, err := (billing.Sweeper{Core: w.Core}).Sweep(tb.Context()); err != nil {
+		tb.Fatal(err)
 	}
 }
 
-func (w *world) open(t *testing.T) account.Account {
-	t.Helper()
-	a, err := billing.Opener{Core: w.Core}.Open(t.Context(), billing.NewAccount{})
+func (w *world) open(tb testing.TB) account.Account {
+	tb.Helper()
+	a, err := billing.Opener{Core: w.Core}.Open(tb.Context(), billing.NewAccount{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return a
 }
 
 // use reports usage now and fails the test unless it was accepted.
-func (w *world) use(t *testing.T, a account.ID, meter, quantity string) {
-	t.Helper()
-	w.useAt(t, a, meter, quantity, w.clock())
+func (w *world) use(tb testing.TB, a account.ID, meter, quantity string) {
+	tb.Helper()
+	w.useAt(tb, a, meter, quantity, w.clock())
 }
 
 // useAt is use of a time that is past.
-func (w *world) useAt(t *testing.T, a account.ID, meter, quantity string, at time.Time) {
-	t.Helper()
-	res, err := w.ingest.Add(t.Context(), []metering.Event{{
+func (w *world) useAt(tb testing.TB, a account.ID, meter, quantity string, at time.Time) {
+	tb.Helper()
+	res, err := w.ingest.Add(tb.Context(), []metering.Event{{
 		Account: a, Source: "test", ID: uuid.NewString(), Meter: meter, Quantity: money.MustDecimal(quantity), OccurredAt: at,
 	}})
 	if err != nil || len(res) != 1 || res[0].Status != metering.Accepted {
-		t.Fatalf("usage of %s %s: %+v, %v", quantity, meter, res, err)
+		tb.Fatalf("usage of %s %s: %+v, %v", quantity, meter, res, err)
 	}
 }
 
@@ -217,20 +217,20 @@ type caller struct {
 }
 
 // user is a person on the account's Billing page. Without scopes it has all that a user may have.
-func (w *world) user(t *testing.T, a account.ID, scopes ...auth.Scope) caller {
-	t.Helper()
+func (w *world) user(tb testing.TB, a account.ID, scopes ...auth.Scope) caller {
+	tb.Helper()
 	if len(scopes) == 0 {
 		scopes = []auth.Scope{
 			auth.BillingRead, auth.BillingWrite, auth.PaymentsWrite, auth.UsageRead, auth.UsageWrite, auth.KeysManage, auth.WebhooksManage,
 		}
 	}
-	return w.bearer(t, auth.Grant{Subject: "ada", Account: a.String(), Scopes: scopes})
+	return w.bearer(tb, auth.Grant{Subject: "ada", Account: a.String(), Scopes: scopes})
 }
 
 // operator is a member of the operator's staff. onBehalf names the account that is acted for, if any.
-func (w *world) operator(t *testing.T, onBehalf account.ID) caller {
-	t.Helper()
-	c := w.bearer(t, auth.Grant{Subject: "grace", Scopes: []auth.Scope{auth.Operator}})
+func (w *world) operator(tb testing.TB, onBehalf account.ID) caller {
+	tb.Helper()
+	c := w.bearer(tb, auth.Grant{Subject: "grace", Scopes: []auth.Scope{auth.Operator}})
 	if !onBehalf.IsZero() {
 		c.header.Set("Accrue-Account", onBehalf.String())
 	}
@@ -238,37 +238,37 @@ func (w *world) operator(t *testing.T, onBehalf account.ID) caller {
 }
 
 // platform is one of the operator's own services, with an API key that no account owns.
-func (w *world) platform(t *testing.T, scopes ...auth.Scope) caller {
-	t.Helper()
-	_, key, err := w.keys.Create(t.Context(), auth.Principal{Kind: auth.OperatorUser, Scopes: []auth.Scope{auth.Operator}}, auth.NewKey{Name: "media", Scopes: scopes})
+func (w *world) platform(tb testing.TB, scopes ...auth.Scope) caller {
+	tb.Helper()
+	_, key, err := w.keys.Create(tb.Context(), auth.Principal{Kind: auth.OperatorUser, Scopes: []auth.Scope{auth.Operator}}, auth.NewKey{Name: "media", Scopes: scopes})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return caller{w: w, header: http.Header{}, token: key.Reveal}
 }
 
-func (w *world) bearer(t *testing.T, g auth.Grant) caller {
-	t.Helper()
+func (w *world) bearer(tb testing.TB, g auth.Grant) caller {
+	tb.Helper()
 	return caller{w: w, header: http.Header{}, token: func() string {
 		tok, err := w.signer.Sign(g, time.Hour)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		return tok.Reveal()
 	}}
 }
 
 // upgraded opens an account on Pro with the card that the token stands for, and returns its user.
-func (w *world) upgraded(t *testing.T, token string) (account.Account, caller) {
-	t.Helper()
-	a := w.open(t)
-	got, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), billing.Asked{Account: a.ID, Actor: "user:test"}, billing.UpgradeInput{
+func (w *world) upgraded(tb testing.TB, token string) (account.Account, caller) {
+	tb.Helper()
+	a := w.open(tb)
+	got, err := billing.Upgrader{Core: w.Core}.Upgrade(tb.Context(), billing.Asked{Account: a.ID, Actor: "user:test"}, billing.UpgradeInput{
 		Plan: plan.Pro, Source: billing.CardSource{Token: token}, Profile: &profile,
 	}, nil)
 	if err != nil || got.Record.Status != payment.Succeeded {
-		t.Fatalf("upgrade: %+v, %v", got.Record, err)
+		tb.Fatalf("upgrade: %+v, %v", got.Record, err)
 	}
-	return a, w.user(t, a.ID)
+	return a, w.user(tb, a.ID)
 }
 
 var profile = account.Profile{

@@ -1,0 +1,212 @@
+package v1_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/accrue-billing/accrue/api"
+	"github.com/accrue-billing/accrue/api/route"
+	"github.com/accrue-billing/accrue/docs"
+)
+
+// The tests of this file's operations are made from the table of routes and the OpenAPI document, so
+// that a new route is tested by being there.
+
+// An operation is a route and what the document says of it.
+type operation struct {
+	route.Route
+	queries []string // names
+	body    *schema  // of JSON; nil: it takes none
+}
+
+// A schema is what of a JSON schema the tests look at, with its references followed.
+type schema struct {
+	Types      []string
+	Properties map[string]*schema
+	Required   []string
+	Items      *schema
+	Enum       []any
+	Format     string
+	Example    any
+	Minimum    *float64
+	Closed     bool // has no further members
+}
+
+var operations = sync.OnceValue(func() []operation {
+	var doc struct {
+		Paths map[string]map[string]struct {
+			Parameters []struct{ Name, In string }
+			Body       struct {
+				Content map[string]struct{ Schema map[string]any }
+			} `json:"requestBody"`
+		}
+		Components struct{ Schemas map[string]map[string]any }
+	}
+	if err := json.Unmarshal(docs.OpenAPI, &doc); err != nil {
+		panic(err)
+	}
+	var out []operation
+	for _, r := range api.Routes(api.Deps{}) {
+		op := operation{Route: r.WithDefaults()}
+		said := doc.Paths[r.Path][strings.ToLower(r.Method)]
+		for _, p := range said.Parameters {
+			if p.In == "query" {
+				op.queries = append(op.queries, p.Name)
+			}
+		}
+		if media, ok := said.Body.Content["application/json"]; ok && !r.Signed { // a signed body is the provider's
+			op.body = follow(media.Schema, doc.Components.Schemas)
+		}
+		out = append(out, op)
+	}
+	return out
+})
+
+// follow reads a schema. Of alternatives it takes the first that is not null.
+func follow(raw map[string]any, all map[string]map[string]any) *schema {
+	if ref, ok := raw["$ref"].(string); ok {
+		return follow(all[strings.TrimPrefix(ref, "#/components/schemas/")], all)
+	}
+	for _, word := range []string{"anyOf", "oneOf", "allOf"} {
+		choices, _ := raw[word].([]any)
+		for _, c := range choices {
+			if choice, _ := c.(map[string]any); choice["type"] != "null" {
+				return follow(choice, all)
+			}
+		}
+	}
+	s := &schema{Format: textAt(raw, "format"), Example: raw["example"], Closed: raw["additionalProperties"] == false}
+	switch t := raw["type"].(type) {
+	case string:
+		s.Types = []string{t}
+	case []any:
+		for _, one := range t {
+			s.Types = append(s.Types, fmt.Sprint(one))
+		}
+	}
+	s.Enum, _ = raw["enum"].([]any)
+	if least, ok := raw["minimum"].(float64); ok {
+		s.Minimum = &least
+	}
+	for _, name := range listAt(raw, "required") {
+		s.Required = append(s.Required, fmt.Sprint(name))
+	}
+	if items, ok := raw["items"].(map[string]any); ok {
+		s.Items = follow(items, all)
+	}
+	if members, ok := raw["properties"].(map[string]any); ok {
+		s.Properties = map[string]*schema{}
+		for name, m := range members {
+			s.Properties[name] = follow(m.(map[string]any), all)
+		}
+		s.Closed = true // in a request every object that has members has no others
+	}
+	return s
+}
+
+func textAt(m map[string]any, name string) string { s, _ := m[name].(string); return s }
+
+func listAt(m map[string]any, name string) []any { l, _ := m[name].([]any); return l }
+
+// sample makes a value that the schema allows: of its members those that are required, or all.
+func (s *schema) sample(all bool) any {
+	switch {
+	case s == nil:
+		return nil
+	case len(s.Enum) > 0:
+		return s.Enum[0]
+	case s.Properties != nil:
+		out := map[string]any{}
+		for name, m := range s.Properties {
+			if all || slices.Contains(s.Required, name) {
+				out[name] = m.sample(all)
+			}
+		}
+		return out
+	case s.Example != nil:
+		return s.Example
+	case s.Items != nil:
+		return []any{s.Items.sample(all)}
+	case slices.Contains(s.Types, "integer"), slices.Contains(s.Types, "number"):
+		if s.Minimum != nil {
+			return *s.Minimum
+		}
+		return 1
+	case slices.Contains(s.Types, "boolean"):
+		return true
+	case slices.Contains(s.Types, "object"):
+		return map[string]any{}
+	}
+	switch s.Format {
+	case "date-time":
+		return start.AddDate(0, 2, 0).Format("2006-01-02T15:04:05Z")
+	case "email":
+		return "ada@example.com"
+	case "decimal":
+		return "5"
+	}
+	return "x"
+}
+
+// each calls fn for every object of the schema that is closed, with the way to it in a sample.
+func (s *schema) each(way []any, fn func(way []any, object *schema)) {
+	if s == nil {
+		return
+	}
+	if s.Properties != nil {
+		fn(way, s)
+		for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
+			s.Properties[name].each(append(slices.Clone(way), name), fn)
+		}
+	}
+	if s.Items != nil {
+		s.Items.each(append(slices.Clone(way), 0), fn)
+	}
+}
+
+// reach returns the object at a way in a sample, or nil.
+func reach(v any, way []any) map[string]any {
+	for _, step := range way {
+		switch step := step.(type) {
+		case string:
+			m, _ := v.(map[string]any)
+			v = m[step]
+		case int:
+			l, _ := v.([]any)
+			if step >= len(l) {
+				return nil
+			}
+			v = l[step]
+		}
+	}
+	m, _ := v.(map[string]any)
+	return m
+}
+
+func toJSON(tb testing.TB, v any) string {
+	tb.Helper()
+	if v == nil {
+		return ""
+	}
+	data, err := json.Marshal(v)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(data)
+}
+
+// address fills the parameters of a path: {id} with id, the others with something that may be.
+func (o operation) address(id string) string {
+	return strings.NewReplacer("{id}", id, "{line}", "1", "{meter}", "voice", "{code}", "pro", "{date}", "2026-03-10", "{provider}", "sandbox",
+		"{version}", "1", "{number}", "1").Replace(o.Path)
+}
+
+func (o operation) byStaff() bool { return strings.HasPrefix(o.Path, "/v1/admin/") }
+
+// ofNoAccount reports whether the operation is nobody's: public, or the staff's over all accounts.
+func (o operation) ofNoAccount() bool { return o.Public || o.Account == route.AccountNone }

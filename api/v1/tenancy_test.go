@@ -1,0 +1,234 @@
+package v1_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+)
+
+// An owner is an account with a record of every kind that has an address of its own.
+type owner struct {
+	account       account.Account
+	user, support caller
+	named         map[string]string // identifiers by the kind that they begin with: "pay_" + …
+}
+
+// owning makes an owner through the API.
+func (w *world) owning(t *testing.T) owner {
+	t.Helper()
+	a, ada := w.upgraded(t, sandbox.TokenVisa)
+	o := owner{a, ada, w.operator(t, a.ID), map[string]string{}}
+	usage := func(path, body string) response { return ada.post(t, path, body).want(t, http.StatusCreated) }
+	top := ada.post(t, "/v1/top-ups", funds(5000)).want(t, http.StatusCreated)
+	usage("/v1/usage/reservations", `{"meter":"voice","quantity":"5","ttl_seconds":86400}`)
+	usage("/v1/usage-alerts", `{"kind":"usage","meter":"voice","quantity":"1000000"}`)
+	usage("/v1/api-keys", `{"name":"server","scopes":["usage:write"]}`)
+	usage("/v1/sales-inquiries", `{"name":"Ada","email":"ada@example.com"}`)
+	o.named["ref"] = o.support.post(t, "/v1/admin/refunds", refundOf(top.str(t, "payment"), 100)).want(t, http.StatusCreated).str(t, "id")
+	o.named["seti"] = usage("/v1/payment-methods/setup", "").str(t, "id")
+	w.use(t, a.ID, "voice", "1800000")
+	o.support.post(t, "/v1/admin/test-clock", `{"now":"2026-04-09T00:00:00Z"}`).want(t, http.StatusOK)
+	// From here on the card refuses, so that an invoice stays open.
+	card := ada.get(t, "/v1/payment-methods").str(t, "data", 0, "id")
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultDecline, Code: "insufficient_funds", Account: a.ID.String()}); err != nil {
+		t.Fatal(err)
+	}
+	o.support.post(t, "/v1/admin/test-clock", `{"now":"2026-04-11T00:00:00Z"}`).want(t, http.StatusOK)
+	inv := ada.get(t, "/v1/invoices?status=open").str(t, "data", 0, "id")
+	o.support.post(t, "/v1/admin/credit-notes", creditOf(inv, 100)).want(t, http.StatusCreated)
+	o.support.post(t, "/v1/admin/credits", `{"amount":{"amount":5,"currency":"USD"},"reason":"welcome"}`).want(t, http.StatusCreated)
+	ask := ada.post(t, "/v1/payment-methods/"+card+"/removal-requests", `{"kind":"support"}`).want(t, http.StatusCreated)
+	o.named["rmr"] = ask.str(t, "id")
+	o.named["inv"] = inv
+	return o
+}
+
+// find returns the identifier of a record under the path of an operation, from the list that is served
+// there or, for what has none, from how the owner was made.
+func (o owner) find(t *testing.T, op operation) string {
+	t.Helper()
+	collection, _, _ := strings.Cut(op.Path, "/{id}")
+	switch collection { // what has no list of its own
+	case "/v1/admin/refunds":
+		return o.named["ref"]
+	case "/v1/admin/invoices", "/v1/invoices":
+		return o.named["inv"]
+	case "/v1/admin/removal-requests":
+		return o.named["rmr"]
+	case "/v1/admin/payment-methods":
+		collection = "/v1/payment-methods"
+	case "/v1/admin/parked-payments":
+		collection = "/v1/payments"
+	}
+	c := o.user
+	if strings.HasPrefix(collection, "/v1/admin/") {
+		c = o.support
+	}
+	list := c.get(t, collection)
+	data, _ := list.at(t, "data").([]any)
+	if list.Status != http.StatusOK || len(data) == 0 {
+		t.Fatalf("%s: the owner has no record of this kind (%d %s): teach owning to make one, or find to name one", op.Name(), list.Status, list.Body)
+	}
+	return list.str(t, "data", 0, "id")
+}
+
+// digest is a hash over every row of every table that belongs to the account.
+func (w *world) digest(t *testing.T, a account.ID) map[string]string {
+	t.Helper()
+	rows, err := w.db.Pool().Query(t.Context(), `
+		SELECT c.table_name FROM information_schema.columns c JOIN information_schema.tables t USING (table_schema, table_name)
+		WHERE c.table_schema = current_schema() AND c.column_name = 'account_id' AND t.table_type = 'BASE TABLE' ORDER BY 1`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tables []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		tables = append(tables, name)
+	}
+	rows.Close()
+	if len(tables) < 20 {
+		t.Fatalf("only %v belong to accounts", tables)
+	}
+	out := map[string]string{}
+	for _, name := range append(tables, "accounts") {
+		column := "account_id"
+		if name == "accounts" {
+			column = "id"
+		}
+		var sum string
+		q := fmt.Sprintf(`SELECT coalesce(md5(string_agg(r::text, '|' ORDER BY r::text)), '') FROM %s r WHERE %s = $1`, name, column)
+		if err := w.db.Pool().QueryRow(t.Context(), q, a.UUID()).Scan(&sum); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		out[name] = sum
+	}
+	return out
+}
+
+func (w *world) unchanged(t *testing.T, a account.ID, before map[string]string, what string) {
+	t.Helper()
+	for table, sum := range w.digest(t, a) {
+		if sum != before[table] {
+			t.Errorf("%s changed %s", what, table)
+		}
+	}
+}
+
+// TestAnothersRecordIsNotThere is failure case 81 for every operation with an identifier in its path:
+// with the credentials of another account the record does not exist, and nothing of it changes.
+func TestAnothersRecordIsNotThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ada, eve := w.owning(t), w.owning(t)
+	before := w.digest(t, ada.account.ID)
+	tried := 0
+	for _, op := range operations() {
+		if !strings.Contains(op.Path, "{id}") || op.ofNoAccount() {
+			continue
+		}
+		tried++
+		c := eve.user
+		if op.byStaff() {
+			c = eve.support
+		}
+		c = c.with("If-Match", "*")
+		path := op.address(ada.find(t, op))
+		got := c.do(t, op.Method, path, toJSON(t, op.body.sample(false)))
+		if code := got.str(t, "code"); got.Status != http.StatusNotFound || !strings.HasSuffix(code, "_not_found") || code == "route_not_found" || code == "account_not_found" {
+			t.Errorf("%s with another account's credentials: %d %s", op.Name(), got.Status, got.Body)
+		}
+		if strings.Contains(string(got.Body), ada.account.ID.String()) {
+			t.Errorf("%s names the owner: %s", op.Name(), got.Body)
+		}
+	}
+	if tried < 40 {
+		t.Errorf("only %d operations were tried", tried)
+	}
+	w.unchanged(t, ada.account.ID, before, "somebody else's request")
+}
+
+// TestAnothersRecordCannotBeReferredTo is failure case 81 for every member of a body that names a
+// record, found by its example.
+func TestAnothersRecordCannotBeReferredTo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ada, eve := w.owning(t), w.owning(t)
+	kinds := map[string]string{"seti": ada.named["seti"], "inv": ada.named["inv"], "ref": ada.named["ref"], "rmr": ada.named["rmr"]}
+	for kind, path := range map[string]string{"pm": "/v1/payment-methods", "pay": "/v1/payments", "top": "/v1/top-ups", "upg": "/v1/upgrades", "key": "/v1/api-keys"} {
+		kinds[kind] = ada.user.get(t, path).want(t, http.StatusOK).str(t, "data", 0, "id")
+	}
+	before := w.digest(t, ada.account.ID)
+	tried := 0
+	for _, op := range operations() {
+		if op.ofNoAccount() {
+			continue
+		}
+		op.body.each(nil, func(way []any, object *schema) {
+			for name, member := range object.Properties {
+				example, _ := member.Example.(string)
+				kind, random, ok := strings.Cut(example, "_")
+				if !ok || len(random) != 26 {
+					continue
+				}
+				theirs := kinds[kind]
+				if theirs == "" {
+					t.Fatalf("%s refers to a record %q: teach this test to name one of the owner's", op.Name(), example)
+				}
+				body := op.body.sample(false)
+				if at := reach(body, way); at != nil {
+					at[name] = theirs
+				}
+				c, path := eve.user, op.Path
+				if op.byStaff() {
+					c = eve.support
+				}
+				if strings.Contains(path, "{id}") {
+					path = op.address(eve.find(t, op))
+				}
+				tried++
+				got := c.with("If-Match", "*").do(t, op.Method, path, toJSON(t, body))
+				if got.Status != http.StatusNotFound || !strings.HasSuffix(got.str(t, "code"), "_not_found") {
+					t.Errorf("%s with another account's %s: %d %s", op.Name(), name, got.Status, got.Body)
+				}
+			}
+		})
+	}
+	if tried < 5 {
+		t.Errorf("only %d references were tried", tried)
+	}
+	w.unchanged(t, ada.account.ID, before, "a reference to it")
+}
+
+// TestAnothersCursorIsWorthNothing is failure case 81 for the cursors of every list.
+func TestAnothersCursorIsWorthNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ada, eve := w.owning(t), w.owning(t)
+	for range 2 { // so that more lists have a second page
+		ada.user.post(t, "/v1/top-ups", funds(5000)).want(t, http.StatusCreated)
+		ada.user.post(t, "/v1/sales-inquiries", `{"name":"Ada","email":"ada@example.com"}`).want(t, http.StatusCreated)
+	}
+	tried := 0
+	for _, op := range operations() {
+		if op.Method != http.MethodGet || op.ofNoAccount() || op.byStaff() || !strings.Contains(strings.Join(op.queries, " "), "cursor") || strings.Contains(op.Path, "{") {
+			continue
+		}
+		cursor := ada.user.get(t, op.Path+"?limit=1").want(t, http.StatusOK).str(t, "next_cursor")
+		if cursor == "" {
+			continue
+		}
+		tried++
+		eve.user.get(t, op.Path+"?limit=1&cursor="+cursor).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	}
+	if tried < 4 {
+		t.Errorf("only %d lists had a second page", tried)
+	}
+}
