@@ -13,6 +13,7 @@ package middleware
 
 import (
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -71,6 +72,9 @@ func (ch *Chain) For(r route.Route) []echo.MiddlewareFunc {
 	}
 	if r.Idempotent {
 		m = append(m, ch.idempotency(r))
+	}
+	if strings.Contains(r.Path, "{") {
+		m = append(m, addressable)
 	}
 	return m
 }

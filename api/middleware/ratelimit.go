@@ -58,7 +58,8 @@ func caller(c echo.Context) string {
 
 // limiter counts requests by the generic cell rate algorithm: a quota of q in a window w lets q
 // through at once and one more every w/q. It costs one time stamp per caller and has no window edge at
-// which twice the quota could pass. It is per process; see ADR 0016.
+// which twice the quota could pass. It counts per process: n replicas let n quotas pass, which protects the
+// service as well and asks nobody for each request.
 type limiter struct {
 	limits map[route.Class]Limit
 	clock  clock.Clock

@@ -14,6 +14,7 @@ import (
 
 	"github.com/accrue-billing/accrue/api/body"
 	"github.com/accrue-billing/accrue/api/route"
+	"github.com/accrue-billing/accrue/api/strictjson"
 	"github.com/accrue-billing/accrue/internal/errs"
 )
 
@@ -69,6 +70,22 @@ func accept(r route.Route) echo.MiddlewareFunc {
 			}
 			return next(c)
 		}
+	}
+}
+
+// ErrNothingThere says that an address cannot be that of any record.
+var ErrNothingThere = errs.New(errs.NotFound, "address_not_found", "There is nothing at this address.")
+
+// addressable refuses an address with a text in it that could never have been stored, before anybody
+// looks for it.
+func addressable(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		for _, v := range c.ParamValues() {
+			if _, err := strictjson.CheckText(v); err != nil {
+				return ErrNothingThere
+			}
+		}
+		return next(c)
 	}
 }
 

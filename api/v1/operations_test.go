@@ -129,7 +129,7 @@ func (s *schema) sample(all bool) any {
 		}
 		return out
 	case s.Example != nil:
-		return s.Example
+		return clone(s.Example) // whoever takes a sample may spoil it
 	case s.Items != nil:
 		return []any{s.Items.sample(all)}
 	case slices.Contains(s.Types, "integer"), slices.Contains(s.Types, "number"):
@@ -151,6 +151,24 @@ func (s *schema) sample(all bool) any {
 		return "5"
 	}
 	return "x"
+}
+
+func clone(v any) any {
+	switch v := v.(type) {
+	case []any:
+		out := make([]any, len(v))
+		for i := range v {
+			out[i] = clone(v[i])
+		}
+		return out
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for name := range v {
+			out[name] = clone(v[name])
+		}
+		return out
+	}
+	return v
 }
 
 // each calls fn for every object of the schema that is closed, with the way to it in a sample.
@@ -202,9 +220,11 @@ func toJSON(tb testing.TB, v any) string {
 
 // address fills the parameters of a path: {id} with id, the others with something that may be.
 func (o operation) address(id string) string {
-	return strings.NewReplacer("{id}", id, "{line}", "1", "{meter}", "voice", "{code}", "pro", "{date}", "2026-03-10", "{provider}", "sandbox",
-		"{version}", "1", "{number}", "1").Replace(o.Path)
+	return parameters.Replace(strings.ReplaceAll(o.Path, "{id}", id))
 }
+
+var parameters = strings.NewReplacer("{line}", "1", "{meter}", "voice", "{code}", "pro", "{date}", "2026-03-10", "{provider}", "sandbox",
+	"{version}", "1", "{number}", "1", "{name}", "x")
 
 func (o operation) byStaff() bool { return strings.HasPrefix(o.Path, "/v1/admin/") }
 

@@ -135,8 +135,13 @@ func decodeJSON(data []byte) (in []incoming, listed bool, err error) {
 	if err := d.list((*eventDecoder).native); err != nil {
 		return nil, true, err
 	}
-	if d.dec.PeekKind() != '}' {
-		return nil, true, errEventsMember
+	if d.dec.PeekKind() == '"' {
+		name, err := d.name()
+		if err != nil {
+			return nil, true, err
+		}
+		pointer := strictjson.Fragment("/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name))
+		return nil, true, errs.InvalidField(pointer, "unknown_member", "is not a member that is known here")
 	}
 	if _, err := d.dec.ReadToken(); err != nil {
 		return nil, true, explainJSON(err)

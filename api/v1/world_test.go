@@ -28,7 +28,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/auth/authtest"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/entitlement"
-	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/invariant/invarianttest"
 	"github.com/accrue-billing/accrue/internal/metering"
@@ -80,7 +79,7 @@ func newWorld(tb testing.TB) *world {
 	go func() { defer close(done); _ = w.ingest.Run(ctx) }()
 	tb.Cleanup(func() { stop(); <-done })
 
-	names := accountNames{w.db.Accounts()}
+	names := &billing.Directory{Core: w.Core}
 	w.deps = api.Deps{
 		Config: middleware.Config{
 			Auth: w.authenticator(tb), Accounts: names, Clock: w.clock, Log: log, Fingerprint: "a key for tests",
@@ -146,22 +145,6 @@ func (w *world) authenticator(tb testing.TB) *auth.Authenticator {
 		tb.Fatal(err)
 	}
 	return &auth.Authenticator{Tokens: verifier, Keys: w.keys}
-}
-
-// accountNames resolves accounts by our id or by the operator's name.
-type accountNames struct{ accounts account.Store }
-
-func (n accountNames) Resolve(ctx context.Context, ref string) (account.ID, error) {
-	return n.Lookup(ctx, ref)
-}
-
-func (n accountNames) Lookup(ctx context.Context, ref string) (account.ID, error) {
-	if a, err := id.Parse[account.Account](ref); err == nil {
-		acct, err := n.accounts.Get(ctx, a)
-		return acct.ID, err
-	}
-	acct, err := n.accounts.ByExternalID(ctx, ref)
-	return acct.ID, err
 }
 
 func (w *world) clock() time.Time {

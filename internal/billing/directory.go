@@ -3,7 +3,10 @@ package billing
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/id"
@@ -43,6 +46,9 @@ func (d *Directory) Resolve(ctx context.Context, ref string) (account.ID, error)
 
 // Lookup returns the account that an operator names. It opens none.
 func (d *Directory) Lookup(ctx context.Context, ref string) (account.ID, error) {
+	if !nameable(ref) {
+		return account.ID{}, account.ErrNotFound
+	}
 	d.mu.RLock()
 	a, ok := d.known[ref]
 	d.mu.RUnlock()
@@ -80,5 +86,10 @@ func opensBy(ref string) bool {
 	if _, err := id.Parse[account.Account](ref); err == nil {
 		return false
 	}
-	return len(ref) >= 1 && len(ref) <= 255
+	return nameable(ref)
+}
+
+// nameable reports whether an account can be called so. What cannot be stored names nobody.
+func nameable(ref string) bool {
+	return len(ref) >= 1 && len(ref) <= 255 && utf8.ValidString(ref) && !strings.ContainsFunc(ref, unicode.IsControl)
 }
