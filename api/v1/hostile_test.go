@@ -52,7 +52,12 @@ var hostile = []any{
 	nil, true, "", " ", "x", 0, -1, json.Number("1e400"), json.Number("-0"), json.Number("9223372036854775808"), json.Number("0.1"),
 	json.Number("123456789012345678901234567890"), "\x00", "a\u202eb", "\ufffe", "4242424242424242", "'; DROP TABLE accounts; --", "%00", "../../etc/passwd",
 	"2026-13-45T99:99:99Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "-5", "1e9", "NaN", "Infinity", strings.Repeat("e\u0301", 200), strings.Repeat("\u0301", 60),
-	strings.Repeat("x", 70_000), []any{}, map[string]any{}, []any{[]any{[]any{}}}, map[string]any{"amount": "1", "currency": 5}, map[string]any{"amount": -1, "currency": "XXX"},
+	strings.Repeat("x", 70_000),
+	[]any{},
+	map[string]any{},
+	[]any{[]any{[]any{}}},
+	map[string]any{"amount": "1", "currency": 5},
+	map[string]any{"amount": -1, "currency": "XXX"},
 	"acct_00000000000000000000000000", "inv_7zzzzzzzzzzzzzzzzzzzzzzzzz", "pay_01jqxyzabcdefghjkmnpqrstvw", "pm_" + strings.Repeat("z", 26),
 }
 

@@ -3,6 +3,7 @@ package v1_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -57,6 +58,9 @@ func TestNothingElseCanBeSet(t *testing.T) {
 				if got.Status == http.StatusOK && got.at(t, "rejected") == 1.0 { // a batch is answered item by item
 					continue
 				}
+				if got.Status == http.StatusUnprocessableEntity && slices.Contains(op.Consumes, "application/yaml") {
+					continue // a document, which is read as a whole: package plan tests what it may hold
+				}
 				if got.Status != http.StatusUnprocessableEntity || got.str(t, "code") != "invalid_request" || got.str(t, "errors", 0, "pointer") != pointer ||
 					got.str(t, "errors", 0, "code") != "unknown_member" {
 					t.Errorf("%s with %s: %d %s", op.Name(), pointer, got.Status, got.Body)
@@ -64,7 +68,7 @@ func TestNothingElseCanBeSet(t *testing.T) {
 			}
 		})
 	}
-	if tried < 500 {
+	if tried < 1000 {
 		t.Errorf("only %d members were tried", tried)
 	}
 	w.unchanged(t, ada.account.ID, before, "a member that is not known")

@@ -45,6 +45,8 @@ func (w *world) owning(t *testing.T) owner {
 	o.support.post(t, "/v1/admin/credits", `{"amount":{"amount":5,"currency":"USD"},"reason":"welcome"}`).want(t, http.StatusCreated)
 	ask := ada.post(t, "/v1/payment-methods/"+card+"/removal-requests", `{"kind":"support"}`).want(t, http.StatusCreated)
 	o.named["rmr"] = ask.str(t, "id")
+	const contract = `{"plan":"enterprise","reference":"R-1","start":"2026-06-10T00:00:00Z","end":"2027-06-10T00:00:00Z","fee":{"name":"Fee","prices":{"USD":5}}}`
+	o.support.post(t, "/v1/admin/contracts", contract).want(t, http.StatusCreated)
 	o.named["inv"] = inv
 	return o
 }
