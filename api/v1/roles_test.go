@@ -49,6 +49,9 @@ func TestOperationsByKindOfCaller(t *testing.T) {
 		}
 		allowed := func(who string, c caller) {
 			t.Helper()
+			if op.Timeout < 0 {
+				return // a stream would go on for ever; whoever may not is refused before it begins
+			}
 			if s, code := ask(c); s == http.StatusUnauthorized || s == http.StatusForbidden || code == "account_required" {
 				t.Errorf("%s by %s: %d %s", op.Name(), who, s, code)
 			}
