@@ -91,8 +91,8 @@ bench: postgres ## All benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: bench-ingest
-bench-ingest: postgres ## Taking in usage
-	go test -run '^$$' -bench Ingest -benchmem ./...
+bench-ingest: postgres ## Taking in and reading usage, against what the machine can do
+	@go test -run '^$$' -bench 'Ingest/$(WORK)' -benchtime 1x -timeout 15m ./internal/e2e
 
 .PHONY: bench-import
 bench-import: postgres ## Importing a million generated rows: throughput, memory, counts

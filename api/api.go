@@ -76,9 +76,10 @@ func New(d Deps) (*echo.Echo, error) {
 		if d.Only != nil && !d.Only(r) {
 			continue
 		}
-		e.Add(r.Method, r.EchoPath(), r.Handler, chain.For(r)...)
+		h := chain.Wrap(r)
+		e.Add(r.Method, r.EchoPath(), h)
 		if r.Method == http.MethodGet && r.Timeout > 0 { // whoever may GET may ask for the headers alone
-			e.Add(http.MethodHead, r.EchoPath(), r.Handler, chain.For(r)...)
+			e.Add(http.MethodHead, r.EchoPath(), h)
 		}
 	}
 	return e, errors.Join(problems...)

@@ -13,6 +13,7 @@ package middleware
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,7 +45,7 @@ type Limit struct {
 	Window time.Duration
 }
 
-// Chain returns the middleware of one route, in order.
+// Chain is the middleware of every route, in order.
 type Chain struct {
 	cfg      Config
 	limiter  *limiter
@@ -57,8 +58,8 @@ func NewChain(cfg Config) *Chain {
 	return &Chain{cfg: cfg, limiter: newLimiter(cfg.Limits, cfg.Clock), failures: newLimiter(failures, cfg.Clock)}
 }
 
-// For returns the middleware of a route, in order.
-func (ch *Chain) For(r route.Route) []echo.MiddlewareFunc {
+// Wrap puts the middleware of a route around its handler, once and for all requests.
+func (ch *Chain) Wrap(r route.Route) echo.HandlerFunc {
 	m := []echo.MiddlewareFunc{deprecation(r), deadline(r), accept(r), takeBody(r)}
 	if !r.Signed {
 		m = append(m, tripwire)
@@ -76,5 +77,9 @@ func (ch *Chain) For(r route.Route) []echo.MiddlewareFunc {
 	if strings.Contains(r.Path, "{") {
 		m = append(m, addressable)
 	}
-	return m
+	h := r.Handler
+	for _, around := range slices.Backward(m) {
+		h = around(h)
+	}
+	return h
 }

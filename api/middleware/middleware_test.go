@@ -111,7 +111,7 @@ func setup(t *testing.T, limits map[route.Class]middleware.Limit, routes ...rout
 		if err := r.Check(); err != nil {
 			t.Fatal(err)
 		}
-		b.e.Add(r.Method, r.EchoPath(), r.Handler, chain.For(r)...)
+		b.e.Add(r.Method, r.EchoPath(), chain.Wrap(r))
 	}
 	return b
 }

@@ -5,12 +5,14 @@ import (
 	"hash/maphash"
 	"math"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
 	"github.com/accrue-billing/accrue/api/route"
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/errs"
 )
@@ -27,33 +29,49 @@ func (ch *Chain) limit(r route.Route) echo.MiddlewareFunc {
 		if !ok || l.Quota <= 0 {
 			return next
 		}
-		policy := fmt.Sprintf(`"%s";q=%d;w=%d`, r.Class, l.Quota, int(math.Ceil(l.Window.Seconds())))
+		policy := []string{fmt.Sprintf(`"%s";q=%d;w=%d`, r.Class, l.Quota, seconds(l.Window))}
 		return func(c echo.Context) error {
 			left, wait := ch.limiter.take(r.Class, caller(c))
 			h := c.Response().Header()
-			h.Set("RateLimit-Policy", policy)
-			seconds := int(math.Ceil(wait.Seconds()))
+			h["Ratelimit-Policy"] = policy
+			t := seconds(wait)
 			if left < 0 {
 				// Callers who were refused together should not come back together.
-				seconds += rand.IntN(1 + seconds/4) //nolint:gosec // spreads load; nothing depends on it
-				h.Set("RateLimit", fmt.Sprintf(`"%s";r=0;t=%d`, r.Class, seconds))
-				return ErrRateLimited.With("violated-policies", []string{string(r.Class)}).After(time.Duration(seconds) * time.Second)
+				t += rand.IntN(1 + t/4) //nolint:gosec // spreads load; nothing depends on it
+				h["Ratelimit"] = []string{state(r.Class, 0, t)}
+				return ErrRateLimited.With("violated-policies", []string{string(r.Class)}).After(time.Duration(t) * time.Second)
 			}
-			h.Set("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, r.Class, left, seconds))
+			h["Ratelimit"] = []string{state(r.Class, left, t)}
 			return next(c)
 		}
 	}
 }
 
-func caller(c echo.Context) string {
+func seconds(d time.Duration) int { return int(math.Ceil(d.Seconds())) }
+
+// state writes the RateLimit header: what is left, and in how many seconds the quota is whole again.
+func state(class route.Class, left, t int) string {
+	b := make([]byte, 0, 48)
+	b = append(append(append(b, '"'), class...), `";r=`...)
+	b = append(strconv.AppendInt(b, int64(left), 10), ";t="...)
+	return string(strconv.AppendInt(b, int64(t), 10))
+}
+
+// who is counted: an account, or whoever it is that acts for none.
+type who struct {
+	account account.ID
+	name    string
+}
+
+func caller(c echo.Context) who {
 	p, ok := principal(c)
 	switch {
 	case !ok:
-		return "ip:" + c.RealIP()
+		return who{name: "ip:" + c.RealIP()}
 	case p.ActsForAny(): // an operator must not use up the quota of the account being helped
-		return "p:" + p.Subject
+		return who{name: "p:" + p.Subject}
 	}
-	return "a:" + AccountIfAny(c).String()
+	return who{account: AccountIfAny(c)}
 }
 
 // limiter counts requests by the generic cell rate algorithm: a quota of q in a window w lets q
@@ -74,7 +92,7 @@ type shard struct {
 
 type bucket struct {
 	class route.Class
-	who   string
+	who   who
 }
 
 // maxBuckets bounds the memory of one shard. Beyond it, whoever has a whole quota is forgotten.
@@ -90,12 +108,12 @@ func newLimiter(limits map[route.Class]Limit, clk clock.Clock) *limiter {
 
 // take uses one unit. left is what remains, and -1 if there was none; wait is the time until the
 // quota is whole again, or, if there was none, until the next unit.
-func (l *limiter) take(class route.Class, who string) (left int, wait time.Duration) {
+func (l *limiter) take(class route.Class, by who) (left int, wait time.Duration) {
 	limit := l.limits[class]
 	if limit.Quota <= 0 {
 		return math.MaxInt32, 0
 	}
-	now, b := l.clock(), bucket{class, who}
+	now, b := l.clock(), bucket{class, by}
 	s := &l.shards[maphash.Comparable(l.seed, b)%uint64(len(l.shards))]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,12 +141,12 @@ func (l *limiter) take(class route.Class, who string) (left int, wait time.Durat
 }
 
 // blocked returns how long the caller must wait for the next unit, without using one.
-func (l *limiter) blocked(class route.Class, who string) time.Duration {
+func (l *limiter) blocked(class route.Class, by who) time.Duration {
 	limit := l.limits[class]
 	if limit.Quota <= 0 {
 		return 0
 	}
-	now, b := l.clock(), bucket{class, who}
+	now, b := l.clock(), bucket{class, by}
 	s := &l.shards[maphash.Comparable(l.seed, b)%uint64(len(l.shards))]
 	s.mu.Lock()
 	defer s.mu.Unlock()

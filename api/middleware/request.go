@@ -31,7 +31,7 @@ func RequestID(next echo.HandlerFunc) echo.HandlerFunc {
 			req.Header.Del("Tracestate") // means nothing without its trace
 		}
 		c.SetRequest(req.WithContext(trace.With(req.Context(), t)))
-		c.Response().Header().Set(headerRequestID, t.RequestID())
+		c.Response().Header()[headerRequestID] = []string{t.RequestID()}
 		return next(c)
 	}
 }
@@ -47,6 +47,9 @@ func AccessLog(log *slog.Logger, clk clock.Clock) echo.MiddlewareFunc {
 				c.Error(err) // the answer is written here, so that its status is known below
 			}
 			req, resp := c.Request(), c.Response()
+			if !log.Enabled(req.Context(), slog.LevelInfo) {
+				return nil
+			}
 			attrs := []slog.Attr{
 				slog.String("method", method(req.Method)),
 				slog.String("route", pattern(c)),
@@ -110,14 +113,25 @@ func Recover(next echo.HandlerFunc) echo.HandlerFunc {
 func SecurityHeaders(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		h := c.Response().Header()
-		h.Set("Cache-Control", "no-store")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("X-Frame-Options", "DENY")
+		for _, s := range securityHeaders {
+			h[s.name] = s.value
+		}
 		return next(c)
 	}
+}
+
+// securityHeaders are set as they stand, by their canonical names. Their values are shared by all answers:
+// whoever wants another value sets it anew, as http.Header's methods do.
+var securityHeaders = []struct {
+	name  string
+	value []string
+}{
+	{"Cache-Control", []string{"no-store"}},
+	{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'"}},
+	{"Referrer-Policy", []string{"no-referrer"}},
+	{"Strict-Transport-Security", []string{"max-age=63072000; includeSubDomains"}},
+	{"X-Content-Type-Options", []string{"nosniff"}},
+	{"X-Frame-Options", []string{"DENY"}},
 }
 
 // exposed are the answer's headers that a page may read.
@@ -126,10 +140,11 @@ const exposed = "Content-Language, Deprecation, ETag, Idempotent-Replayed, Link,
 // CORS lets pages of the given origins call the API. Origins are compared exactly; there is no
 // wildcard, and no credentials: a page sends a bearer token, never a cookie.
 func CORS(origins []string) echo.MiddlewareFunc {
+	vary := []string{echo.HeaderOrigin}
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			req, h := c.Request(), c.Response().Header()
-			h.Add(echo.HeaderVary, echo.HeaderOrigin)
+			h[echo.HeaderVary] = vary
 			origin := req.Header.Get(echo.HeaderOrigin)
 			allowed := origin != "" && slices.Contains(origins, origin)
 			if allowed {

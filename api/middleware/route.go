@@ -65,7 +65,11 @@ func deadline(r route.Route) echo.MiddlewareFunc {
 func accept(r route.Route) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			if header := c.Request().Header.Values(echo.HeaderAccept); len(header) > 0 && !acceptable(strings.Join(header, ","), r.Produces) {
+			header := c.Request().Header.Values(echo.HeaderAccept)
+			if len(header) == 1 && (header[0] == "*/*" || slices.Contains(r.Produces, header[0])) {
+				return next(c)
+			}
+			if len(header) > 0 && !acceptable(strings.Join(header, ","), r.Produces) {
 				return echo.NewHTTPError(http.StatusNotAcceptable)
 			}
 			return next(c)

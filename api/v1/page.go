@@ -105,6 +105,9 @@ func binding(c echo.Context, q url.Values) cursor.List {
 // query returns the query's parameters: those named, each at most once and fit to be stored. A name that
 // is not known is refused, since a filter with a typing error would silently give the whole list.
 func query(c echo.Context, known ...string) (url.Values, error) {
+	if c.Request().URL.RawQuery == "" {
+		return nil, nil //nolint:nilnil // no parameter is set, which nil says as well
+	}
 	q, err := url.ParseQuery(c.Request().URL.RawQuery)
 	if err != nil {
 		return nil, errQuery

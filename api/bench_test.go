@@ -1,0 +1,115 @@
+package api_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/labstack/echo/v4"
+
+	"github.com/accrue-billing/accrue/api"
+	"github.com/accrue-billing/accrue/api/middleware"
+	"github.com/accrue-billing/accrue/api/route"
+	v1 "github.com/accrue-billing/accrue/api/v1"
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// BenchmarkRequest compares what every request passes through with a handler of Echo alone. Neither
+// has a socket or a database: what is left is this package and those below it.
+func BenchmarkRequest(b *testing.B) {
+	b.Run("bare", func(b *testing.B) {
+		e := echo.New()
+		e.GET("/", func(c echo.Context) error { return c.String(http.StatusOK, "hello") })
+		repeat(b, e, httptest.NewRequest(http.MethodGet, "/", nil))
+	})
+	b.Run("entitlement", func(b *testing.B) {
+		pub, key, err := ed25519.GenerateKey(nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		der, err := x509.MarshalPKIXPublicKey(pub)
+		if err != nil {
+			b.Fatal(err)
+		}
+		issuer := auth.Issuer{Name: "https://id.example", Audience: "accrue", Keys: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})}
+		tokens, err := auth.NewVerifier([]auth.Issuer{issuer}, auth.Test, clock.System, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		token, err := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{
+			"iss": issuer.Name, "aud": issuer.Audience, "sub": "user-1", "account_id": "customer-1", "scope": "usage:read billing:read",
+			"iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+		}).SignedString(key)
+		if err != nil {
+			b.Fatal(err)
+		}
+		e, err := api.New(api.Deps{
+			Config: middleware.Config{
+				Auth: &auth.Authenticator{Tokens: tokens}, Accounts: benchAccount{id.New[account.Account]()}, Clock: clock.System,
+				Log:    slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelWarn})),
+				Limits: map[route.Class]middleware.Limit{route.Reads: {Quota: 1_000_000_000, Window: time.Minute}}, Fingerprint: "key",
+			},
+			V1: v1.Deps{Metering: v1.Metering{Checker: allowed{}}},
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		req := httptest.NewRequest(http.MethodGet, "/v1/entitlements/voice", nil)
+		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("Accept", "application/json")
+		req.Header.Set("User-Agent", "curl/8.5.0")
+		repeat(b, e, req)
+	})
+}
+
+func repeat(b *testing.B, h http.Handler, req *http.Request) {
+	b.Helper()
+	b.ReportAllocs()
+	for b.Loop() {
+		w := answerless{header: http.Header{}}
+		h.ServeHTTP(&w, req)
+		if w.status != http.StatusOK {
+			b.Fatal(w.status)
+		}
+	}
+}
+
+// answerless counts nothing but the status.
+type answerless struct {
+	header http.Header
+	status int
+}
+
+func (a *answerless) Header() http.Header         { return a.header }
+func (a *answerless) Write(p []byte) (int, error) { return len(p), nil }
+func (a *answerless) WriteHeader(status int)      { a.status = status }
+
+type benchAccount struct{ id account.ID }
+
+func (o benchAccount) Resolve(context.Context, string) (account.ID, error) { return o.id, nil }
+func (o benchAccount) Lookup(context.Context, string) (account.ID, error)  { return o.id, nil }
+
+// allowed answers every check from memory.
+type allowed struct{}
+
+func (allowed) Check(_ context.Context, _ account.ID, meter string, _ bool) (entitlement.Decision, error) {
+	e := entitlement.Entitlement{Limits: map[string]entitlement.Limit{meter: {Quantity: money.DecimalFromInt(1000), Mode: entitlement.Hard}}}
+	return e.Check(meter, money.DecimalFromInt(10), money.Decimal{}), nil
+}
+
+func (allowed) CheckAll(context.Context, account.ID, bool) ([]entitlement.Decision, error) {
+	return nil, nil
+}

@@ -1,0 +1,344 @@
+package e2e_test
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/labstack/echo/v4"
+
+	"github.com/accrue-billing/accrue/internal/postgres/embedded"
+)
+
+// benchService is the service under load, with accounts that have no limits.
+type benchService struct {
+	dir     string
+	address string
+	pid     int
+	tokens  []string
+	pool    *pgxpool.Pool
+	sent    atomic.Int64
+	spread  atomic.Value // float64: pairs a second over many accounts
+}
+
+func newBenchService(b *testing.B) *benchService {
+	b.Helper()
+	d := newDeployment(b, binary(b, ""), "--rate-limit=1000000")
+	p, err := d.start(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { // as an operator ends it, so that the database is stopped in order
+		_ = p.cmd.Process.Signal(os.Interrupt)
+		<-p.gone
+	})
+	s := &benchService{dir: d.dir, address: strings.TrimPrefix(p.api, "http://"), pid: p.cmd.Process.Pid}
+	for i := range 64 {
+		token := d.token(b, fmt.Sprintf("bench-%d", i))
+		s.tokens = append(s.tokens, token)
+		req, _ := http.NewRequestWithContext(b.Context(), http.MethodGet, p.api+"/v1/usage", nil)
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			b.Fatalf("open an account: %v, %v\n%s", resp, err, p.log)
+		}
+		_ = resp.Body.Close()
+	}
+	dsn, err := embedded.Attach(filepath.Join(d.dir, "postgres"), "accrue")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if s.pool, err = pgxpool.New(b.Context(), dsn); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(s.pool.Close)
+	if _, err := s.pool.Exec(b.Context(), "UPDATE entitlements SET limits = '{}', version = version + 1"); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := s.pool.Exec(b.Context(), `
+CREATE TABLE bench_rows (id bigserial PRIMARY KEY, account_id bigint, quantity numeric, at timestamptz);
+CREATE TABLE bench_raw (account_id uuid, event_id uuid, meter text, source text, quantity numeric(24,9), occurred_at timestamptz,
+  dimensions jsonb, PRIMARY KEY (account_id, event_id))`); err != nil {
+		b.Fatal(err)
+	}
+	return s
+}
+
+// A work is what the service is asked to do, and what that is compared with.
+type work struct {
+	name      string
+	unit      string
+	base      string // of bases
+	must, aim float64
+	guard     time.Duration // the p99 that is allowed; zero: any
+	run       func(time.Duration) rate
+}
+
+// measure takes three rounds of a work, each beside its base so that both meet the same machine, and
+// reports the round with the median ratio.
+func (s *benchService) measure(b *testing.B, w work) {
+	b.Run(strings.ReplaceAll(w.name, " ", "_"), func(b *testing.B) {
+		const rounds, span = 3, 3 * time.Second
+		type round struct {
+			rate
+			base float64
+		}
+		var all []round
+		for range rounds {
+			base := s.base(b, w.base, span)
+			all = append(all, round{w.run(span), base})
+		}
+		slices.SortFunc(all, func(x, y round) int { return cmp.Compare(x.perSecond/x.base, y.perSecond/y.base) })
+		m := all[rounds/2]
+		ratio, verdict := m.perSecond/m.base, "ok"
+		switch {
+		case ratio < w.must:
+			verdict = "BELOW"
+		case w.guard > 0 && m.p99 > w.guard:
+			verdict = "SLOW"
+		case ratio >= w.aim:
+			verdict = "aim"
+		}
+		fmt.Printf("%-46s %8.0f %s/s = %.2f %s (%s %.0f/s; must %.2f, aim %.2f) %s; p50 %s p99 %s", w.name, m.perSecond, w.unit, ratio, w.base, w.base, m.base,
+			w.must, w.aim, verdict, m.p50.Round(10*time.Microsecond), m.p99.Round(100*time.Microsecond))
+		if w.guard > 0 {
+			fmt.Printf(" (<= %s)", w.guard)
+		}
+		fmt.Println()
+		b.ReportMetric(ratio, w.base)
+	})
+}
+
+// base measures what a work is compared with.
+func (s *benchService) base(b *testing.B, name string, span time.Duration) float64 {
+	b.Helper()
+	switch name {
+	case "A":
+		return s.pgbench(b, span)
+	case "B":
+		return s.bare(b, span)
+	case "C":
+		return s.raw(b, span)
+	default:
+		return s.spread.Load().(float64) //nolint:forcetypeassert // what the work before has stored
+	}
+}
+
+var tps = regexp.MustCompile(`tps = ([0-9.]+)`)
+
+// pgbench is calibrator A.
+func (s *benchService) pgbench(b *testing.B, span time.Duration) float64 {
+	b.Helper()
+	program := "pgbench"
+	if _, err := exec.LookPath(program); err != nil {
+		found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/pgbench")
+		if len(found) == 0 {
+			b.Fatal("pgbench is not installed: it comes with PostgreSQL's client programs")
+		}
+		program = found[len(found)-1]
+	}
+	script := filepath.Join(b.TempDir(), "insert.sql")
+	if err := os.WriteFile(script, []byte("INSERT INTO bench_rows (account_id, quantity, at) VALUES (:client_id, 63.5, now());\n"), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	out, err := exec.CommandContext(b.Context(), program, "-n", "-M", "prepared", "-c", "16", "-j", "2", "-T", strconv.Itoa(int(span.Seconds())),
+		"-f", script, s.pool.Config().ConnString()).CombinedOutput()
+	m := tps.FindSubmatch(out)
+	if err != nil || m == nil {
+		b.Fatalf("pgbench: %v\n%s", err, out)
+	}
+	f, _ := strconv.ParseFloat(string(m[1]), 64)
+	return f
+}
+
+// bare is calibrator B.
+func (s *benchService) bare(b *testing.B, span time.Duration) float64 {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	e := echo.New()
+	e.GET("/", func(c echo.Context) error { return c.String(http.StatusOK, "hello") })
+	server := &http.Server{Handler: e} //nolint:gosec // lives for a benchmark
+	go func() { _ = server.Serve(l) }()
+	defer func() { _ = server.Close() }()
+	request := []byte("GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
+	return load(l.Addr().String(), 64, span, func(int, int) ([]byte, int) { return request, 1 }).perSecond
+}
+
+// raw is calibrator C.
+func (s *benchService) raw(b *testing.B, span time.Duration) float64 {
+	b.Helper()
+	const rows = 1000
+	var n atomic.Int64
+	var wg sync.WaitGroup
+	end := time.Now().Add(span)
+	accounts := make([]uuid.UUID, 64)
+	for i := range accounts {
+		accounts[i] = uuid.New()
+	}
+	begin := time.Now()
+	for range 2 {
+		wg.Go(func() {
+			owners, ids, meters, sources := make([]uuid.UUID, rows), make([]uuid.UUID, rows), make([]string, rows), make([]string, rows)
+			quantities, times, dims := make([]string, rows), make([]time.Time, rows), make([]string, rows)
+			for time.Now().Before(end) {
+				now := time.Now()
+				for i := range rows {
+					owners[i], ids[i], meters[i], sources[i] = accounts[i%64], uuid.New(), "voice", "media-eu-1"
+					quantities[i], times[i], dims[i] = "63.5", now, `{"project":"helpdesk"}`
+				}
+				_, err := s.pool.Exec(b.Context(), `INSERT INTO bench_raw
+SELECT u.a, u.i, u.m, u.s, u.q::numeric, u.t, u.d::jsonb
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[]) AS u (a, i, m, s, q, t, d)
+ON CONFLICT DO NOTHING`, owners, ids, meters, sources, quantities, times, dims)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				n.Add(rows)
+			}
+		})
+	}
+	wg.Wait()
+	return float64(n.Load()) / time.Since(begin).Seconds()
+}
+
+// rate is what a load came to.
+type rate struct {
+	perSecond float64
+	p50, p99  time.Duration
+}
+
+func (s *benchService) memory() string {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.pid))
+	if err != nil {
+		return err.Error()
+	}
+	for l := range strings.Lines(string(status)) {
+		if v, ok := strings.CutPrefix(l, "VmHWM:"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return "unknown"
+}
+
+func load(address string, connections int, span time.Duration, request func(conn, round int) ([]byte, int)) rate {
+	return loadWith(address, connections, span, request, nil)
+}
+
+// loadWith sends requests over connections of its own, with as little work as it can, since it takes
+// its time from the same machine. request returns the bytes and what they count.
+func loadWith(address string, connections int, span time.Duration, request func(conn, round int) ([]byte, int), answered func(int, []byte)) rate {
+	ctx, cancel := context.WithTimeout(context.Background(), span)
+	defer cancel()
+	var total atomic.Int64
+	var mu sync.Mutex
+	var took []time.Duration
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for conn := range connections {
+		wg.Go(func() {
+			c, err := net.Dial("tcp", address)
+			if err != nil {
+				panic(err)
+			}
+			defer func() { _ = c.Close() }()
+			in := bufio.NewReaderSize(c, 64<<10)
+			var own []time.Duration
+			for round := 0; ctx.Err() == nil; round++ {
+				bytes, counts := request(conn, round)
+				sent := time.Now()
+				if _, err := c.Write(bytes); err != nil {
+					panic(err)
+				}
+				answer := readAnswer(in)
+				own = append(own, time.Since(sent))
+				total.Add(int64(counts))
+				if answered != nil {
+					answered(conn, answer)
+				}
+			}
+			mu.Lock()
+			took = append(took, own...)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	slices.Sort(took)
+	return rate{float64(total.Load()) / time.Since(begin).Seconds(), took[len(took)/2], took[len(took)*99/100]}
+}
+
+// readAnswer reads one answer of HTTP/1.1 and returns its body. Anything but success ends the benchmark.
+func readAnswer(in *bufio.Reader) []byte {
+	length, head := -1, ""
+	for i := 0; ; i++ {
+		l, err := in.ReadSlice('\n')
+		if err != nil {
+			panic(err)
+		}
+		switch {
+		case i == 0:
+			head = string(l)
+		case len(l) <= 2:
+			if length < 0 {
+				body := readChunks(in)
+				check(head, body)
+				return body
+			}
+			body := make([]byte, length)
+			if _, err := io.ReadFull(in, body); err != nil {
+				panic(err)
+			}
+			check(head, body)
+			return body
+		case len(l) > 16 && strings.EqualFold(string(l[:15]), "content-length:"):
+			length, _ = strconv.Atoi(strings.TrimSpace(string(l[15:])))
+		}
+	}
+}
+
+func check(head string, body []byte) {
+	if !strings.HasPrefix(head, "HTTP/1.1 2") || strings.Contains(string(body), `"status":"rejected"`) {
+		panic(head + string(body))
+	}
+}
+
+func readChunks(in *bufio.Reader) (body []byte) {
+	for {
+		l, err := in.ReadString('\n')
+		if err != nil {
+			panic(err)
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(l), 16, 64)
+		if err != nil {
+			panic(err)
+		}
+		part := make([]byte, n+2)
+		if _, err := io.ReadFull(in, part); err != nil {
+			panic(err)
+		}
+		if n == 0 {
+			return body
+		}
+		body = append(body, part[:n]...)
+	}
+}
