@@ -71,7 +71,8 @@ CREATE TABLE entitlements (
   spend_mode    text NOT NULL DEFAULT 'hard' CHECK (spend_mode IN ('hard', 'soft')),
   spend_told    timestamptz,             -- start of the period in which the account was told that the spend limit is reached
   updated_at    timestamptz NOT NULL,
-  version       bigint NOT NULL DEFAULT 1
+  version       bigint NOT NULL DEFAULT 1,
+  corrections   bigint NOT NULL DEFAULT 0 -- of usage, so far: part of the account's revision
 );
 GRANT SELECT, INSERT, UPDATE ON contracts, subscriptions, billing_periods, entitlements TO accrue_app;
 

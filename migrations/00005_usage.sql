@@ -40,6 +40,7 @@ CREATE TABLE usage_totals (
   last_key     uuid,
   billed       numeric(24, 9),           -- quantity that stands on finalised invoices; NULL before
   billed_events bigint,
+  version      bigint NOT NULL DEFAULT 1, -- grows with every flush that changes the row: part of the account's revision
   PRIMARY KEY (account_id, meter, period_start)
 ) WITH (fillfactor = 70); -- room for updates in place: these rows change with every flush
 CREATE TABLE usage_series_totals (

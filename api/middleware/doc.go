@@ -5,7 +5,7 @@
 //
 //	request id → access log → recover → security headers → CORS         (every request)
 //	→ deprecation → deadline → accept → body limit → card tripwire → authentication and scope
-//	→ account → rate limit → If-Match → idempotency → handler             (every route)
+//	→ account → rate limit → If-Match → idempotency → memory → handler    (every route)
 //
 // The tripwire stands before everything that could keep what it reads, and the account is settled
 // before any handler runs, so that a handler cannot forget either.
@@ -20,6 +20,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/accrue-billing/accrue/api/route"
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/secret"
@@ -29,8 +30,10 @@ import (
 type Config struct {
 	Auth     *auth.Authenticator
 	Accounts auth.AccountResolver
-	Clock    clock.Clock // real time: limits and tokens never follow a test clock
-	Log      *slog.Logger
+	// Revisions lets answers be remembered where a route says so. Nil remembers none.
+	Revisions account.Revisions
+	Clock     clock.Clock // real time: limits and tokens never follow a test clock
+	Log       *slog.Logger
 	// Fingerprint keys the digests of requests.
 	Fingerprint secret.Text
 	// Limits holds the quota of each class per caller; a class without one is not limited.
@@ -50,12 +53,13 @@ type Chain struct {
 	cfg      Config
 	limiter  *limiter
 	failures *limiter
+	memory   memory
 }
 
 // NewChain returns a chain. All routes of a server share one, since they share its limits.
 func NewChain(cfg Config) *Chain {
 	failures := map[route.Class]Limit{loginClass: cfg.FailedLogins}
-	return &Chain{cfg: cfg, limiter: newLimiter(cfg.Limits, cfg.Clock), failures: newLimiter(failures, cfg.Clock)}
+	return &Chain{cfg: cfg, limiter: newLimiter(cfg.Limits, cfg.Clock), failures: newLimiter(failures, cfg.Clock), memory: newMemory()}
 }
 
 // Wrap puts the middleware of a route around its handler, once and for all requests.
@@ -77,6 +81,7 @@ func (ch *Chain) Wrap(r route.Route) echo.HandlerFunc {
 	if strings.Contains(r.Path, "{") {
 		m = append(m, addressable)
 	}
+	m = append(m, ch.remember(r))
 	h := r.Handler
 	for _, around := range slices.Backward(m) {
 		h = around(h)

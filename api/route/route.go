@@ -71,6 +71,9 @@ type Route struct {
 	// answer's Location. Where it is empty and "GET " + Path + "/{id}" is a route, Complete fills it.
 	Creates string
 	Tagged  bool // answers carry an ETag, and 304 is one of them
+	// OfState says that the answer depends on nothing but the address and the account's records, not on the
+	// time nor on who asks: it is the same as long as account.Revision is, and may be answered from memory.
+	OfState bool
 
 	Consumes []string // media types of the body; application/json if empty
 	Produces []string // media types of the answer; application/json if empty
@@ -158,6 +161,9 @@ func (r Route) Check() error {
 	}
 	if r.Signed && !r.Public {
 		fail("is signed and asks for a credential as well")
+	}
+	if r.OfState && (r.Method != http.MethodGet || r.Public || r.Account != AccountRequired || r.Tagged || r.Timeout < 0) {
+		fail("is of an account's state and must be a plain GET for one account")
 	}
 	if r.Public && r.Idempotent {
 		fail("is public: nobody's keys could be told apart")

@@ -20,7 +20,7 @@ import (
 func balanceRoutes(d Deps) []route.Route {
 	h := balances{d}
 	return []route.Route{
-		{Method: http.MethodGet, Path: "/v1/balance", Scope: auth.BillingRead, Handler: h.get},
+		{Method: http.MethodGet, Path: "/v1/balance", Scope: auth.BillingRead, OfState: true, Handler: h.get},
 		{Method: http.MethodGet, Path: "/v1/balance/transactions", Scope: auth.BillingRead, Handler: h.transactions},
 		{Method: http.MethodGet, Path: "/v1/balance/runway", Scope: auth.BillingRead, Handler: h.runway},
 	}

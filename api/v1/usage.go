@@ -51,7 +51,7 @@ type accountNames interface {
 func usageRoutes(d Deps) []route.Route {
 	h := usage{d}
 	return []route.Route{
-		{Method: http.MethodGet, Path: "/v1/usage", Scope: auth.UsageRead, Handler: h.get},
+		{Method: http.MethodGet, Path: "/v1/usage", Scope: auth.UsageRead, OfState: true, Handler: h.get},
 		{Method: http.MethodGet, Path: "/v1/usage/series", Scope: auth.UsageRead, Handler: h.series},
 	}
 }

@@ -80,9 +80,10 @@ func newWorld(tb testing.TB) *world {
 	tb.Cleanup(func() { stop(); <-done })
 
 	names := &billing.Directory{Core: w.Core}
+	revisions := postgres.Revisions(w.db.Pool(), w.clock)
 	w.deps = api.Deps{
 		Config: middleware.Config{
-			Auth: w.authenticator(tb), Accounts: names, Clock: w.clock, Log: log, Fingerprint: "a key for tests",
+			Auth: w.authenticator(tb), Accounts: names, Revisions: revisions, Clock: w.clock, Log: log, Fingerprint: "a key for tests",
 		},
 		V1: v1.Deps{
 			Lists:   v1.Lists{Cursors: cursor.NewCodec("a key for tests"), PublicURL: publicURL},
@@ -91,7 +92,7 @@ func newWorld(tb testing.TB) *world {
 				Ingester: w.ingest, Store: w.db.Usage(), Catalogue: meters, Accounts: names,
 				Reader:   metering.Reader{Store: w.db.Usage(), Entitlements: w.db.Entitlements(), Catalogue: meters},
 				Reserver: w.ingest, Reservations: w.db.Reservations(), Leases: entitlement.NewLeaseSigner(ed25519.NewKeyFromSeed(make([]byte, 32)), publicURL),
-				Checker: metering.NewChecker(postgres.Standings(w.db.Pool()), meters, w.clock, billing.Pricer{Core: w.Core}, postgres.Uses(w.db.Pool())),
+				Checker: metering.NewChecker(postgres.Standings(w.db.Pool()), revisions, meters, w.clock, billing.Pricer{Core: w.Core}, postgres.Uses(w.db.Pool())),
 				Zone:    func(context.Context, account.ID) (*time.Location, error) { return time.UTC, nil },
 			},
 		},

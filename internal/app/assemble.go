@@ -40,6 +40,7 @@ type service struct {
 	ingester  *metering.Ingester
 	checker   *metering.Checker
 	hub       *changes.Hub
+	revisions account.Revisions
 	directory *billing.Directory
 	keys      *auth.Keys
 	signer    *auth.Signer // of development tokens; nil in live mode
@@ -61,7 +62,8 @@ func (a *App) assemble(ctx context.Context) error {
 	}
 	watch := &worker.Watch{Core: a.svc.core}
 	pricer := billing.Pricer{Core: a.svc.core}
-	a.svc.checker = metering.NewChecker(postgres.Standings(a.db.Pool()), a.svc.meters, a.clock, pricer, postgres.Uses(a.db.Pool()))
+	a.svc.revisions = postgres.Revisions(a.db.Pool(), a.clock)
+	a.svc.checker = metering.NewChecker(postgres.Standings(a.db.Pool()), a.svc.revisions, a.svc.meters, a.clock, pricer, postgres.Uses(a.db.Pool()))
 	wire := postgres.Changes(a.db.Pool())
 	a.svc.hub = changes.NewHub(wire, wire, a.log, changes.Options{PerAccount: a.cfg.StreamLimit, Changed: a.svc.checker.Forget})
 	a.svc.ingester = metering.NewIngester(postgres.Journal(a.db.Pool()), a.svc.meters, a.clock, a.log, metering.Options{
@@ -299,7 +301,7 @@ func (c Config) issuers() ([]auth.Issuer, error) {
 func (a *App) api() error {
 	d := api.Deps{
 		Config: middleware.Config{
-			Auth: a.svc.auth, Accounts: a.svc.directory, Clock: a.clock, Log: a.log,
+			Auth: a.svc.auth, Accounts: a.svc.directory, Revisions: a.svc.revisions, Clock: a.clock, Log: a.log,
 			Fingerprint: a.secrets.derived("request fingerprints"), Limits: a.cfg.limits(),
 			FailedLogins: middleware.Limit{Quota: 30, Window: time.Minute},
 		},

@@ -40,15 +40,33 @@ type benchService struct {
 
 func newBenchService(b *testing.B) *benchService {
 	b.Helper()
-	d := newDeployment(b, binary(b, ""), "--rate-limit=1000000")
-	p, err := d.start(b.Context())
-	if err != nil {
+	d := newDeployment(b, binary(b, ""))
+	// It logs warnings only, so that the test need not take its access log in.
+	p := &process{api: "http://" + freeAddress(b), log: &buffer{}, gone: make(chan struct{})}
+	p.cmd = exec.CommandContext(b.Context(), d.program, "serve", "--addr="+strings.TrimPrefix(p.api, "http://"), "--sandbox-addr="+freeAddress(b),
+		"--data-dir="+d.dir, "--rate-limit=1000000", "--log-level=warn")
+	p.cmd.Env = append(os.Environ(), "ACCRUE_API_KEY_PEPPER="+pepper)
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.SysProcAttr = dieWithParent()
+	if err := p.cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
+	go func() { p.err = p.cmd.Wait(); close(p.gone) }()
 	b.Cleanup(func() { // as an operator ends it, so that the database is stopped in order
 		_ = p.cmd.Process.Signal(os.Interrupt)
 		<-p.gone
 	})
+	for answered := false; !answered; {
+		select {
+		case <-p.gone:
+			b.Fatalf("the service ended: %v\n%s", p.err, p.log)
+		case <-time.After(10 * time.Millisecond):
+		}
+		if resp, err := http.Get(p.api + "/readyz"); err == nil { //nolint:noctx // asks again until it answers
+			_ = resp.Body.Close()
+			answered = resp.StatusCode == http.StatusOK
+		}
+	}
 	s := &benchService{dir: d.dir, address: strings.TrimPrefix(p.api, "http://"), pid: p.cmd.Process.Pid}
 	for i := range 64 {
 		token := d.token(b, fmt.Sprintf("bench-%d", i))
@@ -139,6 +157,17 @@ func (s *benchService) base(b *testing.B, name string, span time.Duration) float
 	default:
 		return s.spread.Load().(float64) //nolint:forcetypeassert // what the work before has stored
 	}
+}
+
+// freeAddress returns an address that nobody listens on now.
+func freeAddress(b *testing.B) string {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
 }
 
 var tps = regexp.MustCompile(`tps = ([0-9.]+)`)

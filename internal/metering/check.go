@@ -2,6 +2,7 @@ package metering
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -34,6 +35,7 @@ const checkerSize = 50_000
 // from the database. Concurrent reads share one round trip. It is safe for concurrent use.
 type Checker struct {
 	source    StandingSource
+	revisions account.Revisions
 	catalogue Catalogue
 	clock     clock.Clock
 	pricer    entitlement.Pricer // nil: spend limits are not looked at
@@ -44,9 +46,12 @@ type Checker struct {
 	reads  *coalesce.Reads[account.ID, *answerable]
 }
 
+// remembered is what an account's checks are answered from: known to be true at the time read, and at
+// every later time at which the account has the same revision.
 type remembered struct {
 	*answerable
-	read time.Time
+	revision account.Revision
+	read     time.Time
 }
 
 // answerable is a standing with what its account has spent.
@@ -56,10 +61,10 @@ type answerable struct {
 }
 
 // NewChecker returns a checker. With a pricer, uses must return an account's use of a period.
-func NewChecker(source StandingSource, catalogue Catalogue, clk clock.Clock, pricer entitlement.Pricer,
+func NewChecker(source StandingSource, revisions account.Revisions, catalogue Catalogue, clk clock.Clock, pricer entitlement.Pricer,
 	uses func(ctx context.Context, a account.ID, period time.Time) ([]entitlement.Use, error),
 ) *Checker {
-	c := &Checker{source: source, catalogue: catalogue, clock: clk, pricer: pricer, uses: uses, memory: map[account.ID]remembered{}}
+	c := &Checker{source: source, revisions: revisions, catalogue: catalogue, clock: clk, pricer: pricer, uses: uses, memory: map[account.ID]remembered{}}
 	c.reads = coalesce.New(2, 256, 5*time.Second, c.load)
 	return c
 }
@@ -114,30 +119,42 @@ func (c *Checker) decide(s *answerable, m *Meter) entitlement.Decision {
 	return s.CheckSpend(d, s.spent)
 }
 
+// standing returns what the account's checks are decided by: from memory while it is young or, if strict,
+// while the account has the revision that it was read at.
 func (c *Checker) standing(ctx context.Context, a account.ID, strict bool) (*answerable, error) {
 	now := c.clock()
-	if !strict {
-		c.mu.Lock()
-		got, ok := c.memory[a]
-		c.mu.Unlock()
-		if age := now.Sub(got.read); ok && age >= 0 && age < freshFor {
-			return got.answerable, nil
-		}
+	c.mu.Lock()
+	got, ok := c.memory[a]
+	c.mu.Unlock()
+	if age := now.Sub(got.read); ok && !strict && age >= 0 && age < freshFor {
+		return got.answerable, nil
 	}
-	s, ok, err := c.reads.Get(ctx, a)
+	// The revision is read before what it stands for, so that it is never newer.
+	revision, err := c.revisions.Revision(ctx, a)
+	if errors.Is(err, account.ErrNotFound) {
+		return nil, entitlement.ErrNotFound
+	}
 	if err != nil {
 		return nil, err
 	}
-	if !ok {
-		return nil, entitlement.ErrNotFound
+	if !ok || got.revision != revision {
+		s, found, err := c.reads.Get(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			return nil, entitlement.ErrNotFound
+		}
+		got = remembered{answerable: s, revision: revision}
 	}
+	got.read = now // as old as the question, not as the answer
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.memory) >= checkerSize {
 		clear(c.memory)
 	}
-	c.memory[a] = remembered{s, now} // as old as the question, not as the answer
-	return s, nil
+	c.memory[a] = got
+	return got.answerable, nil
 }
 
 func (c *Checker) load(ctx context.Context, accounts []account.ID) (map[account.ID]*answerable, error) {

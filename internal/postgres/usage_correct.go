@@ -62,6 +62,9 @@ FROM usage_corrections p WHERE p.account_id = $1 AND p.key = $3`,
 	if err != nil {
 		return c, err
 	}
+	if err := s.exec(ctx, `UPDATE entitlements SET corrections = corrections + 1 WHERE account_id = $1`, x.account); err != nil {
+		return c, err
+	}
 	err = s.applyCorrection(ctx, x)
 	switch sqlState(err) {
 	case "23514", "22003": // a total below zero, or beyond its digits

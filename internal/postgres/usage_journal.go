@@ -171,6 +171,9 @@ func (r rollupTable) upsert(merge string) string {
 		next("uuid")
 		set = fmt.Sprintf(mergeValue, merge)
 	}
+	if !r.series {
+		set += ", version = t.version + 1"
+	}
 	return "INSERT INTO " + r.name + " AS t (" + columns + ")\nSELECT * FROM unnest(" + params + ")\nON CONFLICT (" + key + ") DO UPDATE SET " + set
 }
 

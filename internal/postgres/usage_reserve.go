@@ -51,10 +51,10 @@ ON CONFLICT (account_id, id) DO UPDATE SET
 	sqlHold = named(`
 INSERT INTO usage_totals AS t (account_id, meter, period_start, quantity, events, reserved)
 SELECT u.a, u.m, u.p, 0, 0, u.d FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::numeric[]) AS u (a, m, p, d)
-ON CONFLICT (account_id, meter, period_start) DO UPDATE SET reserved = t.reserved + excluded.reserved`)
+ON CONFLICT (account_id, meter, period_start) DO UPDATE SET reserved = t.reserved + excluded.reserved, version = t.version + 1`)
 
 	sqlRelease = named(`
-UPDATE usage_totals t SET reserved = t.reserved - u.d
+UPDATE usage_totals t SET reserved = t.reserved - u.d, version = t.version + 1
 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::numeric[]) AS u (a, m, p, d)
 WHERE t.account_id = u.a AND t.meter = u.m AND t.period_start = u.p`)
 
