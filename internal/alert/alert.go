@@ -77,4 +77,7 @@ type Store interface {
 	Fire(ctx context.Context, a account.ID, f Firing) (bool, error)
 	// Fired returns the firings of a period.
 	Fired(ctx context.Context, a account.ID, periodStart time.Time) ([]Firing, error)
+	// Watched returns those of the accounts that have anything to be told of or done when they use more:
+	// an alert, a spend limit, an automatic top-up.
+	Watched(ctx context.Context, accounts []account.ID) ([]account.ID, error)
 }

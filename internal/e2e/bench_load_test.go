@@ -117,11 +117,14 @@ func (s *benchService) measure(b *testing.B, w work) {
 		type round struct {
 			rate
 			base float64
+			used processors // for one operation
 		}
 		var all []round
 		for range rounds {
 			base := s.base(b, w.base, span)
-			all = append(all, round{w.run(span), base})
+			before := s.processors(b)
+			r := w.run(span)
+			all = append(all, round{r, base, s.processors(b).since(before, r.perSecond*span.Seconds())})
 		}
 		slices.SortFunc(all, func(x, y round) int { return cmp.Compare(x.perSecond/x.base, y.perSecond/y.base) })
 		m := all[rounds/2]
@@ -139,9 +142,52 @@ func (s *benchService) measure(b *testing.B, w work) {
 		if w.guard > 0 {
 			fmt.Printf(" (<= %s)", w.guard)
 		}
-		fmt.Println()
+		fmt.Printf("; processor time: load %s, service %s, database %s\n", m.used.load, m.used.service, m.used.database)
 		b.ReportMetric(ratio, w.base)
 	})
+}
+
+// processors is processor time by who used it.
+type processors struct{ load, service, database time.Duration }
+
+// since returns what one of n operations used since an earlier reading.
+func (p processors) since(before processors, n float64) processors {
+	each := func(now, then time.Duration) time.Duration {
+		return time.Duration(float64(now-then) / max(n, 1)).Round(100 * time.Nanosecond)
+	}
+	return processors{each(p.load, before.load), each(p.service, before.service), each(p.database, before.database)}
+}
+
+// processors reads /proc. Where there is none, all times are zero.
+func (s *benchService) processors(b *testing.B) (p processors) {
+	b.Helper()
+	postmaster, _ := os.ReadFile(filepath.Join(s.dir, "postgres", "postmaster.pid"))
+	server, _, _ := strings.Cut(string(postmaster), "\n")
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it ended
+		}
+		_, after, _ := strings.Cut(string(text), ") ")
+		f := strings.Fields(after) // from the third field on: state, parent, …
+		user, _ := strconv.ParseInt(f[11], 10, 64)
+		system, _ := strconv.ParseInt(f[12], 10, 64)
+		used := time.Duration(user+system) * 10 * time.Millisecond // a tick is a hundredth of a second
+		switch pid := filepath.Base(filepath.Dir(path)); {
+		case pid == strconv.Itoa(os.Getpid()):
+			p.load = used
+		case pid == strconv.Itoa(s.pid):
+			p.service = used
+		case pid == server: // with those of its children that have ended
+			cuser, _ := strconv.ParseInt(f[13], 10, 64)
+			csystem, _ := strconv.ParseInt(f[14], 10, 64)
+			p.database += used + time.Duration(cuser+csystem)*10*time.Millisecond
+		case f[1] == server:
+			p.database += used
+		}
+	}
+	return p
 }
 
 // base measures what a work is compared with.

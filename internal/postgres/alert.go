@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/google/uuid"
 	"gorm.io/gorm/clause"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -87,4 +88,28 @@ func (s alertStore) Fire(ctx context.Context, a account.ID, f alert.Firing) (_ b
 func (s alertStore) Fired(ctx context.Context, a account.ID, periodStart time.Time) (_ []alert.Firing, err error) {
 	defer errs.Wrap(&err, "alerts of %s fired in the period from %s", a, periodStart)
 	return find(stores(s).of(ctx, a).Where("period_start = ?", periodStart).Order("fired_at, alert_id, threshold"), firingRow.firing)
+}
+
+func (s alertStore) Watched(ctx context.Context, accounts []account.ID) (watched []account.ID, err error) {
+	defer errs.Wrap(&err, "watched accounts")
+	ids := make([]uuid.UUID, len(accounts))
+	for i, a := range accounts {
+		ids[i] = mustOwner(a)
+	}
+	rows, err := s.db.Statement.ConnPool.QueryContext(ctx, `
+SELECT account_id FROM entitlements WHERE account_id = ANY ($1::uuid[]) AND spend_limit IS NOT NULL
+UNION SELECT account_id FROM usage_alerts WHERE account_id = ANY ($1::uuid[]) AND removed_at IS NULL
+UNION SELECT account_id FROM auto_top_ups WHERE account_id = ANY ($1::uuid[]) AND enabled`, ids)
+	if err != nil {
+		return nil, translate(err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var a account.ID
+		if err := rows.Scan(&a); err != nil {
+			return nil, err
+		}
+		watched = append(watched, a)
+	}
+	return watched, translate(rows.Err())
 }

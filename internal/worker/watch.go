@@ -2,6 +2,8 @@ package worker
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +22,9 @@ type Watch struct {
 	changed map[account.ID]bool
 }
 
+// watchedAtOnce is how many accounts one question asks for.
+const watchedAtOnce = 1000
+
 // maxWatched bounds what waits to be checked; beyond it accounts wait for their next change.
 const maxWatched = 100_000
 
@@ -37,10 +42,10 @@ func (w *Watch) Changed(accounts []account.ID) {
 	}
 }
 
-func (w *Watch) take() map[account.ID]bool {
+func (w *Watch) take() []account.ID {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	out := w.changed
+	out := slices.Collect(maps.Keys(w.changed))
 	w.changed = nil
 	return out
 }
@@ -59,10 +64,21 @@ func (w *Watch) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		for a := range w.take() {
-			if err := (billing.Watcher{Core: w.Core}).Check(ctx, a); err != nil && ctx.Err() == nil {
-				w.Core.Log.WarnContext(ctx, "funds not checked", "account", a, "err", err)
-			}
+		for some := range slices.Chunk(w.take(), watchedAtOnce) {
+			w.check(ctx, some)
+		}
+	}
+}
+
+// check looks at those of the accounts that have anything to look at, which most have not.
+func (w *Watch) check(ctx context.Context, accounts []account.ID) {
+	watched, err := w.Core.DB.Alerts().Watched(ctx, accounts)
+	if err != nil && ctx.Err() == nil {
+		w.Core.Log.WarnContext(ctx, "funds not checked", "accounts", len(accounts), "err", err)
+	}
+	for _, a := range watched {
+		if err := (billing.Watcher{Core: w.Core}).Check(ctx, a); err != nil && ctx.Err() == nil {
+			w.Core.Log.WarnContext(ctx, "funds not checked", "account", a, "err", err)
 		}
 	}
 }
