@@ -133,7 +133,6 @@ CREATE TABLE reservations (
   PRIMARY KEY (account_id, id)
 );
 CREATE INDEX reservations_open ON reservations (expires_at) WHERE status = 'open';
-CREATE INDEX reservations_of_account ON reservations (account_id, expires_at) WHERE status = 'open';
 
 -- Partitions belong to the schema's owner; the service, which owns nothing, may only ask for them here.
 -- A month that the default partition already holds rows of stays there.

@@ -81,9 +81,9 @@ func (c serveCommand) Run(in *invocation) error {
 	return a.Run(in.ctx)
 }
 
-// collectAt lets garbage grow to four times what lives before it is collected: what lives is small here,
+// collectAt lets garbage grow to twice what lives before it is collected: what lives is small here,
 // so the memory is cheap and the processor is not. GOGC says otherwise, GOMEMLIMIT bounds the whole.
-const collectAt = 400
+const collectAt = 200
 
 type migrateCommand struct {
 	Up     migrateUp     `cmd:"" help:"Apply what is missing."`

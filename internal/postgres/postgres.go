@@ -95,6 +95,9 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 	}
 	pc.ConnConfig.RuntimeParams["timezone"] = "UTC"
 	pc.ConnConfig.RuntimeParams["application_name"] = "accrue"
+	// Every statement reaches few rows by key, whatever its parameters: planning each anew costs more than it finds.
+	pc.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
+	pc.ConnConfig.RuntimeParams["jit"] = "off"
 	// A session that died holding locks must not hold them for ever.
 	pc.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "60000"
 	if !c.Owner {
