@@ -324,7 +324,11 @@ func (p Pricer) Accrued(ctx context.Context, e entitlement.Entitlement, periodSt
 		return zeroOf(acct), err
 	}
 	open := sub.Opened()
-	if !periodStart.Equal(open.Bounds.Start) {
+	switch {
+	case periodStart.Equal(open.Bounds.Start):
+	case !periodStart.Before(open.Bounds.End): // it has begun by the clock, and the closing has not come to it yet
+		open.Bounds, open.Index, open.Waived = sub.Schedule.Next(open.Bounds.End), sub.Index+1, nil
+	default:
 		if open, err = p.DB.Subscriptions().Period(ctx, e.Account, periodStart); err != nil {
 			return zeroOf(acct), err
 		}

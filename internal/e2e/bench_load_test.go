@@ -42,8 +42,8 @@ func newBenchService(b *testing.B) *benchService {
 	b.Helper()
 	d := newDeployment(b, binary(b, ""))
 	// It logs warnings only, so that the test need not take its access log in.
-	p := &process{api: "http://" + freeAddress(b), log: &buffer{}, gone: make(chan struct{})}
-	p.cmd = exec.CommandContext(b.Context(), d.program, "serve", "--addr="+strings.TrimPrefix(p.api, "http://"), "--sandbox-addr="+freeAddress(b),
+	p := &process{api: "http://" + unusedAddress(b), log: &buffer{}, gone: make(chan struct{})}
+	p.cmd = exec.CommandContext(b.Context(), d.program, "serve", "--addr="+strings.TrimPrefix(p.api, "http://"), "--sandbox-addr="+unusedAddress(b),
 		"--data-dir="+d.dir, "--rate-limit=1000000", "--log-level=warn")
 	p.cmd.Env = append(os.Environ(), "ACCRUE_API_KEY_PEPPER="+pepper)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
@@ -205,8 +205,8 @@ func (s *benchService) base(b *testing.B, name string, span time.Duration) float
 	}
 }
 
-// freeAddress returns an address that nobody listens on now.
-func freeAddress(b *testing.B) string {
+// unusedAddress returns an address that nobody listens on now.
+func unusedAddress(b *testing.B) string {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -19,7 +19,8 @@ var sqlRevisions = named(`
 SELECT a.id, a.version, e.version, c.events, c.invoices, c.ledger, e.corrections, e.period_end, a.clock_at,
   (SELECT coalesce(sum(s.version), 0)::bigint FROM subscriptions s WHERE s.account_id = a.id),
   (SELECT coalesce(sum(t.version), 0)::bigint FROM usage_totals t
-   WHERE t.account_id = a.id AND (t.period_start >= e.period_starts[1] OR t.period_start = 'epoch'))
+   WHERE t.account_id = a.id AND (t.period_start >= e.period_starts[1] OR t.period_start = 'epoch')),
+  (SELECT count(*) FROM meters)
 FROM accounts a JOIN entitlements e ON e.account_id = a.id JOIN account_counters c ON c.account_id = a.id
 WHERE a.id = ANY ($1::uuid[])`)
 
@@ -70,6 +71,6 @@ func revision(v *value, now time.Time) (account.ID, account.Revision) {
 	}
 	return id.FromUUID[account.Account](v.uuid(0)), account.Revision{
 		Account: v.int8(1), Entitlement: v.int8(2), Events: v.int8(3), Invoices: v.int8(4), Ledger: v.int8(5), Corrections: v.int8(6),
-		PeriodOver: !now.Before(v.time(7)), Subscriptions: v.int8(9), Usage: v.int8(10),
+		PeriodOver: !now.Before(v.time(7)), Subscriptions: v.int8(9), Usage: v.int8(10), Meters: v.int8(11),
 	}
 }
