@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -79,6 +80,9 @@ func decompressed(r io.Reader, limit int64) ([]byte, error) {
 }
 
 func readAll(r io.Reader, size, limit int64) ([]byte, error) {
+	if size < 0 {
+		return readParts(r, limit)
+	}
 	var buf bytes.Buffer
 	if size > 0 {
 		buf.Grow(int(size) + bytes.MinRead)
@@ -90,6 +94,34 @@ func readAll(r io.Reader, size, limit int64) ([]byte, error) {
 		return nil, ErrTooLarge.With("limit_bytes", limit)
 	}
 	return buf.Bytes(), nil
+}
+
+// partSize is how much of a body of unknown length is read at a time.
+const partSize = 256 << 10
+
+// readParts reads a body of unknown length. A buffer that doubles would have taken four times the limit
+// by the time that a bomb is known for one; parts take the limit once.
+func readParts(r io.Reader, limit int64) ([]byte, error) {
+	var parts [][]byte
+	for total := int64(0); ; {
+		part := make([]byte, min(partSize, limit+1-total))
+		n, err := io.ReadFull(r, part)
+		parts, total = append(parts, part[:n]), total+int64(n)
+		switch {
+		case total > limit:
+			return nil, ErrTooLarge.With("limit_bytes", limit)
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && n < len(part) && atEnd(r):
+			return slices.Concat(parts...), nil
+		case err != nil:
+			return nil, fmt.Errorf("read body: %w", err)
+		}
+	}
+}
+
+// atEnd reports whether a reader is at its end, and not cut short: ReadFull says the same of both.
+func atEnd(r io.Reader) bool {
+	n, err := r.Read(make([]byte, 1))
+	return n == 0 && errors.Is(err, io.EOF)
 }
 
 const key = "accrue.body"
