@@ -33,6 +33,14 @@ func textIf[S ~string](s S) *string {
 	return &t
 }
 
+// textAt is textIf for a text that stays where it is: nothing is copied.
+func textAt(s *string) *string {
+	if *s == "" {
+		return nil
+	}
+	return s
+}
+
 // decimalIf returns nil for zero, where zero means that there is none.
 func decimalIf(d money.Decimal) *string {
 	if d.IsZero() {

@@ -1,7 +1,7 @@
 package v1
 
 import (
-	"maps"
+	"cmp"
 	"net/http"
 	"slices"
 	"strconv"
@@ -120,19 +120,27 @@ func (in EstimateRequest) usage() ([]pricing.Usage, error) {
 		return nil, err
 	}
 	out := make([]pricing.Usage, 0, len(in.Usage)+len(in.Series))
-	add := func(pointer, meter, quantity string, dimensions map[string]string) {
+	add := func(meter, quantity string, dimensions map[string]string) bool {
 		q, err := money.ParseDecimal(quantity)
-		if err != nil || q.Sign() < 0 {
-			checks.Fail(pointer, "invalid_quantity", "must be a decimal number from 0, with at most 15 digits before the point and 9 after it")
-			return
-		}
 		out = append(out, pricing.Usage{Meter: plan.MeterCode(meter), Quantity: q, Dimensions: dimensions})
+		return err == nil && q.Sign() >= 0
 	}
-	for _, meter := range slices.Sorted(maps.Keys(in.Usage)) {
-		add(strictjson.Fragment("/usage/"+escapePointer(meter)), meter, in.Usage[meter], nil)
+	const fault = "must be a decimal number from 0, with at most 15 digits before the point and 9 after it"
+	var wrong []string
+	for meter, quantity := range in.Usage {
+		if !add(meter, quantity, nil) {
+			wrong = append(wrong, meter)
+		}
+	}
+	slices.SortFunc(out, func(a, b pricing.Usage) int { return cmp.Compare(a.Meter, b.Meter) }) // an answer is the same each time
+	slices.Sort(wrong)
+	for _, meter := range wrong {
+		checks.Fail(strictjson.Fragment("/usage/"+escapePointer(meter)), "invalid_quantity", fault)
 	}
 	for i, s := range in.Series {
-		add("#/series/"+strconv.Itoa(i)+"/quantity", s.Meter, s.Quantity, s.Dimensions)
+		if !add(s.Meter, s.Quantity, s.Dimensions) {
+			checks.Fail("#/series/"+strconv.Itoa(i)+"/quantity", "invalid_quantity", fault)
+		}
 	}
 	return out, checks.Err()
 }
@@ -190,11 +198,11 @@ func toEstimate(e billing.Estimate) Estimate {
 func toEstimateLine(l *pricing.Line) EstimateLine {
 	d := &l.Derivation
 	out := EstimateLine{
-		Kind: string(l.Kind), Meter: textIf(l.Meter), Description: l.Description, Quantity: l.Quantity.String(), Included: l.Included.String(),
-		Billable: l.Billable.String(), Unit: textIf(d.Unit), Tiers: make([]InvoicedUnits, len(d.Parts)), Amount: toMoney(l.Amount),
+		Kind: string(l.Kind), Meter: textAt((*string)(&l.Meter)), Description: l.Description, Quantity: l.Quantity.String(), Included: l.Included.String(),
+		Billable: l.Billable.String(), Unit: textAt(&d.Unit), Tiers: make([]InvoicedUnits, len(d.Parts)), Amount: toMoney(l.Amount),
 	}
 	for i := range d.Parts {
-		out.Tiers[i] = toInvoicedUnits(*d, d.Parts[i])
+		out.Tiers[i] = toInvoicedUnits(d, &d.Parts[i])
 	}
 	return out
 }

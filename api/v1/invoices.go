@@ -2,10 +2,8 @@ package v1
 
 import (
 	"encoding/hex"
-	"math/big"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -380,12 +378,12 @@ func toLine(d pricing.Derivation, l invoice.Line) InvoiceLine {
 		Tiers: make([]InvoicedUnits, len(d.Parts)), Amount: toMoney(l.Amount),
 	}
 	for i, p := range d.Parts {
-		out.Tiers[i] = toInvoicedUnits(d, p)
+		out.Tiers[i] = toInvoicedUnits(&d, &p)
 	}
 	return out
 }
 
-func toInvoicedUnits(d pricing.Derivation, p pricing.Part) InvoicedUnits {
+func toInvoicedUnits(d *pricing.Derivation, p *pricing.Part) InvoicedUnits {
 	out := InvoicedUnits{
 		Over: p.Over.String(), UpTo: decimalIf(p.UpTo), Quantity: p.Units.String(), UnitPrice: p.UnitPrice.String(), Flat: toMoneyIf(p.Flat), Amount: toMoney(p.Amount),
 	}
@@ -395,8 +393,7 @@ func toInvoicedUnits(d pricing.Derivation, p pricing.Part) InvoicedUnits {
 	case d.Per.IsZero():
 		out.Unit, out.Units = d.Unit, p.Units.String()
 	default:
-		quoted := new(big.Rat).Quo(p.Units.Rat(), big.NewRat(d.Per.Divisor(), 1))
-		out.Unit, out.Units = d.Per.Unit, strings.TrimSuffix(strings.TrimRight(quoted.FloatString(9), "0"), ".")
+		out.Unit, out.Units = d.Per.Unit, p.Units.Quo(d.Per.Divisor()).String()
 	}
 	return out
 }

@@ -49,6 +49,8 @@ func BenchmarkRate(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	b.ReportMetric(10_000, "must-ns/op")
+	b.ReportMetric(20, "must-allocs/op")
 }
 
 func BenchmarkAccrued(b *testing.B) {

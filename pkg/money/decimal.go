@@ -157,6 +157,19 @@ func (d Decimal) CeilDiv(e Decimal) (int64, error) {
 	return n, nil
 }
 
+// Quo returns d ÷ n to 9 decimals, for people to read: a tie goes away from zero. It panics where n is 0.
+// What is computed with keeps to fractions.
+func (d Decimal) Quo(n int64) Decimal {
+	q, err := d.d.Div64(uint64(max(n, -n))) //nolint:gosec // not negative
+	if err != nil {
+		panic("money: " + err.Error())
+	}
+	if q = q.RoundHAZ(MaxFractionDigits); n < 0 {
+		q = q.Neg()
+	}
+	return Decimal{q}
+}
+
 // InRange reports whether d could have crossed the wire: at most 15 integer and 9 fraction digits.
 func (d Decimal) InRange() bool {
 	n, _, err := d.nano()

@@ -340,3 +340,24 @@ func BenchmarkRound(b *testing.B) {
 		_, _ = money.Round(x, 7, 60, money.USD)
 	}
 }
+
+// To the last decimal what math/big says.
+func TestQuoProperty(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		d := money.DecimalFromUnits(rapid.Int64Range(-1_000_000_000_000_000_000, 1_000_000_000_000_000_000).Draw(t, "units"), uint8(rapid.IntRange(0, 9).Draw(t, "scale")))
+		n := rapid.Int64Range(1, 1_000_000_000).Draw(t, "divisor")
+		exact := new(big.Rat).Quo(d.Rat(), big.NewRat(n, 1))
+		want := money.MustDecimal("0")
+		if s := strings.TrimSuffix(strings.TrimRight(exact.FloatString(9), "0"), "."); s != "-0" {
+			if parsed, err := money.ParseDecimal(s); err == nil {
+				want = parsed
+			} else {
+				t.Skip("more digits than a quantity has")
+			}
+		}
+		if got := d.Quo(n); got.Cmp(want) != 0 || d.Neg().Quo(n).Cmp(want.Neg()) != 0 || d.Quo(-n).Cmp(want.Neg()) != 0 {
+			t.Fatalf("%s ÷ %d = %s, want %s", d, n, got, want)
+		}
+	})
+}
