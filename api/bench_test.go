@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/pem"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -59,7 +58,7 @@ func BenchmarkRequest(b *testing.B) {
 		e, err := api.New(api.Deps{
 			Config: middleware.Config{
 				Auth: &auth.Authenticator{Tokens: tokens}, Accounts: benchAccount{id.New[account.Account]()}, Clock: clock.System,
-				Log:    slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelWarn})),
+				Log:    slog.New(slog.DiscardHandler),
 				Limits: map[route.Class]middleware.Limit{route.Reads: {Quota: 1_000_000_000, Window: time.Minute}}, Fingerprint: "key",
 			},
 			V1: v1.Deps{Metering: v1.Metering{Checker: allowed{}}},

@@ -62,7 +62,7 @@ func newBenchService(b *testing.B) *benchService {
 			b.Fatalf("the service ended: %v\n%s", p.err, p.log)
 		case <-time.After(10 * time.Millisecond):
 		}
-		if resp, err := http.Get(p.api + "/readyz"); err == nil { //nolint:noctx // asks again until it answers
+		if resp, err := http.Get(p.api + "/readyz"); err == nil {
 			_ = resp.Body.Close()
 			answered = resp.StatusCode == http.StatusOK
 		}
@@ -112,6 +112,7 @@ type work struct {
 // measure takes three rounds of a work, each beside its base so that both meet the same machine, and
 // reports the round with the median ratio.
 func (s *benchService) measure(b *testing.B, w work) {
+	b.Helper()
 	b.Run(strings.ReplaceAll(w.name, " ", "_"), func(b *testing.B) {
 		const rounds, span = 3, 3 * time.Second
 		type round struct {
@@ -252,7 +253,7 @@ func (s *benchService) bare(b *testing.B, span time.Duration) float64 {
 	}
 	e := echo.New()
 	e.GET("/", func(c echo.Context) error { return c.String(http.StatusOK, "hello") })
-	server := &http.Server{Handler: e} //nolint:gosec // lives for a benchmark
+	server := &http.Server{Handler: e}
 	go func() { _ = server.Serve(l) }()
 	defer func() { _ = server.Close() }()
 	request := []byte("GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
