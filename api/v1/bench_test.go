@@ -34,7 +34,7 @@ const turns = 10
 // and reports the medians and their ratio.
 func BenchmarkEstimates(b *testing.B) {
 	w := newWorld(b)
-	before := debug.SetGCPercent(400) // as the service is run under load; for both alike
+	before := debug.SetGCPercent(200) // as the service sets it; for both alike
 	defer debug.SetGCPercent(before)
 	w.deps.Limits = map[route.Class]middleware.Limit{route.Reads: {Quota: 1 << 30, Window: time.Minute}}
 	full, err := api.New(w.deps)

@@ -3,7 +3,7 @@
 // It owns: the names of the points, and what happens at them in a build with the tag "faults". In any
 // other build Hit is an empty function, which the compiler removes with its call.
 // It does not own: where the points stand (the operations say) or what must be true afterwards (the
-// crash harness in internal/e2e/crash).
+// crash harness in internal/e2e).
 package failpoint
 
 // Op names an operation that has points.
