@@ -27,6 +27,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/auth/authtest"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/changes"
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/invariant/invarianttest"
@@ -79,6 +80,7 @@ func newWorld(tb testing.TB) *world {
 	go func() { defer close(done); _ = w.ingest.Run(ctx) }()
 	tb.Cleanup(func() { stop(); <-done })
 
+	wire := postgres.Changes(w.db.Pool())
 	names := &billing.Directory{Core: w.Core}
 	revisions := postgres.Revisions(w.db.Pool(), w.clock)
 	w.deps = api.Deps{
@@ -88,6 +90,7 @@ func newWorld(tb testing.TB) *world {
 		V1: v1.Deps{
 			Lists:   v1.Lists{Cursors: cursor.NewCodec("a key for tests"), PublicURL: publicURL},
 			Billing: w.Core, Keys: w.keys, Mode: auth.Test, Proofs: v1.Proofs{Source: w.db, Store: w.db.Proofs()},
+			Streams: v1.Streams{Hub: changes.NewHub(wire, wire, log, changes.Options{})}, // it does not run: a stream hears of nothing; see replica
 			Metering: v1.Metering{
 				Ingester: w.ingest, Store: w.db.Usage(), Catalogue: meters, Accounts: names,
 				Reader:   metering.Reader{Store: w.db.Usage(), Entitlements: w.db.Entitlements(), Catalogue: meters},
