@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -34,8 +33,6 @@ const turns = 10
 // and reports the medians and their ratio.
 func BenchmarkEstimates(b *testing.B) {
 	w := newWorld(b)
-	before := debug.SetGCPercent(200) // as the service sets it; for both alike
-	defer debug.SetGCPercent(before)
 	w.deps.Limits = map[route.Class]middleware.Limit{route.Reads: {Quota: 1 << 30, Window: time.Minute}}
 	full, err := api.New(w.deps)
 	if err != nil {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"runtime/debug"
 
 	"github.com/alecthomas/kong"
 
@@ -68,9 +66,6 @@ func (c serveCommand) Run(in *invocation) error {
 	if c.Demo && (in.cfg.Live() || in.cfg.Provider != sandbox.Name) {
 		return &UsageError{[]string{"demo: needs mode=test and provider=sandbox"}}
 	}
-	if _, set := os.LookupEnv("GOGC"); !set {
-		debug.SetGCPercent(collectAt)
-	}
 	a, err := New(in.ctx, in.cfg, in.log)
 	if err != nil {
 		return err
@@ -80,10 +75,6 @@ func (c serveCommand) Run(in *invocation) error {
 	}
 	return a.Run(in.ctx)
 }
-
-// collectAt lets garbage grow to twice what lives before it is collected: what lives is small here,
-// so the memory is cheap and the processor is not. GOGC says otherwise, GOMEMLIMIT bounds the whole.
-const collectAt = 200
 
 type migrateCommand struct {
 	Up     migrateUp     `cmd:"" help:"Apply what is missing."`

@@ -95,8 +95,7 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 	}
 	pc.ConnConfig.RuntimeParams["timezone"] = "UTC"
 	pc.ConnConfig.RuntimeParams["application_name"] = "accrue"
-	// Every statement reaches few rows by key, whatever its parameters: planning each anew costs more than it finds.
-	pc.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
+	// Every statement reaches few rows by key: compiling one costs more than running it.
 	pc.ConnConfig.RuntimeParams["jit"] = "off"
 	// A session that died holding locks must not hold them for ever.
 	pc.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "60000"
