@@ -44,7 +44,7 @@ type program struct {
 	done chan error
 }
 
-// serve runs `accrue serve` and returns when it listens.
+// serve runs `accrue serve` and returns when it is ready.
 func serve(t *testing.T, args ...string) *program {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
@@ -57,7 +57,9 @@ func serve(t *testing.T, args ...string) *program {
 	for {
 		if _, after, ok := strings.Cut(p.log.String(), "msg=listening server=api address="); ok && strings.Contains(after, "\n") {
 			p.addr, _, _ = strings.Cut(after, "\n")
-			return p
+			if status, _ := p.get(t, "/readyz"); status == http.StatusOK {
+				return p
+			}
 		}
 		select {
 		case err := <-p.done:
@@ -65,7 +67,7 @@ func serve(t *testing.T, args ...string) *program {
 		case <-time.After(5 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("serve does not listen:\n%s", p.log)
+			t.Fatalf("serve is not ready:\n%s", p.log)
 		}
 	}
 }
