@@ -172,7 +172,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 		a.log.InfoContext(ctx, "stopping", "drain", a.cfg.DrainTimeout)
 	case cause = <-after:
 	case <-servingFailed.Done():
-		cause = context.Cause(servingFailed)
+		cause = ignoreCanceled(context.Cause(servingFailed)) // it ends with ctx too
 	case <-backgroundFailed.Done():
 		cause = context.Cause(backgroundFailed)
 	case <-a.database.ended():
