@@ -66,12 +66,13 @@ func TestAdminAccounts(t *testing.T) {
 		w := newWorld(t)
 		grace := w.operator(t, account.ID{})
 		pro, _ := w.upgraded(t, sandbox.TokenVisa)
-		for _, body := range []string{`{"external_id":"north_1","name":"100% North"}`, `{"external_id":"south-2","name":"South"}`} {
+		for _, body := range []string{`{"external_id":"north_1","name":"100% North Oil"}`, `{"external_id":"south-2","name":"South Oil"}`} {
 			grace.post(t, accountsPath, body).want(t, http.StatusCreated)
 		}
+		// Nothing is looked for that an identifier may hold by chance: it never has the letters I, L, O and U.
 		for query, want := range map[string]int{
 			"": 3, "?level=pro": 1, "?level=developer": 2, "?status=active": 3, "?status=closed": 0, "?external_id=north_1": 1, "?external_id=north": 0,
-			"?q=SOUTH": 1, "?q=th": 2, "?q=%25": 1, "?q=h_1": 1, "?q=" + pro.ID.String(): 1, "?level=developer&q=south": 1, "?level=enterprise": 0,
+			"?q=SOUTH": 1, "?q=OIL": 2, "?q=%25": 1, "?q=h_1": 1, "?q=" + pro.ID.String(): 1, "?level=developer&q=south": 1, "?level=enterprise": 0,
 		} {
 			if got := grace.get(t, accountsPath+query).want(t, http.StatusOK); len(got.at(t, "data").([]any)) != want {
 				t.Errorf("%q: %s, want %d", query, got.Body, want)
@@ -82,7 +83,7 @@ func TestAdminAccounts(t *testing.T) {
 		if len(rest.at(t, "data").([]any)) != 1 || rest.str(t, "data", 0, "id") != pro.ID.String() {
 			t.Errorf("the second page: %s", rest.Body)
 		}
-		grace.get(t, accountsPath+"?q=th&cursor="+page.str(t, "next_cursor")).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+		grace.get(t, accountsPath+"?q=oil&cursor="+page.str(t, "next_cursor")).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 		grace.get(t, accountsPath+"?status=odd").problem(t, http.StatusUnprocessableEntity, "invalid_request")
 		grace.get(t, accountsPath+"?name=x").problem(t, http.StatusUnprocessableEntity, "invalid_request")
 	})
