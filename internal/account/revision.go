@@ -9,7 +9,7 @@ type Revision struct {
 	Account, Entitlement, Subscriptions int64 // versions of the records
 	Events, Invoices, Ledger            int64 // lengths of the account's series
 	Usage, Corrections                  int64 // changes of the totals of periods that take events; corrections of any
-	Meters                              int64 // of the catalogue, which answers list
+	Meters                              int   // of the catalogue as this process has it, which answers list; zero from the store
 	// PeriodOver says that the current period has ended by the account's clock and is not closed yet.
 	PeriodOver bool
 }

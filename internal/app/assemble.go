@@ -62,7 +62,7 @@ func (a *App) assemble(ctx context.Context) error {
 	}
 	watch := &worker.Watch{Core: a.svc.core}
 	pricer := billing.Pricer{Core: a.svc.core}
-	a.svc.revisions = postgres.Revisions(a.db.Pool(), a.clock)
+	a.svc.revisions = a.svc.meters.Revisions(postgres.Revisions(a.db.Pool(), a.clock))
 	a.svc.checker = metering.NewChecker(postgres.Standings(a.db.Pool()), a.svc.revisions, a.svc.meters, a.clock, pricer, postgres.Uses(a.db.Pool()))
 	wire := postgres.Changes(a.db.Pool())
 	a.svc.hub = changes.NewHub(wire, wire, a.log, changes.Options{PerAccount: a.cfg.StreamLimit, Changed: a.svc.checker.Forget})

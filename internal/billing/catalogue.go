@@ -54,6 +54,22 @@ func (l *LiveMeters) Refresh(ctx context.Context) (err error) {
 // Meter implements metering.Catalogue.
 func (l *LiveMeters) Meter(code string) *metering.Meter { return l.now.Load().Meter(code) }
 
+// Revisions are those of the store, told apart by the meters that this process knows as well: meters are only
+// ever added, and what is answered lists all of them.
+func (l *LiveMeters) Revisions(of account.Revisions) account.Revisions { return liveRevisions{of, l} }
+
+type liveRevisions struct {
+	account.Revisions
+	meters *LiveMeters
+}
+
+func (r liveRevisions) Revision(ctx context.Context, a account.ID) (account.Revision, error) {
+	n := len(r.meters.Meters()) // before the rest, as everything that an answer stands on
+	rev, err := r.Revisions.Revision(ctx, a)
+	rev.Meters = n
+	return rev, err
+}
+
 // Meters implements metering.Catalogue.
 func (l *LiveMeters) Meters() []*metering.Meter { return l.now.Load().Meters() }
 

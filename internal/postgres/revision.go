@@ -19,8 +19,7 @@ var sqlRevisions = named(`
 SELECT a.id, a.version, e.version, c.events, c.invoices, c.ledger, e.corrections, e.period_end, a.clock_at,
   (SELECT coalesce(sum(s.version), 0)::bigint FROM subscriptions s WHERE s.account_id = a.id),
   (SELECT coalesce(sum(t.version), 0)::bigint FROM usage_totals t
-   WHERE t.account_id = a.id AND (t.period_start >= e.period_starts[1] OR t.period_start = 'epoch')),
-  (SELECT count(*) FROM meters)
+   WHERE t.account_id = a.id AND (t.period_start >= e.period_starts[1] OR t.period_start = 'epoch'))
 FROM accounts a JOIN entitlements e ON e.account_id = a.id JOIN account_counters c ON c.account_id = a.id
 WHERE a.id = ANY ($1::uuid[])`)
 
@@ -33,12 +32,12 @@ type revisionReads struct {
 func Revisions(pool *pgxpool.Pool, clk clock.Clock) account.Revisions {
 	read := func(ctx context.Context, accounts []account.ID) (map[account.ID]account.Revision, error) {
 		found := make(map[account.ID]account.Revision, len(accounts))
-		err := onConn(ctx, pool, func(f *flush) error {
+		err := onConn(ctx, pool, func(p *pipeline) error {
 			ids := newUUIDs(len(accounts))
 			for _, a := range accounts {
 				ids.uuid(a.UUID())
 			}
-			err := f.queue(ctx, sqlRevisions, func(v *value) error {
+			err := p.queue(ctx, sqlRevisions, func(v *value) error {
 				a, r := revision(v, clk())
 				found[a] = r
 				return nil
@@ -46,7 +45,7 @@ func Revisions(pool *pgxpool.Pool, clk clock.Clock) account.Revisions {
 			if err != nil {
 				return err
 			}
-			return f.send(ctx)
+			return p.send(ctx)
 		})
 		if err != nil {
 			return nil, fmt.Errorf("revisions: %w", translate(err))
@@ -71,6 +70,6 @@ func revision(v *value, now time.Time) (account.ID, account.Revision) {
 	}
 	return id.FromUUID[account.Account](v.uuid(0)), account.Revision{
 		Account: v.int8(1), Entitlement: v.int8(2), Events: v.int8(3), Invoices: v.int8(4), Ledger: v.int8(5), Corrections: v.int8(6),
-		PeriodOver: !now.Before(v.time(7)), Subscriptions: v.int8(9), Usage: v.int8(10), Meters: v.int8(11),
+		PeriodOver: !now.Before(v.time(7)), Subscriptions: v.int8(9), Usage: v.int8(10),
 	}
 }

@@ -5,14 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -30,15 +26,6 @@ var _ metering.Journal = usageJournal{}
 
 // Journal returns the store of the usage ingester.
 func Journal(pool *pgxpool.Pool) metering.Journal { return usageJournal{pool} }
-
-// statement has the name under which each connection keeps it prepared.
-type statement struct{ name, sql string }
-
-func named(sql string) statement {
-	sum := fnv.New64a()
-	_, _ = sum.Write([]byte(sql))
-	return statement{"usage_" + strconv.FormatUint(sum.Sum64(), 36), sql}
-}
 
 // The statements of a flush. All arrays of one statement have the same length. Rows come sorted by
 // key wherever rows are locked.
@@ -123,68 +110,6 @@ SELECT u.*, $9::timestamptz
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::numeric[], $7::timestamptz[], $8::text[]) AS u`)
 )
 
-// The three ways in which a roll-up merges with what is stored.
-const (
-	mergeAdd = `quantity = t.quantity + excluded.quantity, events = t.events + excluded.events`
-	// mergeValue keeps one event's value; %[1]s says when the new one replaces the stored.
-	mergeValue = `events = t.events + excluded.events,
-  quantity = CASE WHEN %[1]s THEN excluded.quantity ELSE t.quantity END,
-  last_at  = CASE WHEN %[1]s THEN excluded.last_at  ELSE t.last_at  END,
-  last_key = CASE WHEN %[1]s THEN excluded.last_key ELSE t.last_key END`
-	maxWins  = `t.last_at IS NULL OR (excluded.quantity, excluded.last_at, excluded.last_key) > (t.quantity, t.last_at, t.last_key)`
-	lastWins = `t.last_at IS NULL OR (excluded.last_at, excluded.last_key) > (t.last_at, t.last_key)`
-)
-
-// rollupTable writes the upserts of one roll-up table. A total has no series.
-type rollupTable struct {
-	name   string
-	at     string
-	series bool
-}
-
-var rollupTables = [3]rollupTable{
-	{"usage_totals", "period_start", false},
-	{"usage_series_totals", "period_start", true},
-	{"usage_buckets", "bucket", true},
-}
-
-func (r rollupTable) upsert(merge string) string {
-	key := "account_id, meter, " + r.at
-	if r.series {
-		key += ", series"
-	}
-	columns, params := key+", quantity, events", "$1::uuid[], $2::text[], $3::timestamptz[]"
-	n := 4
-	next := func(kind string) {
-		params += ", $" + itoa(n) + "::" + kind + "[]"
-		n++
-	}
-	if r.series {
-		next("uuid")
-	}
-	next("numeric")
-	next("bigint")
-	set := mergeAdd
-	if merge != mergeAdd {
-		columns += ", last_at, last_key"
-		next("timestamptz")
-		next("uuid")
-		set = fmt.Sprintf(mergeValue, merge)
-	}
-	if !r.series {
-		set += ", version = t.version + 1"
-	}
-	return "INSERT INTO " + r.name + " AS t (" + columns + ")\nSELECT * FROM unnest(" + params + ")\nON CONFLICT (" + key + ") DO UPDATE SET " + set
-}
-
-// rollupStatements holds the statements by table and by merge.
-var rollupStatements = func() (s [3][3]statement) {
-	for i, t := range rollupTables {
-		s[i] = [3]statement{named(t.upsert(mergeAdd)), named(t.upsert(maxWins)), named(t.upsert(lastWins))}
-	}
-	return s
-}()
-
 // Append implements metering.Journal.
 func (j usageJournal) Append(ctx context.Context, ask metering.Ask, decide func(context.Context, metering.Known, metering.Lookup) (metering.Writes, error)) (err error) {
 	pooled, err := j.pool.Acquire(ctx)
@@ -192,7 +117,7 @@ func (j usageJournal) Append(ctx context.Context, ask metering.Ask, decide func(
 		return fmt.Errorf("append usage: %w", err)
 	}
 	defer pooled.Release()
-	f := &flush{conn: pooled.Conn()}
+	f := &flush{pipeline{conn: pooled.Conn()}}
 	defer func() { //nolint:contextcheck // the caller's context may be what failed
 		if err != nil {
 			f.rollback()
@@ -211,11 +136,7 @@ func (j usageJournal) Append(ctx context.Context, ask metering.Ask, decide func(
 }
 
 // flush is one ingest transaction on one connection.
-type flush struct {
-	conn  *pgx.Conn
-	batch *pgconn.Batch
-	each  []func(*value) error // what reads the rows of each statement in the batch; nil: none are expected
-}
+type flush struct{ pipeline }
 
 // rollback ends what is left of the transaction. A connection on which even that fails is closed, so
 // that the pool does not hand it on.
@@ -228,47 +149,6 @@ func (f *flush) rollback() {
 	if _, err := f.conn.PgConn().Exec(ctx, "ROLLBACK").ReadAll(); err != nil {
 		_ = f.conn.Close(ctx)
 	}
-}
-
-// queue adds a statement to the pipeline. Parameters are in binary format.
-func (f *flush) queue(ctx context.Context, s statement, each func(*value) error, params ...[]byte) error {
-	d, err := f.conn.Prepare(ctx, s.name, s.sql)
-	if err != nil {
-		return err
-	}
-	if f.batch == nil {
-		f.batch = &pgconn.Batch{}
-	}
-	f.batch.ExecPrepared(d.Name, params, binaryFormat, binaryFormat)
-	f.each = append(f.each, each)
-	return nil
-}
-
-var binaryFormat = []int16{1} // for all columns
-
-// send sends the pipeline and reads all of its answers.
-func (f *flush) send(ctx context.Context) error {
-	if f.batch == nil {
-		return nil
-	}
-	batch, each := f.batch, f.each
-	f.batch, f.each = nil, nil
-	mrr := f.conn.PgConn().ExecBatch(ctx, batch)
-	var failed error
-	for i := 0; mrr.NextResult(); i++ {
-		rr := mrr.ResultReader()
-		for rr.NextRow() {
-			if each[i] == nil || failed != nil {
-				continue
-			}
-			v := value{row: rr.Values()}
-			failed = errors.Join(each[i](&v), v.err)
-		}
-		if _, err := rr.Close(); err != nil {
-			break
-		}
-	}
-	return errors.Join(mrr.Close(), failed)
 }
 
 func (f *flush) read(ctx context.Context, ask metering.Ask) (known metering.Known, err error) {
@@ -416,12 +296,12 @@ func (f *flush) Raw(ctx context.Context, refs map[metering.Ref]metering.Stored) 
 }
 
 // Uses implements metering.Lookup.
-func (f *flush) Uses(ctx context.Context, a account.ID, period time.Time) (uses []entitlement.Use, err error) {
+func (p *pipeline) Uses(ctx context.Context, a account.ID, period time.Time) (uses []entitlement.Use, err error) {
 	owner, at := newUUIDs(1), newTimes(1)
 	owner.uuid(a.UUID())
 	at.micros(period.UnixMicro())
 	// One value is an array's element without the header and the length.
-	err = f.queue(ctx, sqlUses, func(v *value) error {
+	err = p.queue(ctx, sqlUses, func(v *value) error {
 		reserved, err := stored(v.text(2))
 		if err != nil {
 			return err
@@ -448,7 +328,7 @@ func (f *flush) Uses(ctx context.Context, a account.ID, period time.Time) (uses 
 	if err != nil {
 		return nil, err
 	}
-	return uses, f.send(ctx)
+	return uses, p.send(ctx)
 }
 
 // dimensionsOf reads a JSON object of strings; nothing is no dimensions.
@@ -549,40 +429,6 @@ func (f *flush) queueEvents(ctx context.Context, rows []metering.Row, now []byte
 		f.queue(ctx, sqlInsertEvents, nil, accounts.b, keys.b, sources.b, ids.b, meters.b, quantities.b, counted.b,
 			values.b, occurred.b, periods.b, series.b, dimensions.b, now),
 	)
-}
-
-func (f *flush) queueRollups(ctx context.Context, table int, r metering.Rollups) error {
-	for merge, rows := range [3][]metering.Rollup{r.Add, r.Max, r.Last} {
-		n := len(rows)
-		if n == 0 {
-			continue
-		}
-		accounts, meters, ats, series := newUUIDs(n), newTexts(n), newTimes(n), newUUIDs(n)
-		quantities, events, lasts, lastKeys := newNumerics(n), newInt8s(n), newTimes(n), newUUIDs(n)
-		for i := range rows {
-			r := &rows[i]
-			accounts.uuid(r.Account.UUID())
-			meters.text(r.Meter)
-			ats.micros(r.At)
-			series.uuid(r.Series)
-			quantities.numeric(r.Quantity.String())
-			events.int8(r.Events)
-			lasts.micros(r.LastAt)
-			lastKeys.uuid(r.LastKey)
-		}
-		params := [][]byte{accounts.b, meters.b, ats.b}
-		if rollupTables[table].series {
-			params = append(params, series.b)
-		}
-		params = append(params, quantities.b, events.b)
-		if merge > 0 {
-			params = append(params, lasts.b, lastKeys.b)
-		}
-		if err := f.queue(ctx, rollupStatements[table][merge], nil, params...); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (f *flush) queueSeries(ctx context.Context, rows []metering.SeriesRow) error {

@@ -38,13 +38,13 @@ var _ metering.StandingSource = standingSource{}
 func Standings(pool *pgxpool.Pool) metering.StandingSource { return standingSource{pool} }
 
 func (s standingSource) Standings(ctx context.Context, accounts []account.ID) (found map[account.ID]*metering.Standing, err error) {
-	err = onConn(ctx, s.pool, func(f *flush) error {
+	err = onConn(ctx, s.pool, func(p *pipeline) error {
 		ids := newUUIDs(len(accounts))
 		for _, a := range accounts {
 			ids.uuid(a.UUID())
 		}
 		found = make(map[account.ID]*metering.Standing, len(accounts))
-		err := f.queue(ctx, sqlAdmissions, func(v *value) error {
+		err := p.queue(ctx, sqlAdmissions, func(v *value) error {
 			ad, err := admission(v)
 			found[ad.Account] = &metering.Standing{Admission: *ad, Uses: map[metering.TotalKey]metering.Held{}}
 			return err
@@ -52,7 +52,7 @@ func (s standingSource) Standings(ctx context.Context, accounts []account.ID) (f
 		if err != nil {
 			return err
 		}
-		err = f.queue(ctx, sqlCurrentTotals, func(v *value) error {
+		err = p.queue(ctx, sqlCurrentTotals, func(v *value) error {
 			key, held, err := heldTotal(v)
 			if st := found[key.Account]; st != nil {
 				st.Uses[key] = held
@@ -62,7 +62,7 @@ func (s standingSource) Standings(ctx context.Context, accounts []account.ID) (f
 		if err != nil {
 			return err
 		}
-		return f.send(ctx)
+		return p.send(ctx)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("standings: %w", translate(err))
@@ -73,8 +73,8 @@ func (s standingSource) Standings(ctx context.Context, accounts []account.ID) (f
 // Uses returns a function that reads an account's use of a period by series, for pricing.
 func Uses(pool *pgxpool.Pool) func(ctx context.Context, a account.ID, period time.Time) ([]entitlement.Use, error) {
 	return func(ctx context.Context, a account.ID, period time.Time) (uses []entitlement.Use, err error) {
-		err = onConn(ctx, pool, func(f *flush) error {
-			uses, err = f.Uses(ctx, a, period)
+		err = onConn(ctx, pool, func(p *pipeline) error {
+			uses, err = p.Uses(ctx, a, period)
 			return err
 		})
 		if err != nil {
@@ -82,16 +82,6 @@ func Uses(pool *pgxpool.Pool) func(ctx context.Context, a account.ID, period tim
 		}
 		return uses, nil
 	}
-}
-
-// onConn runs fn with the pipeline of one connection, outside any transaction.
-func onConn(ctx context.Context, pool *pgxpool.Pool, fn func(*flush) error) error {
-	pooled, err := pool.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer pooled.Release()
-	return fn(&flush{conn: pooled.Conn()})
 }
 
 func heldTotal(v *value) (metering.TotalKey, metering.Held, error) {
