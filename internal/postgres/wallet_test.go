@@ -12,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/alert"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/inquiry"
 	"github.com/accrue-billing/accrue/internal/page"
@@ -123,6 +124,50 @@ func TestAlerts(t *testing.T) {
 		return db.InTx(t.Context(), func(tx billing.Tx) error { return tx.Alerts().Create(t.Context(), v) })
 	}
 
+	t.Run("TellWhoIsWatched", func(t *testing.T) {
+		t.Parallel()
+		none, alerted, toppedUp, limited := mustAccount(t, db).ID, mustAccount(t, db).ID, mustAccount(t, db).ID, mustAccount(t, db).ID
+		all := []account.ID{none, alerted, toppedUp, limited}
+		watched := func() map[account.ID]bool {
+			got, err := store.Watched(t.Context(), all)
+			if err != nil {
+				t.Fatal(err)
+			}
+			set := map[account.ID]bool{}
+			for _, a := range got {
+				set[a] = true
+			}
+			return set
+		}
+		if got := watched(); len(got) != 0 {
+			t.Fatalf("watched from the start: %v", got)
+		}
+		al := newAlert(alerted)
+		if err := create(al); err != nil {
+			t.Fatal(err)
+		}
+		limit := int64(1000)
+		e := entitlement.Entitlement{
+			Account: limited, Status: account.Active, Level: "pro", Currency: money.USD, PeriodStarts: []time.Time{noon}, PeriodEnd: noon.AddDate(0, 1, 0),
+			SpendLimit: &limit, UpdatedAt: noon,
+		}
+		if err := db.InTx(t.Context(), func(tx billing.Tx) error { return tx.Entitlements().Put(t.Context(), e) }); err != nil {
+			t.Fatal(err)
+		}
+		rule := wallet.AutoTopUp{Account: toppedUp, Enabled: true, Threshold: money.New(1000, money.USD), Target: money.New(5000, money.USD), UpdatedAt: noon}
+		if err := db.Wallet().SaveAutoTopUp(t.Context(), &rule); err != nil {
+			t.Fatal(err)
+		}
+		if got := watched(); len(got) != 3 || got[none] {
+			t.Errorf("watched %v, want all but %s", got, none)
+		}
+		if err := store.Remove(t.Context(), alerted, al.ID, noon); err != nil {
+			t.Fatal(err)
+		}
+		if got := watched(); len(got) != 2 || got[alerted] {
+			t.Errorf("watched %v after the alert was removed", got)
+		}
+	})
 	t.Run("KeepsThemUntilTheyAreRemoved", func(t *testing.T) {
 		t.Parallel()
 		a := mustAccount(t, db).ID
