@@ -223,7 +223,7 @@ func (h adminContracts) get(c echo.Context) error {
 // ContractEnd says when a contract is to end, and why.
 type ContractEnd struct {
 	At     *time.Time `json:"at,omitempty" format:"date-time"` // left out: now
-	Reason string     `json:"reason" validate:"required" maxLength:"500" example:"terminated by the customer"`
+	Reason string     `json:"reason" validate:"required" maxLength:"4000" example:"terminated by the customer"`
 } //@name ContractEnd
 
 // end ends a contract.
@@ -249,8 +249,7 @@ func (h adminContracts) end(c echo.Context) error {
 		return err
 	}
 	var checks validate.Checks
-	checks.Require("#/reason", in.Reason)
-	checks.Text("#/reason", in.Reason, 500)
+	checkReason(&checks, in.Reason)
 	if err := checks.Err(); err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ type MigrationQuestion struct {
 type NewPlanMigration struct {
 	To     int    `json:"to" validate:"required" minimum:"1" example:"2"`
 	When   string `json:"when,omitempty" enums:"period_end,now" default:"period_end"` // period_end: each account's running period is still billed by the version that it has; now: it is billed by the new one as a whole
-	Reason string `json:"reason,omitempty" maxLength:"500" example:"prices of spring 2026"`
+	Reason string `json:"reason,omitempty" maxLength:"4000" example:"prices of spring 2026"`
 } //@name NewPlanMigration
 
 type adminMigrations struct{ Deps }
@@ -186,7 +186,7 @@ func (h adminMigrations) create(c echo.Context) error {
 	var checks validate.Checks
 	checkVersion(&checks, in.To)
 	checks.OneOf("#/when", in.When, string(subscription.AtPeriodEnd), string(subscription.AtOnce))
-	checks.Text("#/reason", in.Reason, 500)
+	checks.Text("#/reason", in.Reason, validate.MaxText)
 	if err := checks.Err(); err != nil {
 		return err
 	}

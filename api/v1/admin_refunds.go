@@ -100,9 +100,7 @@ func (h adminRefunds) create(c echo.Context) error {
 		in.Amount = body.Amount.amount()
 		checks.Positive("#/amount", in.Amount)
 	}
-	if checks.Require("#/reason", body.Reason) {
-		checks.Text("#/reason", body.Reason, validate.MaxText)
-	}
+	checkReason(&checks, body.Reason)
 	if err := checks.Err(); err != nil {
 		return err
 	}
