@@ -2,16 +2,12 @@ package api_test
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/x509"
-	"encoding/pem"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/labstack/echo/v4"
 
 	"github.com/accrue-billing/accrue/api"
@@ -35,23 +31,15 @@ func BenchmarkRequest(b *testing.B) {
 		repeat(b, e, httptest.NewRequest(http.MethodGet, "/", nil))
 	})
 	b.Run("entitlement", func(b *testing.B) {
-		pub, key, err := ed25519.GenerateKey(nil)
+		signer, err := auth.NewDevelopmentSigner(b.TempDir(), "accrue", auth.Test, clock.System)
 		if err != nil {
 			b.Fatal(err)
 		}
-		der, err := x509.MarshalPKIXPublicKey(pub)
+		tokens, err := auth.NewVerifier([]auth.Issuer{signer.Issuer()}, auth.Test, clock.System, nil)
 		if err != nil {
 			b.Fatal(err)
 		}
-		issuer := auth.Issuer{Name: "https://id.example", Audience: "accrue", Keys: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})}
-		tokens, err := auth.NewVerifier([]auth.Issuer{issuer}, auth.Test, clock.System, nil)
-		if err != nil {
-			b.Fatal(err)
-		}
-		token, err := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{
-			"iss": issuer.Name, "aud": issuer.Audience, "sub": "user-1", "account_id": "customer-1", "scope": "usage:read billing:read",
-			"iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
-		}).SignedString(key)
+		token, err := signer.Sign(auth.Grant{Subject: "user-1", Account: "customer-1", Scopes: []auth.Scope{auth.UsageRead}}, time.Hour)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -67,7 +55,7 @@ func BenchmarkRequest(b *testing.B) {
 			b.Fatal(err)
 		}
 		req := httptest.NewRequest(http.MethodGet, "/v1/entitlements/voice", nil)
-		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("Authorization", "Bearer "+token.Reveal())
 		req.Header.Set("Accept", "application/json")
 		req.Header.Set("User-Agent", "curl/8.5.0")
 		repeat(b, e, req)

@@ -42,16 +42,12 @@ func newBenchService(b *testing.B) *benchService {
 	b.Helper()
 	d := newDeployment(b, binary(b, ""))
 	// It logs warnings only, so that the test need not take its access log in.
-	p := &process{api: "http://" + unusedAddress(b), log: &buffer{}, gone: make(chan struct{})}
-	p.cmd = exec.CommandContext(b.Context(), d.program, "serve", "--addr="+strings.TrimPrefix(p.api, "http://"), "--sandbox-addr="+unusedAddress(b),
-		"--data-dir="+d.dir, "--rate-limit=1000000", "--log-level=warn")
-	p.cmd.Env = append(os.Environ(), "ACCRUE_API_KEY_PEPPER="+pepper)
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = dieWithParent()
-	if err := p.cmd.Start(); err != nil {
+	api := freeAddress(b)
+	p, err := d.launch(nil, "--addr="+api, "--sandbox-addr="+freeAddress(b), "--log-level=warn")
+	if err != nil {
 		b.Fatal(err)
 	}
-	go func() { p.err = p.cmd.Wait(); close(p.gone) }()
+	p.api = "http://" + api
 	b.Cleanup(func() { // as an operator ends it, so that the database is stopped in order
 		_ = p.cmd.Process.Signal(os.Interrupt)
 		<-p.gone
@@ -67,7 +63,7 @@ func newBenchService(b *testing.B) *benchService {
 			answered = resp.StatusCode == http.StatusOK
 		}
 	}
-	s := &benchService{dir: d.dir, address: strings.TrimPrefix(p.api, "http://"), pid: p.cmd.Process.Pid}
+	s := &benchService{dir: d.dir, address: api, pid: p.cmd.Process.Pid}
 	for i := range 64 {
 		token := d.token(b, fmt.Sprintf("bench-%d", i))
 		s.tokens = append(s.tokens, token)
@@ -204,17 +200,6 @@ func (s *benchService) base(b *testing.B, name string, span time.Duration) float
 	default:
 		return s.spread.Load().(float64) //nolint:forcetypeassert // what the work before has stored
 	}
-}
-
-// unusedAddress returns an address that nobody listens on now.
-func unusedAddress(b *testing.B) string {
-	b.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 var tps = regexp.MustCompile(`tps = ([0-9.]+)`)

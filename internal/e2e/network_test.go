@@ -106,16 +106,6 @@ func overTCP(t *testing.T, socket string) string {
 	return in.Addr().String()
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
 // storms has customers at work while the link suffers from one thing after the other.
 func (h *harness) storms(l *link) {
 	h.t.Helper()

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -165,17 +166,10 @@ const startWithin = time.Minute
 
 // start runs the service and returns when it listens.
 func (d *deployment) start(ctx context.Context) (*process, error) {
-	args := append([]string{
-		"serve", "--addr=127.0.0.1:0", "--sandbox-addr=127.0.0.1:0", "--data-dir=" + d.dir, "--rate-limit=1000000",
-	}, d.args...)
-	p := &process{cmd: exec.Command(d.program, args...), log: &buffer{}, gone: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), failpoint.Variable+"="+d.points, "ACCRUE_API_KEY_PEPPER="+pepper, "GOMAXPROCS=2", "GOGC=400")
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = dieWithParent()
-	if err := p.cmd.Start(); err != nil {
+	p, err := d.launch([]string{"GOMAXPROCS=2", "GOGC=400"}, append([]string{"--addr=127.0.0.1:0", "--sandbox-addr=127.0.0.1:0"}, d.args...)...)
+	if err != nil {
 		return nil, err
 	}
-	go func() { p.err = p.cmd.Wait(); close(p.gone) }()
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
 	for {
@@ -192,6 +186,32 @@ func (d *deployment) start(ctx context.Context) (*process, error) {
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
+}
+
+// launch runs the service with the deployment's folder, more of an environment and these options of serve,
+// and does not wait for it.
+func (d *deployment) launch(env []string, args ...string) (*process, error) {
+	args = append([]string{"serve", "--data-dir=" + d.dir, "--rate-limit=1000000"}, args...)
+	p := &process{cmd: exec.Command(d.program, args...), log: &buffer{}, gone: make(chan struct{})}
+	p.cmd.Env = append(append(os.Environ(), failpoint.Variable+"="+d.points, "ACCRUE_API_KEY_PEPPER="+pepper), env...)
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.SysProcAttr = dieWithParent()
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() { p.err = p.cmd.Wait(); close(p.gone) }()
+	return p, nil
+}
+
+// freeAddress returns an address that nobody listens on now.
+func freeAddress(tb testing.TB) string {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
 }
 
 func (p *process) address(server string) string {
