@@ -194,6 +194,7 @@ func TestIngest_AConnectionCutAtTheCommitCountsOnce(t *testing.T) {
 			}
 			cutter.cut.Store(0)
 			cutter.away.Store(false)
+			b.in = mustRun(t, db, metering.Options{Committers: 1}) // as patient as ever: a busy machine connects slowly
 			wantStatuses(t, b.mustAdd(t, events()...), c.again)
 			if got := b.total(t, "voice"); got != "65.5/3" {
 				t.Errorf("total %s", got)
