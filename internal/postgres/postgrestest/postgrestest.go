@@ -4,8 +4,8 @@
 // template database in it; and the databases that are cloned from the template and dropped when
 // their tests end. It does not own what tests put into them.
 //
-// Servers keep their data folders between runs ("slots" below the temporary folder), so only the
-// first run of a new schema migrates anything. They run without fsync: a crash of the machine may
+// Servers keep their data folders between runs ("slots" in memory where there is room, or else below
+// the temporary folder), so only the first run of a new schema migrates anything. They run without fsync: a crash of the machine may
 // ruin a slot, which is then made anew. With ACCRUE_TEST_DATABASE_URL the databases are made on that
 // server instead, each migrated by itself, as a cluster that cannot clone (Citus) needs it.
 //

@@ -35,7 +35,8 @@ var fast = map[string]string{
 	"autovacuum":                "off",
 	"max_connections":           "300",
 	"shared_buffers":            "128MB",
-	"max_wal_size":              "2GB",
+	"max_wal_size":              "256MB",
+	"min_wal_size":              "32MB",
 	"wal_level":                 "minimal",
 	"max_wal_senders":           "0",
 	"jit":                       "off",
@@ -64,11 +65,25 @@ func startPrivate(ctx context.Context) (*server, error) {
 	return nil, fmt.Errorf("all %d slots in %s are in use", maxSlots, root)
 }
 
-// slotsFolder returns the folder of the slots, which is below the temporary folder because its
-// content may not outlive a crash of the machine. The name can be foreseen, so it is checked to be
-// ours.
+// inMemory is where Linux keeps files in memory. A database is some 700 files, and making and dropping
+// them there takes a third of the time (BenchmarkDSN).
+const inMemory = "/dev/shm"
+
+// room is how much must be free there: a container's share is often 64 MB.
+const room = 4 << 30
+
+// slotsRoot returns the folder for files that nobody will miss after a crash of the machine.
+func slotsRoot() string {
+	var fs syscall.Statfs_t
+	if os.Getenv("TMPDIR") == "" && syscall.Statfs(inMemory, &fs) == nil && fs.Bavail*uint64(fs.Bsize) >= room { //nolint:gosec // a block's size is positive; its type differs by system
+		return inMemory
+	}
+	return os.TempDir()
+}
+
+// slotsFolder returns the folder of the slots. Its name can be foreseen, so it is checked to be ours.
 func slotsFolder() (string, error) {
-	root := filepath.Join(os.TempDir(), "accrue-test-"+strconv.Itoa(os.Getuid()))
+	root := filepath.Join(slotsRoot(), "accrue-test-"+strconv.Itoa(os.Getuid()))
 	if err := os.Mkdir(root, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
