@@ -153,7 +153,7 @@ func TestCrash_AtRandomMoments(t *testing.T) {
 			t.Parallel()
 			h := newHarness(t, program)
 			for n := lane; n < kills; n += lanes {
-				h.killAtRandom(uint64(n), 4)
+				h.killAtRandom(uint64(n), 2)
 			}
 			h.checkBooks()
 			if h.caught < h.kills {
