@@ -38,7 +38,7 @@ var floors = []struct{ name, rooms string }{
 	{"edge", "api internal/postgres/postgrestest internal/invariant/invarianttest"},
 	{"roof", "internal/app"},
 	{"above the roof", "internal/e2e"},
-	{"programs", "cmd/accrue internal/testreport api/problem/internal/codes api/openapi/internal/generate"},
+	{"programs", "cmd/accrue internal/testreport internal/benchreport api/problem/internal/codes api/openapi/internal/generate"},
 }
 
 // onlyIn names the one home of each technology, and of the rooms that only the roof may enter. An

@@ -140,7 +140,9 @@ func (s *benchService) measure(b *testing.B, w work) {
 			fmt.Printf(" (<= %s)", w.guard)
 		}
 		fmt.Printf("; processor time: load %s, service %s, database %s\n", m.used.load, m.used.service, m.used.database)
-		b.ReportMetric(ratio, w.base)
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(ratio, "of-"+w.base)
+		b.ReportMetric(w.must, "must-of-"+w.base)
 	})
 }
 
