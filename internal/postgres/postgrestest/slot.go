@@ -74,8 +74,8 @@ const room = 4 << 30
 
 // slotsRoot returns the folder for files that nobody will miss after a crash of the machine.
 func slotsRoot() string {
-	var fs syscall.Statfs_t
-	if os.Getenv("TMPDIR") == "" && syscall.Statfs(inMemory, &fs) == nil && fs.Bavail*uint64(fs.Bsize) >= room { //nolint:gosec // a block's size is positive; its type differs by system
+	var fs syscall.Statfs_t // whose fields have other types on other systems
+	if os.Getenv("TMPDIR") == "" && syscall.Statfs(inMemory, &fs) == nil && fs.Bavail*uint64(fs.Bsize) >= room {
 		return inMemory
 	}
 	return os.TempDir()
