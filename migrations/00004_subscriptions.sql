@@ -30,6 +30,7 @@ CREATE TABLE subscriptions (
   next_plan    text,                     -- takes effect when the period ends
   next_version integer,                  -- of the plan that is held: likewise, unless next_plan goes before it
   waived       jsonb NOT NULL DEFAULT '{}', -- per meter: quantity of this period that is never billed
+  held         jsonb NOT NULL DEFAULT '[]', -- the terms that this period was under before the present ones, with their time
   created_at   timestamptz NOT NULL,
   updated_at   timestamptz NOT NULL,
   version      bigint NOT NULL DEFAULT 1,
@@ -52,6 +53,7 @@ CREATE TABLE billing_periods (
   plan_version    integer NOT NULL,
   contract_id     uuid,
   waived          jsonb NOT NULL DEFAULT '{}',
+  held            jsonb NOT NULL DEFAULT '[]',
   closed_at       timestamptz,
   PRIMARY KEY (account_id, subscription_id, period_start),
   UNIQUE (account_id, subscription_id, index),

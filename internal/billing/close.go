@@ -86,7 +86,11 @@ func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub su
 	if err != nil {
 		return err
 	}
-	if v.Priced() || contract != nil {
+	before, err := heldBefore(ctx, tx, acct.ID, ended)
+	if err != nil {
+		return err
+	}
+	if v.Priced() || contract != nil || len(before) > 0 {
 		inv := invoice.NewCycle(ended, acct.Currency, ended.Bounds.End.Add(c.Policy.Grace), now)
 		if err := tx.Invoices().Create(ctx, inv); err != nil {
 			return err

@@ -73,7 +73,14 @@ func (u Upgrader) compare(ctx context.Context, tx Tx, acct account.Account, sub 
 	if err != nil {
 		return err
 	}
-	in := pricing.Input{Version: out.Version, Currency: acct.Currency, Period: sub.Period, Cap: now.input.Cap}
+	if err := sub.ChangePlan(subscription.TermsOf(out.Version), out.At); err != nil { // of this copy
+		return err
+	}
+	opened := sub.Opened()
+	in := pricing.Input{Version: out.Version, Currency: acct.Currency, Period: sub.Period, Held: opened.Present(), Cap: now.input.Cap}
+	if in.Before, err = heldBefore(ctx, tx, acct.ID, opened); err != nil {
+		return err
+	}
 	// What the plan that is held bills nothing for stays free.
 	if in.Usage, err = usageOf(in, now.totals, waivedUse(held, quantities(now.totals)), used); err != nil {
 		return err

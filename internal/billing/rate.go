@@ -12,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/period"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/pricing"
 	"github.com/accrue-billing/accrue/internal/subscription"
@@ -117,8 +118,34 @@ func input(ctx context.Context, tx Tx, acct account.Account, p subscription.Peri
 		return pricing.Input{}, err
 	}
 	in := pricing.Input{Version: v, Contract: contract, Currency: acct.Currency, Period: p.Bounds, Cap: limit}
+	if contract == nil { // one that is in force at the period's beginning is, whenever it was entered, held from there on
+		in.Held = p.Present()
+		if in.Before, err = heldBefore(ctx, tx, acct.ID, p); err != nil {
+			return pricing.Input{}, err
+		}
+	}
 	in.Term, err = termOf(ctx, tx, acct, p, in, used)
 	return in, err
+}
+
+// heldBefore returns the versions with a fee that a period was under before its present terms, as the
+// contracts that went with them had them.
+func heldBefore(ctx context.Context, tx Tx, a account.ID, p subscription.Period) (out []pricing.Holding, err error) {
+	for _, h := range p.Held {
+		v, contract, err := terms(ctx, tx, a, h.Terms, p.Bounds.Start)
+		if err != nil {
+			return nil, err
+		}
+		if contract != nil {
+			if v, err = contract.Apply(v); err != nil {
+				return nil, err
+			}
+		}
+		if v.Fee != nil {
+			out = append(out, pricing.Holding{Version: v, Held: h.Time})
+		}
+	}
+	return out, nil
 }
 
 // maxTerm bounds the periods of one term: ten years of months.
@@ -157,7 +184,7 @@ func termOf(ctx context.Context, tx Tx, acct account.Account, p subscription.Per
 		if err != nil {
 			return nil, err
 		}
-		in.Period = q.Bounds
+		in.Period, in.Held, in.Before = q.Bounds, period.Bounds{}, nil
 		if in.Usage, err = usageOf(in, totals, q.Waived, of); err != nil {
 			return nil, err
 		}
@@ -327,7 +354,7 @@ func (p Pricer) Accrued(ctx context.Context, e entitlement.Entitlement, periodSt
 	switch {
 	case periodStart.Equal(open.Bounds.Start):
 	case !periodStart.Before(open.Bounds.End): // it has begun by the clock, and the closing has not come to it yet
-		open.Bounds, open.Index, open.Waived = sub.Schedule.Next(open.Bounds.End), sub.Index+1, nil
+		open.Bounds, open.Index, open.Waived, open.Held = sub.Schedule.Next(open.Bounds.End), sub.Index+1, nil, nil
 	default:
 		if open, err = p.DB.Subscriptions().Period(ctx, e.Account, periodStart); err != nil {
 			return zeroOf(acct), err

@@ -33,6 +33,7 @@ type subscriptionRow struct {
 	NextPlan    *string
 	NextVersion *int
 	Waived      []byte    `gorm:"type:jsonb"`
+	Held        []byte    `gorm:"type:jsonb"`
 	CreatedAt   time.Time `gorm:"autoCreateTime:false"`
 	UpdatedAt   time.Time `gorm:"autoUpdateTime:false"`
 	Version     int64
@@ -45,12 +46,16 @@ func toSubscriptionRow(s subscription.Subscription) (subscriptionRow, error) {
 	if err != nil {
 		return subscriptionRow{}, err
 	}
+	held, err := marshalHeld(s.Held)
+	if err != nil {
+		return subscriptionRow{}, err
+	}
 	d := s.Schedule.Anchor
 	return subscriptionRow{
 		AccountID: s.Account, ID: s.ID, PlanCode: string(s.Plan), PlanVersion: s.Terms.Version, ContractID: s.Contract,
 		Status: string(s.Status), Anchor: time.Date(d.Year, d.Month, d.Day, 0, 0, 0, 0, time.UTC),
 		TimeZone: s.Schedule.Zone.String(), Interval: string(s.Schedule.Interval), PeriodIndex: s.Index,
-		PeriodStart: s.Period.Start, PeriodEnd: s.Period.End, NextPlan: textOrNil(string(s.NextPlan)), NextVersion: numberOrNil(s.NextVersion), Waived: waived,
+		PeriodStart: s.Period.Start, PeriodEnd: s.Period.End, NextPlan: textOrNil(string(s.NextPlan)), NextVersion: numberOrNil(s.NextVersion), Waived: waived, Held: held,
 		CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt, Version: s.Revision,
 	}, nil
 }
@@ -64,10 +69,14 @@ func (r subscriptionRow) subscription() (subscription.Subscription, error) {
 	if err != nil {
 		return subscription.Subscription{}, err
 	}
+	held, err := unmarshalHeld(r.Held)
+	if err != nil {
+		return subscription.Subscription{}, err
+	}
 	return subscription.Subscription{
 		ID: r.ID, Account: r.AccountID, Terms: terms(r.PlanCode, r.PlanVersion, r.ContractID), Status: subscription.Status(r.Status),
 		Schedule: period.Schedule{Anchor: period.DateOf(r.Anchor, time.UTC), Zone: zone, Interval: period.Interval(r.Interval)},
-		Index:    r.PeriodIndex, Period: bounds(r.PeriodStart, r.PeriodEnd), NextPlan: plan.Code(textOf(r.NextPlan)), NextVersion: numberOf(r.NextVersion), Waived: waived,
+		Index:    r.PeriodIndex, Period: bounds(r.PeriodStart, r.PeriodEnd), NextPlan: plan.Code(textOf(r.NextPlan)), NextVersion: numberOf(r.NextVersion), Waived: waived, Held: held,
 		CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), Revision: r.Version,
 	}, nil
 }
@@ -82,6 +91,7 @@ type periodRow struct {
 	PlanVersion    int
 	ContractID     subscription.ContractID
 	Waived         []byte `gorm:"type:jsonb"`
+	Held           []byte `gorm:"type:jsonb"`
 	ClosedAt       *time.Time
 }
 
@@ -89,17 +99,25 @@ func (periodRow) TableName() string { return "billing_periods" }
 
 func toPeriodRow(p subscription.Period) (periodRow, error) {
 	waived, err := marshalWaived(p.Waived)
+	if err != nil {
+		return periodRow{}, err
+	}
+	held, err := marshalHeld(p.Held)
 	return periodRow{
 		AccountID: p.Account, SubscriptionID: p.Subscription, PeriodStart: p.Bounds.Start, PeriodEnd: p.Bounds.End, Index: p.Index,
-		PlanCode: string(p.Plan), PlanVersion: p.Version, ContractID: p.Contract, Waived: waived, ClosedAt: timeOrNil(p.ClosedAt),
+		PlanCode: string(p.Plan), PlanVersion: p.Version, ContractID: p.Contract, Waived: waived, Held: held, ClosedAt: timeOrNil(p.ClosedAt),
 	}, err
 }
 
 func (r periodRow) period() (subscription.Period, error) {
 	waived, err := unmarshalWaived(r.Waived)
+	if err != nil {
+		return subscription.Period{}, err
+	}
+	held, err := unmarshalHeld(r.Held)
 	return subscription.Period{
 		Account: r.AccountID, Subscription: r.SubscriptionID, Index: r.Index, Bounds: bounds(r.PeriodStart, r.PeriodEnd),
-		Terms: terms(r.PlanCode, r.PlanVersion, r.ContractID), Waived: waived, ClosedAt: timeOf(r.ClosedAt),
+		Terms: terms(r.PlanCode, r.PlanVersion, r.ContractID), Waived: waived, Held: held, ClosedAt: timeOf(r.ClosedAt),
 	}, err
 }
 
@@ -140,6 +158,42 @@ func marshalWaived(w map[string]money.Decimal) ([]byte, error) {
 func unmarshalWaived(b []byte) (map[string]money.Decimal, error) {
 	w := map[string]money.Decimal{}
 	return w, json.Unmarshal(b, &w)
+}
+
+// holdingRow is the stored form of a subscription.Holding.
+type holdingRow struct {
+	Plan     string                   `json:"plan"`
+	Version  int                      `json:"version"`
+	Contract *subscription.ContractID `json:"contract,omitempty"`
+	From     time.Time                `json:"from"`
+	Until    time.Time                `json:"until"`
+}
+
+func marshalHeld(held []subscription.Holding) ([]byte, error) {
+	rows := make([]holdingRow, len(held))
+	for i, h := range held {
+		rows[i] = holdingRow{Plan: string(h.Plan), Version: h.Version, From: h.Time.Start.UTC(), Until: h.Time.End.UTC()}
+		if !h.Contract.IsZero() {
+			rows[i].Contract = new(h.Contract)
+		}
+	}
+	return json.Marshal(rows)
+}
+
+func unmarshalHeld(b []byte) ([]subscription.Holding, error) {
+	var rows []holdingRow
+	if err := json.Unmarshal(b, &rows); err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	held := make([]subscription.Holding, len(rows))
+	for i, r := range rows {
+		var contract subscription.ContractID
+		if r.Contract != nil {
+			contract = *r.Contract
+		}
+		held[i] = subscription.Holding{Terms: terms(r.Plan, r.Version, contract), Time: bounds(r.From, r.Until)}
+	}
+	return held, nil
 }
 
 type subscriptionStore stores
@@ -203,7 +257,7 @@ func (s subscriptionStore) Save(ctx context.Context, sub *subscription.Subscript
 	row.Version++
 	err = changed(stores(s).of(ctx, sub.Account).Model(&subscriptionRow{}).Where("id = ? AND version = ?", sub.ID, sub.Revision).
 		Select("plan_code", "plan_version", "contract_id", "status", "time_zone", "interval", "period_index", "period_start",
-			"period_end", "next_plan", "next_version", "waived", "updated_at", "version").Updates(&row), account.ErrStale)
+			"period_end", "next_plan", "next_version", "waived", "held", "updated_at", "version").Updates(&row), account.ErrStale)
 	if err != nil {
 		return err
 	}
@@ -214,7 +268,7 @@ func (s subscriptionStore) Save(ctx context.Context, sub *subscription.Subscript
 	// No row is no fault: a period that is only just beginning is opened by ClosePeriod.
 	res := stores(s).of(ctx, sub.Account).Model(&periodRow{}).
 		Where("subscription_id = ? AND period_start = ? AND closed_at IS NULL", sub.ID, sub.Period.Start).
-		Select("plan_code", "plan_version", "contract_id", "waived").Updates(&open)
+		Select("plan_code", "plan_version", "contract_id", "waived", "held").Updates(&open)
 	if res.Error != nil {
 		return translate(res.Error)
 	}
@@ -237,7 +291,7 @@ func (s subscriptionStore) ClosePeriod(ctx context.Context, p, next subscription
 	}
 	err = changed(stores(s).of(ctx, p.Account).Model(&periodRow{}).
 		Where("subscription_id = ? AND period_start = ? AND closed_at IS NULL", p.Subscription, p.Bounds.Start).
-		Select("plan_code", "plan_version", "contract_id", "waived", "closed_at").Updates(&row), subscription.ErrPeriodClosed)
+		Select("plan_code", "plan_version", "contract_id", "waived", "held", "closed_at").Updates(&row), subscription.ErrPeriodClosed)
 	if err != nil || last {
 		return err
 	}

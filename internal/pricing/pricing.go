@@ -33,9 +33,17 @@ type Input struct {
 	Currency money.Currency
 	Period   period.Bounds // needed for proration and for contracts
 	Held     period.Bounds // the part of the period that the plan was held; zero: all of it
+	Before   []Holding     // plans with a fee that were held in the period before this one
 	Usage    []Usage
 	Cap      *money.Amount // the most that may be billed; the rest is absorbed
 	Term     *Term         // for commitments over a term
+}
+
+// Holding is a version that was held for a part of the period. Only its fee counts, and the credit that
+// goes with it: usage is priced once, under the version that is held at the end.
+type Holding struct {
+	Version plan.Version
+	Held    period.Bounds
 }
 
 // Term is where a period stands in the term of a commitment.

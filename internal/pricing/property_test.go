@@ -4,6 +4,7 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -400,6 +401,66 @@ func FuzzQuantity(f *testing.F) {
 		}
 		if amount, err := money.RoundRat(want, money.USD); err != nil || bill.Total != amount {
 			t.Fatalf("%s s cost %s, want %s: %v", text, bill.Total, amount, err)
+		}
+	})
+}
+
+// Changes of plan telescope: whatever is held for whatever part of a period, what a plan's fee comes to over
+// the times in which it was held is rounded at their ends only, so that a plan that was held throughout
+// costs its fee, however often it was left and taken up again in the same instant, and every line verifies.
+func TestFees_PropertyChangesOfPlanTelescope(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		whole := january.Duration().Microseconds()
+		fees := [...]int64{
+			rapid.Int64Range(0, 10_000_00).Draw(t, "fee a"), rapid.Int64Range(0, 10_000_00).Draw(t, "fee b"), rapid.Int64Range(0, 10_000_00).Draw(t, "fee c"),
+		}
+		version := func(i int) plan.Version {
+			return plan.Version{
+				Plan: plan.Code("abc"[i : i+1]), Number: 1, Currencies: []money.Currency{money.USD},
+				Fee: &plan.Fee{Name: "Fee", Prices: plan.Sums{money.New(fees[i], money.USD)}},
+			}
+		}
+		at := rapid.SliceOfN(rapid.Int64Range(0, whole), 0, 8).Draw(t, "changes")
+		slices.Sort(at)
+		in := pricing.Input{Currency: money.USD, Period: january}
+		upTo := func(i int, t int64) int64 { // what the fee comes to from the period's start to t, half away from zero
+			x := new(big.Int).Mul(big.NewInt(2*fees[i]), big.NewInt(t))
+			x.Add(x, big.NewInt(whole))
+			return x.Quo(x, big.NewInt(2*whole)).Int64()
+		}
+		var want, from int64
+		held := rapid.IntRange(0, 2).Draw(t, "plan")
+		same := true
+		first := held
+		for _, until := range append(at, whole) {
+			b := period.Bounds{Start: january.Start.Add(time.Duration(from) * time.Microsecond), End: january.Start.Add(time.Duration(until) * time.Microsecond)}
+			want += upTo(held, until) - upTo(held, from)
+			same = same && (held == first || from == until)
+			if until == whole {
+				in.Version, in.Held = version(held), b
+				break
+			}
+			in.Before = append(in.Before, pricing.Holding{Version: version(held), Held: b})
+			from, held = until, rapid.IntRange(0, 2).Draw(t, "plan")
+		}
+		bill, err := pricing.Rate(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bill.Total.Minor != want {
+			t.Fatalf("the fees come to %d, want %d", bill.Total.Minor, want)
+		}
+		if same && bill.Total.Minor != fees[first] {
+			t.Fatalf("held throughout it comes to %d, and the fee is %d", bill.Total.Minor, fees[first])
+		}
+		for _, l := range bill.Lines {
+			if a, err := pricing.Verify(l.Derivation); err != nil || a != l.Amount {
+				t.Fatalf("billed %s, verified as %s: %v", l.Amount, a, err)
+			}
+		}
+		if sum, err := pricing.Accrued(in); err != nil || sum != bill.Total {
+			t.Fatalf("accrued %s, %v, billed %s", sum, err, bill.Total)
 		}
 	})
 }

@@ -70,6 +70,7 @@ type tally struct {
 type rater struct {
 	in      *Input
 	v       *plan.Version
+	by      *plan.Version // whose terms the line in hand follows
 	explain bool
 	share   share
 
@@ -118,6 +119,7 @@ func (r *rater) terms() error {
 		}
 		r.v, r.contract, r.commitment = &v, c.Reference, c.Commitment
 	}
+	r.by = r.v
 	if r.v.Priced() {
 		offered := false
 		for _, c := range r.v.Currencies {
@@ -184,7 +186,7 @@ func (r *rater) makeRoom() {
 		r.lines, r.parts = make([]Line, 0, 1), make([]Part, 0, 1)
 		return
 	}
-	lines, parts, most := len(r.other), 0, 1
+	lines, parts, most := len(r.other)+2*len(r.in.Before), 0, 1
 	for _, may := range [...]bool{
 		r.v.Fee != nil, r.v.Minimum != nil, r.v.Credit != nil, r.commitment != nil, r.in.Cap != nil,
 	} {
@@ -227,23 +229,47 @@ func (r *rater) add(l *Line) (err error) {
 	}
 	if r.explain {
 		d := &l.Derivation
-		d.Plan, d.Version, d.Hash, d.Contract = r.v.Plan, r.v.Number, r.v.Hash, r.contract
+		d.Plan, d.Version, d.Hash = r.by.Plan, r.by.Number, r.by.Hash
+		if r.by == r.v {
+			d.Contract = r.contract
+		}
 		d.Kind, d.Charge, d.Meter, d.Currency, d.Amount = l.Kind, l.Charge, l.Meter, r.in.Currency, l.Amount
 		r.lines = r.lines[:len(r.lines)+1]
 	}
 	return nil
 }
 
-func (r *rater) fee() error {
-	if r.v.Fee == nil {
+// eachHeld does something under every version that was held in the period, in their order, each with the
+// share of the period for which it was.
+func (r *rater) eachHeld(do func(*plan.Version, share) error) error {
+	for i := range r.in.Before {
+		h := &r.in.Before[i]
+		s, err := shareOf(r.in.Period, h.Held)
+		if err != nil {
+			return err
+		}
+		r.by = &h.Version
+		err = do(r.by, s)
+		r.by = r.v
+		if err != nil {
+			return err
+		}
+	}
+	return do(r.v, r.share)
+}
+
+func (r *rater) fee() error { return r.eachHeld(r.feeOf) }
+
+func (r *rater) feeOf(v *plan.Version, s share) error {
+	if v.Fee == nil {
 		return nil
 	}
-	base, ok := r.v.Fee.Prices.In(r.in.Currency)
+	base, ok := v.Fee.Prices.In(r.in.Currency)
 	if !ok {
-		return ErrCurrency.With("currencies", r.v.Currencies)
+		return ErrCurrency.With("currencies", v.Currencies)
 	}
-	line := r.line(KindFee, "", "", r.v.Fee.Name)
-	if err := r.derive(line, base, r.share, nil); err != nil {
+	line := r.line(KindFee, "", "", v.Fee.Name)
+	if err := r.derive(line, base, s, nil); err != nil {
 		return err
 	}
 	return r.add(line)
@@ -388,20 +414,27 @@ func (r *rater) minimum() error {
 	return r.add(line)
 }
 
-// credit takes off the usage that the fee covers.
+// credit takes off the usage that the fees cover.
 func (r *rater) credit() error {
-	credit, ok := r.v.Credit.In(r.in.Currency)
-	if !ok || r.usage.Sign() <= 0 {
-		return nil
-	}
-	line := r.line(KindCredit, "", "", "Included usage")
-	if err := r.derive(line, credit, r.share, &r.usage); err != nil {
-		return err
-	}
-	if line.Amount.IsZero() {
-		return nil
-	}
-	return r.add(line)
+	left := r.usage
+	return r.eachHeld(func(v *plan.Version, s share) error {
+		credit, ok := v.Credit.In(r.in.Currency)
+		if !ok || left.Sign() <= 0 {
+			return nil
+		}
+		line := r.line(KindCredit, "", "", "Included usage")
+		if err := r.derive(line, credit, s, &left); err != nil {
+			return err
+		}
+		if line.Amount.IsZero() {
+			return nil
+		}
+		var err error
+		if left, err = left.Add(line.Amount); err != nil {
+			return err
+		}
+		return r.add(line)
+	})
 }
 
 // commit bills what is missing from a commitment, and what usage beyond it costs more or less.

@@ -11,6 +11,7 @@ package subscription
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -85,10 +86,19 @@ type Subscription struct {
 	NextVersion int
 	// Waived is, per meter, what was used in this period beyond a soft limit while the plan billed
 	// nothing for it. It stays free though a later plan of the same period has a price.
-	Waived    map[string]money.Decimal
+	Waived map[string]money.Decimal
+	// Held are the terms that this period was under before the present ones, the earliest first. They
+	// follow each other without a gap from the period's start, and the present terms follow the last.
+	Held      []Holding
 	CreatedAt time.Time
 	UpdatedAt time.Time
 	Revision  int64 // for ETag and If-Match
+}
+
+// Holding says that terms were held for a part of a period.
+type Holding struct {
+	Terms
+	Time period.Bounds
 }
 
 // IDPrefix makes subscription identifiers read "sub_…".
@@ -102,7 +112,17 @@ type Period struct {
 	Bounds       period.Bounds
 	Terms
 	Waived   map[string]money.Decimal
+	Held     []Holding // before the terms above
 	ClosedAt time.Time // zero while it is open
+}
+
+// Present returns the part of the period for which its terms are held: all of it, but for what others were
+// held before.
+func (p Period) Present() period.Bounds {
+	if n := len(p.Held); n > 0 {
+		return period.Bounds{Start: p.Held[n-1].Time.End, End: p.Bounds.End}
+	}
+	return p.Bounds
 }
 
 // Errors of the concept.
@@ -127,15 +147,24 @@ func New(a account.ID, t Terms, s period.Schedule, now time.Time) Subscription {
 func (s Subscription) Opened() Period {
 	return Period{
 		Account: s.Account, Subscription: s.ID, Index: s.Index, Bounds: s.Period,
-		Terms: s.Terms, Waived: s.Waived,
+		Terms: s.Terms, Waived: s.Waived, Held: s.Held,
 	}
 }
 
 // ChangePlan moves the agreement to other terms at once. The running period and what was used in it
-// stay; a change that was planned for its end is dropped.
+// stay, and so does the time for which the former terms were held; a change that was planned for its end
+// is dropped.
 func (s *Subscription) ChangePlan(t Terms, now time.Time) error {
 	if s.Terms == t {
 		return ErrSamePlan
+	}
+	former := s.Opened().Present()
+	former.End = now
+	if now.After(s.Period.End) { // it has ended by the clock, and the closing has not come to it yet
+		former.End = s.Period.End
+	}
+	if former.Start.Before(former.End) {
+		s.Held = append(slices.Clone(s.Held), Holding{s.Terms, former})
 	}
 	s.Terms, s.NextPlan, s.NextVersion, s.UpdatedAt = t, "", 0, now
 	return nil
@@ -147,7 +176,7 @@ func (s *Subscription) Advance(zone *time.Location, next Terms, now time.Time) {
 	s.Schedule.Zone = zone
 	s.Index++
 	s.Period = s.Schedule.Next(s.Period.End)
-	s.Waived = map[string]money.Decimal{}
+	s.Waived, s.Held = map[string]money.Decimal{}, nil
 	s.Terms, s.NextPlan, s.NextVersion, s.UpdatedAt = next, "", 0, now
 }
 

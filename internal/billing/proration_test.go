@@ -1,0 +1,103 @@
+package billing_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// withFees publishes two plans with a monthly fee above those that are shipped.
+func (w *world) withFees(t *testing.T) {
+	t.Helper()
+	c := plan.Shipped()
+	perMinute := func(minor int64) []plan.Charge {
+		charge := perMinute("").Charges[0]
+		charge.Prices = []plan.Price{{Currency: money.USD, Model: plan.PerUnit, UnitPrice: money.DecimalFromUnits(minor, 2)}}
+		return []plan.Charge{charge}
+	}
+	for i, v := range []plan.Version{
+		{
+			Plan: "growth", Currencies: []money.Currency{money.USD}, Fee: &plan.Fee{Name: "Growth", Prices: plan.Sums{usd(2200)}},
+			Credit: plan.Sums{usd(1000)}, Charges: perMinute(3),
+		},
+		{Plan: "scale", Currencies: []money.Currency{money.USD}, Fee: &plan.Fee{Name: "Scale", Prices: plan.Sums{usd(33000)}}, Charges: perMinute(1)},
+	} {
+		c.Offers = append(c.Offers, plan.Offer{
+			Plan:    plan.Plan{Code: v.Plan, Name: string(v.Plan), Position: 10 + i, RequiresCard: true},
+			Version: v,
+		})
+	}
+	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) moveTo(t *testing.T, a account.ID, code plan.Code) {
+	t.Helper()
+	got, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), asked(a, newKey()), billing.UpgradeInput{Plan: code}, nil)
+	if err != nil || got.Record.Status != payment.Succeeded {
+		t.Fatalf("upgrade to %s: %+v, %v", code, got.Record, err)
+	}
+}
+
+// A plan's fee is due for the time for which the plan was held. The period is 10 March to 10 April, 31 days:
+//
+//	10 to 20 March  Pro, without a fee
+//	20 to 30 March  Growth, 22.00: 22 × 20⁄31 = 14.19 less 22 × 10⁄31 = 7.10        7.09
+//	30 March on     Scale, 330.00: 330.00 less 330 × 20⁄31 = 212.90               117.10
+//	usage           1,000 minutes over all of it, at Scale's 0.01                   10.00
+//	credit          Growth's 10.00 for its time: 10 × 20⁄31 less 10 × 10⁄31         −3.22
+func TestProration_FeesAreDueForTheTimeHeld(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.withFees(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.use(t, a, "voice", "30000")
+	w.until(t, day(time.March, 20))
+	w.moveTo(t, a, "growth")
+
+	w.until(t, day(time.March, 30))
+	preview, err := billing.Upgrader{Core: w.Core}.Preview(t.Context(), a, "scale")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.use(t, a, "voice", "30000")
+	w.moveTo(t, a, "scale")
+	if want := usd(709 + 11710 + 500 - 322); preview.After != want { // with half of the usage
+		t.Errorf("the preview says %s, want %s", preview.After, want)
+	}
+	balance, err := billing.Reader{Core: w.Core}.Balance(t.Context(), a)
+	if err != nil || balance.Accrued != usd(709+11710+1000-322) {
+		t.Errorf("accrued is %s (%v)", balance.Accrued, err)
+	}
+
+	w.until(t, day(time.April, 12))
+	if got, want := w.lines(t, a, day(time.March, 10)), "fee 709, fee 11710, usage 1000, credit -322"; got != want {
+		t.Errorf("billed %s, want %s", got, want)
+	}
+	w.until(t, day(time.May, 12))
+	if got, want := w.lines(t, a, day(time.April, 10)), "fee 33000"; got != want {
+		t.Errorf("the next period is billed %s, want %s", got, want)
+	}
+}
+
+// Plans without a fee are changed without a trace on the bill, and the allowance counts once.
+func TestProration_NothingIsProratedWithoutAFee(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.until(t, day(time.March, 25))
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.use(t, a, "voice", "72000") // 1,200 minutes, of which 1,000 are included: 200 × 0.027
+	w.until(t, day(time.April, 12))
+	if got, want := w.lines(t, a, day(time.March, 10)), "usage 540"; got != want {
+		t.Errorf("billed %s, want %s", got, want)
+	}
+}
