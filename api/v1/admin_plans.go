@@ -267,8 +267,7 @@ func catalogueOf(c echo.Context) (plan.Catalogue, error) {
 //	@Param			catalogue	body		CatalogueDocument	true	"The whole price list"
 //	@Success		200			{object}	CatalogueEffects
 //	@Failure		400			{object}	problem.Problem	"catalogue_unreadable"
-//	@Failure		409			{object}	problem.Problem	"meter_changed: usage that is recorded means what it meant"
-//	@Failure		422			{object}	problem.Problem	"catalogue_invalid, version_immutable: each entry is named"
+//	@Failure		422			{object}	problem.Problem	"catalogue_invalid, meter_changed, version_immutable: each entry is named"
 //	@Router			/v1/admin/plans/preview [post]
 func (h adminPlans) preview(c echo.Context) error {
 	doc, err := catalogueOf(c)
@@ -292,8 +291,8 @@ func (h adminPlans) preview(c echo.Context) error {
 //	@Param			catalogue	body		CatalogueDocument	true	"The whole price list"
 //	@Success		201			{object}	CatalogueEffects
 //	@Failure		400			{object}	problem.Problem	"catalogue_unreadable"
-//	@Failure		409			{object}	problem.Problem	"meter_changed, version_taken"
-//	@Failure		422			{object}	problem.Problem	"catalogue_invalid, version_immutable: each entry is named"
+//	@Failure		409			{object}	problem.Problem	"version_taken"
+//	@Failure		422			{object}	problem.Problem	"catalogue_invalid, meter_changed, version_immutable: each entry is named"
 //	@Router			/v1/admin/plans [post]
 func (h adminPlans) publish(c echo.Context) error {
 	doc, err := catalogueOf(c)

@@ -114,7 +114,10 @@ func TestAdminPlans(t *testing.T) {
 				t.Errorf("%s: %s at %s, want %s at %s", c.replacement, code, p, c.code, c.pointer)
 			}
 		}
-		op.document(t, "/v1/admin/plans", catalogue(t, "unit: word", "unit: letter")).problem(t, http.StatusConflict, "meter_changed")
+		unit := op.document(t, "/v1/admin/plans", catalogue(t, "unit: word", "unit: letter")).problem(t, http.StatusUnprocessableEntity, "meter_changed")
+		if p := unit.str(t, "errors", 0, "pointer"); p != "#/meters/1/unit" {
+			t.Errorf("the changed meter is at %s", p)
+		}
 		op.document(t, "/v1/admin/plans", "plans: [").problem(t, http.StatusBadRequest, "catalogue_unreadable")
 		op.post(t, "/v1/admin/plans", "").problem(t, http.StatusBadRequest, "body_required")
 		op.with("Content-Type", "text/plain").post(t, "/v1/admin/plans", "x").problem(t, http.StatusUnsupportedMediaType, "unsupported_media_type")

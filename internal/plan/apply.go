@@ -2,6 +2,8 @@ package plan
 
 import (
 	"context"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -28,13 +30,16 @@ func Preview(ctx context.Context, s Store, c Catalogue) (_ []Effect, err error) 
 	if err != nil {
 		return nil, err
 	}
-	for _, old := range meters {
-		if m, ok := c.Meter(old.Code); ok && !SameMeasure(old, m) {
-			return nil, ErrMeterChanged.With("meter", m.Code)
+	var faults []errs.Field
+	for i := range c.Meters {
+		if j := slices.IndexFunc(meters, func(old Meter) bool { return old.Code == c.Meters[i].Code }); j >= 0 {
+			faults = append(faults, meterFaults("#/meters/"+itoa(i), &meters[j], &c.Meters[i])...)
 		}
 	}
+	if len(faults) > 0 {
+		return nil, faulty(ErrMeterChanged, faults)
+	}
 	effects := make([]Effect, 0, len(c.Offers))
-	var faults []errs.Field
 	for i := range c.Offers {
 		o := &c.Offers[i]
 		e := Effect{Plan: o.Plan.Code, After: 1}
@@ -55,11 +60,36 @@ func Preview(ctx context.Context, s Store, c Catalogue) (_ []Effect, err error) 
 		effects = append(effects, e)
 	}
 	if len(faults) > 0 {
-		e := *ErrImmutable
-		e.Fields = faults
-		return nil, &e
+		return nil, faulty(ErrImmutable, faults)
 	}
 	return effects, nil
+}
+
+func faulty(err *errs.Error, faults []errs.Field) error {
+	e := *err
+	e.Fields = faults
+	return &e
+}
+
+// meterFaults names what a document would change of a meter that is known, so that it would measure
+// something else.
+func meterFaults(place string, old, m *Meter) (out []errs.Field) {
+	fault := func(key, was string) {
+		out = append(out, errs.Field{
+			Pointer: place + "/" + key, Code: ErrMeterChanged.Code,
+			Detail: "The meter " + string(old.Code) + " has " + was + " here, and usage is recorded by it; add another meter.",
+		})
+	}
+	if m.Unit != old.Unit {
+		fault("unit", old.Unit)
+	}
+	if m.Aggregation != old.Aggregation {
+		fault("aggregation", string(old.Aggregation))
+	}
+	if m.Reserved != old.Reserved {
+		fault("reserved", strconv.FormatBool(old.Reserved))
+	}
+	return out
 }
 
 // Apply writes a catalogue to the store: meters first, then every plan, with a new version where the
