@@ -246,12 +246,13 @@ var (
 	ErrUnderContract     = errs.New(errs.Conflict, "under_contract", "The account is under a contract. It can be changed when the contract is over.")
 )
 
-// switchTo moves the agreement to other terms, with its limits, its event and its audit entry.
+// switchTo puts other terms in the place of the agreement's own, for all of the running period, with its
+// limits, its event and its audit entry.
 func (c *Core) switchTo(ctx context.Context, tx Tx, acct account.Account, sub *subscription.Subscription, t subscription.Terms, asked Asked, action, reason string, now time.Time) error {
 	if err := waive(ctx, tx, acct, sub); err != nil {
 		return err
 	}
-	if err := sub.ChangePlan(t, now); err != nil {
+	if err := sub.Replace(t, now); err != nil {
 		return err
 	}
 	if err := tx.Subscriptions().Save(ctx, sub); err != nil {

@@ -6,9 +6,11 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/subscription"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -82,9 +84,50 @@ func TestProration_FeesAreDueForTheTimeHeld(t *testing.T) {
 	if got, want := w.lines(t, a, day(time.March, 10)), "fee 709, fee 11710, usage 1000, credit -322"; got != want {
 		t.Errorf("billed %s, want %s", got, want)
 	}
+	// What comes late is priced as the rest of its period; the fees stay what they were.
+	if r := w.useAt(t, a, "voice", "60000", day(time.March, 25)); r.Status != metering.Accepted {
+		t.Fatalf("late usage: %+v", r)
+	}
 	w.until(t, day(time.May, 12))
-	if got, want := w.lines(t, a, day(time.April, 10)), "fee 33000"; got != want {
+	if got, want := w.lines(t, a, day(time.April, 10)), "fee 33000, adjustment 1000"; got != want {
 		t.Errorf("the next period is billed %s, want %s", got, want)
+	}
+}
+
+// A migration at once bills the running period as though its version had been held instead of the older one:
+//
+//	10 to 20 March  Pro, without a fee
+//	20 March on     Growth, 44.00 from version 2 on: 44.00 less 44 × 10⁄31 = 14.19     29.81
+func TestProration_AMigrationAtOnceCountsFromTheBeginning(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.withFees(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.until(t, day(time.March, 20))
+	w.moveTo(t, a, "growth")
+	w.until(t, day(time.March, 25))
+	c := plan.Shipped()
+	v, err := w.DB.Plans().Current(t.Context(), "growth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Number, v.Fee = 0, &plan.Fee{Name: "Growth", Prices: plan.Sums{usd(4400)}}
+	c.Offers = append(c.Offers, plan.Offer{Plan: plan.Plan{Code: "growth", Name: "growth", Position: 10, RequiresCard: true}, Version: v})
+	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	in := billing.MigrationInput{Plan: "growth", To: 2, When: subscription.AtOnce}
+	if _, err := (billing.Migrator{Core: w.Core}).Begin(t.Context(), asked(account.ID{}, newKey()), in, asJSON[subscription.Migration](201)); err != nil {
+		t.Fatal(err)
+	}
+	w.sweep(t)
+	if b := w.balance(t, a); b.Accrued != usd(2981) {
+		t.Errorf("accrued is %s", b.Accrued)
+	}
+	w.until(t, day(time.April, 12))
+	if got, want := w.lines(t, a, day(time.March, 10)), "fee 2981"; got != want {
+		t.Errorf("billed %s, want %s", got, want)
 	}
 }
 

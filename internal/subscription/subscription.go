@@ -170,6 +170,22 @@ func (s *Subscription) ChangePlan(t Terms, now time.Time) error {
 	return nil
 }
 
+// Replace puts other terms in the place of the present ones, as though they had been held in the running
+// period for all the time for which these were. A change that was planned for its end is dropped.
+func (s *Subscription) Replace(t Terms, now time.Time) error {
+	if s.Terms == t {
+		return ErrSamePlan
+	}
+	s.Held = slices.Clone(s.Held)
+	for i := range s.Held {
+		if s.Held[i].Terms == s.Terms {
+			s.Held[i].Terms = t
+		}
+	}
+	s.Terms, s.NextPlan, s.NextVersion, s.UpdatedAt = t, "", 0, now
+	return nil
+}
+
 // Advance moves on to the period after the current one, under the terms given. zone is the account's
 // present time zone. What was planned for the end of the period is done with.
 func (s *Subscription) Advance(zone *time.Location, next Terms, now time.Time) {
