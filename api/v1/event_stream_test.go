@@ -101,13 +101,26 @@ func (r *replica) request(ctx context.Context, c caller, method, path, body stri
 // post is request for what must succeed.
 func (r *replica) post(t *testing.T, c caller, path, body string) {
 	t.Helper()
-	resp, err := r.request(t.Context(), c, http.MethodPost, path, body)
+	r.send(t, c, http.MethodPost, path, body, nil)
+}
+
+// send is request for what must succeed, with the answer read into a value unless that is nil.
+func (r *replica) send(t *testing.T, c caller, method, path, body string, into any) {
+	t.Helper()
+	resp, err := r.request(t.Context(), c, method, path, body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if got, _ := io.ReadAll(resp.Body); resp.StatusCode/100 != 2 {
-		t.Fatalf("%s: %d %s", path, resp.StatusCode, got)
+	got, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode/100 != 2 {
+		t.Fatalf("%s: %d %s, %v", path, resp.StatusCode, got, err)
+	}
+	if into == nil {
+		return
+	}
+	if err := json.Unmarshal(got, into); err != nil {
+		t.Fatal(err)
 	}
 }
 
