@@ -4,6 +4,7 @@
 package body
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"errors"
@@ -36,6 +37,11 @@ var (
 // Read returns the body of a request, decompressed, of at most limit bytes. The compressed body is
 // bound by the same limit, and decompression stops at it, so a bomb costs no more than an honest body.
 func Read(req *http.Request, limit int64) ([]byte, error) {
+	return read(req, limit, func(int64) error { return nil })
+}
+
+// read calls room with the number of bytes that the body may come to before it reads more than Small of it.
+func read(req *http.Request, limit int64, room func(int64) error) ([]byte, error) {
 	if req.Body == nil || req.Body == http.NoBody {
 		return nil, nil
 	}
@@ -45,7 +51,7 @@ func Read(req *http.Request, limit int64) ([]byte, error) {
 	raw := io.LimitReader(req.Body, limit+1)
 	switch encoding := strings.ToLower(strings.TrimSpace(req.Header.Get(echo.HeaderContentEncoding))); encoding {
 	case "", "identity":
-		data, err := readAll(raw, req.ContentLength, limit)
+		data, err := readAll(raw, req.ContentLength, limit, room)
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return nil, ErrTruncated.Because(err)
 		}
@@ -55,22 +61,36 @@ func Read(req *http.Request, limit int64) ([]byte, error) {
 		if err != nil {
 			return nil, ErrCorrupt.Because(err)
 		}
-		return decompressed(z, limit)
+		return decompressed(z, limit, room)
 	case "zstd":
-		z, err := zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(uint64(limit)+maxWindow)) //nolint:gosec // a limit is positive
+		raw := bufio.NewReaderSize(raw, 4<<10)
+		if unpacksInMore(raw) { // its decoder takes much memory before the first byte
+			if err := room(limit); err != nil {
+				return nil, err
+			}
+			room = func(int64) error { return nil }
+		}
+		z, err := zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(uint64(limit)+maxWindow)) //nolint:gosec // a limit is positive
 		if err != nil {
 			return nil, ErrCorrupt.Because(err)
 		}
 		defer z.Close()
-		return decompressed(z, limit)
+		return decompressed(z, limit, room)
 	default:
 		return nil, ErrEncoding
 	}
 }
 
-func decompressed(r io.Reader, limit int64) ([]byte, error) {
-	data, err := readAll(r, -1, limit)
-	if err == nil || errs.KindOf(err) == errs.TooLarge {
+// unpacksInMore reports whether the window of a zstd frame is larger than a small body.
+func unpacksInMore(r *bufio.Reader) bool {
+	begin, _ := r.Peek(zstd.HeaderMaxSize)
+	var h zstd.Header
+	return h.Decode(begin) == nil && h.WindowSize > Small
+}
+
+func decompressed(r io.Reader, limit int64, room func(int64) error) ([]byte, error) {
+	data, err := readAll(r, -1, limit, room)
+	if err == nil || errs.KindOf(err) == errs.TooLarge || errors.Is(err, ErrBusy) {
 		return data, err
 	}
 	if _, ours := errors.AsType[*http.MaxBytesError](err); ours {
@@ -79,9 +99,14 @@ func decompressed(r io.Reader, limit int64) ([]byte, error) {
 	return nil, ErrCorrupt.Because(err)
 }
 
-func readAll(r io.Reader, size, limit int64) ([]byte, error) {
+func readAll(r io.Reader, size, limit int64, room func(int64) error) ([]byte, error) {
 	if size < 0 {
-		return readParts(r, limit)
+		return readParts(r, limit, room)
+	}
+	if size > Small {
+		if err := room(size); err != nil {
+			return nil, err
+		}
 	}
 	var buf bytes.Buffer
 	if size > 0 {
@@ -96,26 +121,36 @@ func readAll(r io.Reader, size, limit int64) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// partSize is how much of a body of unknown length is read at a time.
-const partSize = 256 << 10
-
 // readParts reads a body of unknown length. A buffer that doubles would have taken four times the limit
 // by the time that a bomb is known for one; parts take the limit once.
-func readParts(r io.Reader, limit int64) ([]byte, error) {
+func readParts(r io.Reader, limit int64, room func(int64) error) ([]byte, error) {
 	var parts [][]byte
 	for total := int64(0); ; {
-		part := make([]byte, min(partSize, limit+1-total))
+		if len(parts) == 1 {
+			if err := room(limit); err != nil {
+				return nil, err
+			}
+		}
+		part := make([]byte, min(Small, limit+1-total))
 		n, err := io.ReadFull(r, part)
 		parts, total = append(parts, part[:n]), total+int64(n)
 		switch {
 		case total > limit:
 			return nil, ErrTooLarge.With("limit_bytes", limit)
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && n < len(part) && atEnd(r):
-			return slices.Concat(parts...), nil
+			return join(parts), nil
 		case err != nil:
 			return nil, fmt.Errorf("read body: %w", err)
 		}
 	}
+}
+
+// join makes one of the parts. Most bodies are no more than one.
+func join(parts [][]byte) []byte {
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	return slices.Concat(parts...)
 }
 
 // atEnd reports whether a reader is at its end, and not cut short: ReadFull says the same of both.

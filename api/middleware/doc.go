@@ -19,6 +19,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/accrue-billing/accrue/api/body"
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
@@ -54,17 +55,22 @@ type Chain struct {
 	limiter  *limiter
 	failures *limiter
 	memory   memory
+	bodies   *body.Gate
 }
+
+// roomForBodies is how many bytes of large bodies are worked on at one time: what is made of them is
+// several times as much, and the service has 96 MiB in all.
+const roomForBodies = 8 << 20
 
 // NewChain returns a chain. All routes of a server share one, since they share its limits.
 func NewChain(cfg Config) *Chain {
 	failures := map[route.Class]Limit{loginClass: cfg.FailedLogins}
-	return &Chain{cfg: cfg, limiter: newLimiter(cfg.Limits, cfg.Clock), failures: newLimiter(failures, cfg.Clock), memory: newMemory()}
+	return &Chain{cfg: cfg, limiter: newLimiter(cfg.Limits, cfg.Clock), failures: newLimiter(failures, cfg.Clock), memory: newMemory(), bodies: body.NewGate(roomForBodies)}
 }
 
 // Wrap puts the middleware of a route around its handler, once and for all requests.
 func (ch *Chain) Wrap(r route.Route) echo.HandlerFunc {
-	m := []echo.MiddlewareFunc{deprecation(r), deadline(r), accept(r), takeBody(r)}
+	m := []echo.MiddlewareFunc{deprecation(r), deadline(r), accept(r), ch.takeBody(r)}
 	if !r.Signed {
 		m = append(m, tripwire)
 	}

@@ -115,14 +115,15 @@ func acceptable(header string, offers []string) bool {
 // takeBody reads the body, bounded and decompressed, and checks that it is in a form that the
 // operation takes. An operation without a body does not get one: what it cannot read it must not be
 // able to keep.
-func takeBody(r route.Route) echo.MiddlewareFunc {
+func (ch *Chain) takeBody(r route.Route) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			if !r.HasBody() {
 				return next(c)
 			}
 			req := c.Request()
-			data, err := body.Read(req, r.MaxBody)
+			data, done, err := ch.bodies.Read(c.Response(), req, r.MaxBody)
+			defer done()
 			if err != nil {
 				if errors.Is(err, body.ErrEncoding) {
 					c.Response().Header().Set(echo.HeaderAcceptEncoding, body.AcceptEncoding)

@@ -96,6 +96,7 @@ func (b *buffer) String() string {
 
 // deployment is one installation of the service: its data and what outlives its process.
 type deployment struct {
+	env     []string // of the process, beyond what every test gives it
 	program string
 	dir     string   // data folder: keys, and the provider's journal
 	args    []string // of serve, beside addresses and folder
@@ -166,7 +167,7 @@ const startWithin = time.Minute
 
 // start runs the service and returns when it listens.
 func (d *deployment) start(ctx context.Context) (*process, error) {
-	p, err := d.launch([]string{"GOMAXPROCS=2", "GOGC=400"}, append([]string{"--addr=127.0.0.1:0", "--sandbox-addr=127.0.0.1:0"}, d.args...)...)
+	p, err := d.launch(append([]string{"GOMAXPROCS=2", "GOGC=400"}, d.env...), append([]string{"--addr=127.0.0.1:0", "--sandbox-addr=127.0.0.1:0"}, d.args...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,125 @@
+package body_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/accrue-billing/accrue/api/body"
+)
+
+func post(t *testing.T, r io.Reader, size int64) *http.Request {
+	t.Helper()
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", r)
+	req.ContentLength = size
+	return req
+}
+
+// Large bodies wait in line for room and are sent away in the end; small ones are taken all the while.
+func TestGate(t *testing.T) {
+	t.Parallel()
+	const limit = 1 << 20
+	large := bytes.Repeat([]byte("x"), limit)
+	synctest.Test(t, func(t *testing.T) {
+		gate := body.NewGate(limit)
+		read := func(req *http.Request) (int, func(), error) {
+			data, done, err := gate.Read(httptest.NewRecorder(), req, limit)
+			return len(data), done, err
+		}
+		n, done, err := read(post(t, bytes.NewReader(large), limit))
+		if n != limit || err != nil {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+		for name, req := range map[string]*http.Request{
+			"Small":                 post(t, bytes.NewReader(large[:body.Small]), body.Small),
+			"SmallOfUnknownLength":  post(t, bytes.NewReader(large[:body.Small-1]), -1),
+			"SmallOnceDecompressed": packedPost(t, body.Small/2),
+			"NotABody":              post(t, http.NoBody, 0),
+			"LargerThanIsEverTaken": post(t, bytes.NewReader(large), limit+1),
+		} {
+			if _, d, err := read(req); errors.Is(err, body.ErrBusy) {
+				t.Errorf("%s: waited", name)
+			} else {
+				d()
+			}
+		}
+		for name, req := range map[string]*http.Request{
+			"Large":                 post(t, bytes.NewReader(large), limit),
+			"LargeOfUnknownLength":  post(t, bytes.NewReader(large), -1),
+			"LargeOnceDecompressed": packedPost(t, limit),
+		} {
+			if _, d, err := read(req); !errors.Is(err, body.ErrBusy) {
+				t.Errorf("%s: %v, want busy", name, err)
+			} else {
+				d()
+			}
+		}
+		got := make(chan int)
+		for range 3 { // each leaves the room to the next
+			go func() {
+				n, done, err := read(packedPost(t, limit))
+				defer done()
+				if err != nil {
+					t.Error(err)
+				}
+				got <- n
+			}()
+		}
+		synctest.Wait()
+		done()
+		for range 3 {
+			if n := <-got; n != limit {
+				t.Errorf("%d bytes", n)
+			}
+		}
+		// What is refused leaves its room.
+		for range 2 {
+			if _, d, err := read(packedPost(t, 8*limit)); !errors.Is(err, body.ErrTooLarge) {
+				t.Errorf("%v, want too large", err)
+			} else {
+				d()
+			}
+		}
+	})
+}
+
+func packedPost(t *testing.T, size int) *http.Request {
+	t.Helper()
+	sent := zipped(t, size)
+	req := post(t, bytes.NewReader(sent), int64(len(sent)))
+	req.Header.Set("Content-Encoding", "gzip")
+	return req
+}
+
+// Whoever has the room and does not send is cut off.
+func TestGate_SlowSendersGiveWay(t *testing.T) {
+	t.Parallel()
+	gate := body.NewGate(1 << 20).WithPatience(100 * time.Millisecond)
+	answer := make(chan error, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		_, done, err := gate.Read(w, req, 1<<20)
+		done()
+		answer <- err
+	}))
+	defer server.Close()
+	slow, end := io.Pipe()
+	defer func() { _ = end.Close() }()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, slow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.ContentLength = 1 << 20
+	go func() {
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			_ = resp.Body.Close()
+		}
+	}()
+	if err := <-answer; !errors.Is(err, body.ErrSlow) {
+		t.Errorf("%v, want too slow", err)
+	}
+}
