@@ -46,7 +46,7 @@ func TestBadUsage_RefusesTheRequest(t *testing.T) {
 	w := newWorld(t)
 	_, ada := w.upgraded(t, sandbox.TokenVisa)
 	r := w.replica(t, v1.Streams{}, changes.Options{})
-	good, bomb := event("kept", "1", ""), 32<<20
+	good, bomb := event("kept", "1", ""), 9<<20
 	zipped := packed(t, "gzip", batch(good), len(batch(good)))
 	const (
 		plain  = "application/json"
