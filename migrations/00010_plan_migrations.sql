@@ -5,13 +5,15 @@ CREATE TABLE plan_migrations (
   plan_code    text NOT NULL,
   to_version   integer NOT NULL,
   takes_effect text NOT NULL CHECK (takes_effect IN ('period_end', 'now')),
-  status       text NOT NULL CHECK (status IN ('running', 'completed')),
+  status       text NOT NULL CHECK (status IN ('running', 'completed', 'canceled')),
   actor        text NOT NULL,
   reason       text NOT NULL DEFAULT '',
   created_at   timestamptz NOT NULL,
   completed_at timestamptz,
+  canceled_at  timestamptz,
   FOREIGN KEY (plan_code, to_version) REFERENCES plan_versions (plan_code, number),
-  CHECK ((status = 'completed') = (completed_at IS NOT NULL))
+  CHECK ((status = 'completed') = (completed_at IS NOT NULL)),
+  CHECK ((status = 'canceled') = (canceled_at IS NOT NULL))
 );
 CREATE UNIQUE INDEX plan_migrations_one_running ON plan_migrations (plan_code) WHERE status = 'running';
 -- What became of each account: written in the transaction that moves it, so that a migration which was
@@ -26,7 +28,7 @@ CREATE TABLE plan_migration_accounts (
 );
 CREATE INDEX plan_migration_accounts_of ON plan_migration_accounts (migration_id, outcome);
 GRANT SELECT, INSERT ON plan_migrations, plan_migration_accounts TO accrue_app;
-GRANT UPDATE (status, completed_at) ON plan_migrations TO accrue_app;
+GRANT UPDATE (status, completed_at, canceled_at) ON plan_migrations TO accrue_app;
 
 -- +goose Down
 DROP TABLE plan_migration_accounts, plan_migrations;

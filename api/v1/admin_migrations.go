@@ -26,6 +26,10 @@ func adminMigrationRoutes(d Deps) []route.Route {
 		{Method: http.MethodPost, Path: path, Scope: auth.Operator, Account: route.AccountNone, Class: route.Money, Idempotent: true, Handler: h.create},
 		{Method: http.MethodGet, Path: path, Scope: auth.Operator, Account: route.AccountNone, Handler: h.list},
 		{Method: http.MethodGet, Path: path + "/{id}", Scope: auth.Operator, Account: route.AccountNone, Handler: h.get},
+		{
+			Method: http.MethodPost, Path: path + "/{id}/cancel", Scope: auth.Operator, Account: route.AccountNone, Class: route.Money, Idempotent: true,
+			Handler: h.cancel,
+		},
 	}
 }
 
@@ -86,12 +90,13 @@ type PlanMigration struct {
 	Plan        string            `json:"plan" validate:"required" example:"pro"`
 	To          int               `json:"to" validate:"required" example:"2"`
 	When        string            `json:"when" validate:"required" enums:"period_end,now"`
-	Status      string            `json:"status" validate:"required" enums:"running,completed"`
+	Status      string            `json:"status" validate:"required" enums:"running,completed,canceled"`
 	Done        MigrationOutcomes `json:"done" validate:"required"` // so far
 	Reason      *string           `json:"reason" validate:"required" extensions:"x-nullable"`
 	Actor       string            `json:"actor" validate:"required" example:"operator:grace"`
 	CreatedAt   time.Time         `json:"created_at" validate:"required" format:"date-time"`
 	CompletedAt *time.Time        `json:"completed_at" validate:"required" extensions:"x-nullable" format:"date-time"`
+	CanceledAt  *time.Time        `json:"canceled_at" validate:"required" extensions:"x-nullable" format:"date-time"`
 } //@name PlanMigration
 
 // MigrationOutcomes counts accounts by what a migration did about them.
@@ -109,7 +114,7 @@ func toPlanMigration(m subscription.Migration) PlanMigration {
 			Migrated: m.Outcomes[subscription.Migrated], Contract: m.Outcomes[subscription.KeptContract],
 			Currency: m.Outcomes[subscription.KeptCurrency], PlanChanged: m.Outcomes[subscription.KeptLeaving],
 		},
-		Reason: textIf(m.Reason), Actor: m.Actor, CreatedAt: m.CreatedAt.UTC(), CompletedAt: timeIf(m.CompletedAt),
+		Reason: textIf(m.Reason), Actor: m.Actor, CreatedAt: m.CreatedAt.UTC(), CompletedAt: timeIf(m.CompletedAt), CanceledAt: timeIf(m.CanceledAt),
 	}
 }
 
@@ -250,4 +255,29 @@ func (h adminMigrations) get(c echo.Context) error {
 		return err
 	}
 	return c.JSON(http.StatusOK, toPlanMigration(m))
+}
+
+// cancel ends a migration that runs.
+//
+//	@ID				adminCancelMigration
+//	@Summary		Cancel a migration that runs
+//	@Description	Accounts that it has dealt with stay as they are, those whose new version begins with their next period included; the others are left alone. Canceling twice changes nothing.
+//	@Tags			admin
+//	@Param			code	path		string	true	"The plan's code"
+//	@Param			id		path		string	true	"The migration"
+//	@Success		200		{object}	PlanMigration
+//	@Failure		404		{object}	problem.Problem	"migration_not_found"
+//	@Failure		409		{object}	problem.Problem	"migration_over: it is completed"
+//	@Router			/v1/admin/plans/{code}/migrations/{id}/cancel [post]
+func (h adminMigrations) cancel(c echo.Context) error {
+	mid, err := param[subscription.Migration](c, "id", subscription.ErrMigrationNotFound)
+	if err != nil {
+		return err
+	}
+	render := as(http.StatusOK, toPlanMigration)
+	res, err := billing.Migrator{Core: h.Billing}.Cancel(c.Request().Context(), asked(c), plan.Code(c.Param("code")), mid, render)
+	if err != nil {
+		return err
+	}
+	return answer(c, res, render)
 }

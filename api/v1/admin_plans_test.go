@@ -202,12 +202,21 @@ func TestAdminMigrations(t *testing.T) {
 		t.Errorf("a repetition answered %s", again.Body)
 	}
 	op.post(t, path, `{"to":2}`).problem(t, http.StatusConflict, "migration_running")
+	cancel := path + "/" + first.str(t, "id") + "/cancel"
+	op.post(t, "/v1/admin/plans/developer/migrations/"+first.str(t, "id")+"/cancel", "").problem(t, http.StatusNotFound, "migration_not_found")
+	canceled := op.key("c").post(t, cancel, "").want(t, http.StatusOK).golden(t, "admin_migration_canceled")
+	if again := op.key("c").post(t, cancel, "").want(t, http.StatusOK); string(again.Body) != string(canceled.Body) {
+		t.Errorf("a repetition answered %s", again.Body)
+	}
+	w.sweep(t) // moves nobody
+	first = op.post(t, path, `{"to":2,"reason":"prices of spring"}`).want(t, http.StatusCreated)
 	op.post(t, path, `{"to":2,"when":"soon"}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 	w.sweep(t)
 	done := op.get(t, path+"/"+first.str(t, "id")).want(t, http.StatusOK).golden(t, "admin_migration_completed")
 	if n := done.at(t, "done", "migrated"); n != 3.0 {
 		t.Errorf("%v accounts were migrated", n)
 	}
+	op.post(t, path+"/"+first.str(t, "id")+"/cancel", "").problem(t, http.StatusConflict, "migration_over")
 	op.get(t, path).want(t, http.StatusOK).golden(t, "admin_migrations")
 	op.get(t, "/v1/admin/plans/developer/migrations/"+first.str(t, "id")).problem(t, http.StatusNotFound, "migration_not_found")
 	op.get(t, path+"/pmg_x").problem(t, http.StatusNotFound, "migration_not_found")

@@ -346,3 +346,39 @@ func TestMigrationGoesOnWhereItStopped(t *testing.T) {
 		}
 	}
 }
+
+// A migration that is canceled moves nobody any more, and those whom it has moved stay.
+func TestMigrationCanceledMovesNobodyElse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	accounts := []account.ID{w.open(t).ID, w.open(t).ID}
+	for _, a := range accounts {
+		w.upgrade(t, a, sandbox.TokenVisa)
+	}
+	c := plan.Shipped()
+	c.Offers[1].Version.Minimum = plan.Sums{usd(500)}
+	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	m, render := billing.Migrator{Core: w.Core}, asJSON[subscription.Migration](201)
+	begun, err := m.Begin(t.Context(), asked(account.ID{}, newKey()), billing.MigrationInput{Plan: plan.Pro, To: 2, When: subscription.AtOnce}, render)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := billing.Move(m, t.Context(), begun.Record, accounts[0]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Cancel(t.Context(), asked(account.ID{}, newKey()), plan.Pro, begun.Record.ID, render); err != nil {
+		t.Fatal(err)
+	}
+	// One that was about to move the other when the migration was canceled.
+	if err := billing.Move(m, t.Context(), begun.Record, accounts[1]); !errors.Is(err, subscription.ErrMigrationOver) {
+		t.Errorf("moved by a migration that is canceled: %v", err)
+	}
+	w.sweep(t)
+	for i, want := range []int{2, 1} {
+		if sub, err := w.DB.Subscriptions().Active(t.Context(), accounts[i]); err != nil || sub.Terms.Version != want {
+			t.Errorf("account %d is on version %d, want %d (%v)", i, sub.Terms.Version, want, err)
+		}
+	}
+}

@@ -68,12 +68,39 @@ func migrationTarget(ctx context.Context, tx Tx, code plan.Code, number int) (pl
 	return v, err
 }
 
-// Run carries a migration on until it is completed, or until it has dealt with about most accounts (0:
+// Cancel ends a migration that runs. Accounts that it has dealt with stay as they are, those whose new version
+// begins with their next period included; the others are left alone. Canceling twice changes nothing. It
+// returns subscription.ErrMigrationNotFound, or ErrMigrationOver where it is completed.
+func (m Migrator) Cancel(ctx context.Context, asked Asked, code plan.Code, mid subscription.MigrationID, render Renderer[subscription.Migration]) (Result[subscription.Migration], error) {
+	return once(ctx, m.Core, asked, render, func(tx Tx) (subscription.Migration, error) {
+		mig, err := tx.PlanMigrations().Get(ctx, mid)
+		if err == nil && mig.Plan != code {
+			err = subscription.ErrMigrationNotFound
+		}
+		if err != nil || mig.Status == subscription.MigrationCanceled {
+			return mig, err
+		}
+		at := m.Clock()
+		if err := tx.PlanMigrations().Cancel(ctx, mid, at); err != nil {
+			return mig, err
+		}
+		detail, err := json.Marshal(map[string]any{"migration": mid, "plan": mig.Plan, "to": mig.To})
+		if err != nil {
+			return mig, err
+		}
+		if err := tx.Accounts().Audit(ctx, account.ID{}, account.Entry{Actor: asked.Actor, Action: "plan.migrate.cancel", Detail: detail, At: at}); err != nil {
+			return mig, err
+		}
+		return tx.PlanMigrations().Get(ctx, mid)
+	})
+}
+
+// Run carries a migration on until it is completed or canceled, or until it has dealt with about most accounts (0:
 // all). One account that fails does not hold up the others: it is tried again by the next run.
 func (m Migrator) Run(ctx context.Context, mid subscription.MigrationID, most int) (n int, err error) {
 	defer errs.Wrap(&err, "migration %s", mid)
 	mig, err := m.DB.PlanMigrations().Get(ctx, mid)
-	if err != nil || mig.Status == subscription.MigrationCompleted {
+	if err != nil || mig.Status != subscription.MigrationRunning {
 		return 0, err
 	}
 	var failed error
@@ -87,7 +114,11 @@ func (m Migrator) Run(ctx context.Context, mid subscription.MigrationID, most in
 			if ctx.Err() != nil {
 				return n, errors.Join(failed, ctx.Err())
 			}
-			if err := m.move(ctx, mig, a); err != nil {
+			err := m.move(ctx, mig, a)
+			if errors.Is(err, subscription.ErrMigrationOver) {
+				return n, failed // canceled, or another one was quicker
+			}
+			if err != nil {
 				failed = errors.Join(failed, fmt.Errorf("%s: %w", a, err))
 				continue
 			}
@@ -116,6 +147,9 @@ func (m Migrator) move(ctx context.Context, mig subscription.Migration, a accoun
 			return nil // closed since: nobody lists it any more
 		}
 		if err != nil {
+			return err
+		}
+		if err := tx.PlanMigrations().Hold(ctx, mig.ID); err != nil {
 			return err
 		}
 		now := acct.Now(m.Clock())

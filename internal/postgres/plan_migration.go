@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -22,6 +23,7 @@ type planMigrationRow struct {
 	Reason      string
 	CreatedAt   time.Time `gorm:"autoCreateTime:false"`
 	CompletedAt *time.Time
+	CanceledAt  *time.Time
 }
 
 func (planMigrationRow) TableName() string { return "plan_migrations" }
@@ -30,7 +32,7 @@ func (r planMigrationRow) migration() subscription.Migration {
 	return subscription.Migration{
 		ID: r.ID, Plan: plan.Code(r.PlanCode), To: r.ToVersion, When: subscription.When(r.TakesEffect),
 		Status: subscription.MigrationStatus(r.Status), Actor: r.Actor, Reason: r.Reason,
-		CreatedAt: r.CreatedAt.UTC(), CompletedAt: timeOf(r.CompletedAt), Outcomes: map[subscription.Outcome]int{},
+		CreatedAt: r.CreatedAt.UTC(), CompletedAt: timeOf(r.CompletedAt), CanceledAt: timeOf(r.CanceledAt), Outcomes: map[subscription.Outcome]int{},
 	}
 }
 
@@ -90,6 +92,26 @@ func (s migrationStore) List(ctx context.Context, code plan.Code) (_ []subscript
 	return out, err
 }
 
+func (s migrationStore) Hold(ctx context.Context, id subscription.MigrationID) (err error) {
+	defer errs.Wrap(&err, "hold migration %s", id)
+	_, err = take[planMigrationRow](s.running(ctx, id).Clauses(clause.Locking{Strength: "SHARE"}), subscription.ErrMigrationOver)
+	return err
+}
+
+func (s migrationStore) running(ctx context.Context, id subscription.MigrationID) *gorm.DB {
+	return stores(s).all(ctx).Where("id = ? AND status = ?", id, string(subscription.MigrationRunning))
+}
+
+func (s migrationStore) Cancel(ctx context.Context, id subscription.MigrationID, at time.Time) (err error) {
+	defer errs.Wrap(&err, "cancel migration %s", id)
+	res := s.running(ctx, id).Model(&planMigrationRow{}).
+		Updates(map[string]any{"status": string(subscription.MigrationCanceled), "canceled_at": at})
+	if res.Error == nil && res.RowsAffected == 0 {
+		return subscription.ErrMigrationOver
+	}
+	return translate(res.Error)
+}
+
 func (s migrationStore) Running(ctx context.Context) (_ []subscription.Migration, err error) {
 	defer errs.Wrap(&err, "running migrations")
 	return find(stores(s).all(ctx).Where("status = ?", string(subscription.MigrationRunning)).Order("id"), planMigrationRow.migration)
@@ -115,6 +137,6 @@ func (s migrationStore) Record(ctx context.Context, r subscription.Moved) (err e
 
 func (s migrationStore) Complete(ctx context.Context, id subscription.MigrationID, at time.Time) (err error) {
 	defer errs.Wrap(&err, "complete migration %s", id)
-	return translate(stores(s).all(ctx).Model(&planMigrationRow{}).Where("id = ? AND status = ?", id, string(subscription.MigrationRunning)).
+	return translate(s.running(ctx, id).Model(&planMigrationRow{}).
 		Updates(map[string]any{"status": string(subscription.MigrationCompleted), "completed_at": at}).Error)
 }

@@ -24,7 +24,8 @@ type Migration struct {
 	Actor       string
 	Reason      string
 	CreatedAt   time.Time
-	CompletedAt time.Time       // zero while it runs
+	CompletedAt time.Time       // zero unless it is completed
+	CanceledAt  time.Time       // zero unless it was canceled
 	Outcomes    map[Outcome]int // accounts dealt with so far
 }
 
@@ -47,6 +48,7 @@ type MigrationStatus string
 const (
 	MigrationRunning   MigrationStatus = "running"
 	MigrationCompleted MigrationStatus = "completed"
+	MigrationCanceled  MigrationStatus = "canceled" // what it has done stays done
 )
 
 // Outcome is what a migration did about one account.
@@ -72,7 +74,8 @@ type Moved struct {
 // Errors of migrations.
 var (
 	ErrMigrationNotFound = errs.New(errs.NotFound, "migration_not_found", "The plan has no such migration.")
-	ErrMigrationRunning  = errs.New(errs.Conflict, "migration_running", "A migration of this plan is running; wait until it is completed.")
+	ErrMigrationRunning  = errs.New(errs.Conflict, "migration_running", "A migration of this plan is running; wait until it is completed, or cancel it.")
+	ErrMigrationOver     = errs.New(errs.Conflict, "migration_over", "The migration is over. What it has done stays; another one can move the accounts again.")
 )
 
 // Migrations keeps migrations of plans.
@@ -83,13 +86,18 @@ type Migrations interface {
 	Get(ctx context.Context, id MigrationID) (Migration, error)
 	// List returns the migrations of a plan with their outcomes, the newest first.
 	List(ctx context.Context, code plan.Code) ([]Migration, error)
-	// Running returns the migrations that are not completed, the oldest first.
+	// Hold keeps a running migration from being canceled or completed until the transaction ends; any number
+	// may hold it. It returns ErrMigrationOver where it does not run.
+	Hold(ctx context.Context, id MigrationID) error
+	// Running returns the migrations that run, the oldest first.
 	Running(ctx context.Context) ([]Migration, error)
 	// Left returns, in order and after the given one, up to limit accounts on other versions of the plan
 	// that the migration has not dealt with.
 	Left(ctx context.Context, m Migration, after account.ID, limit int) ([]account.ID, error)
 	// Record notes what was done about an account. The first record of an account stands.
 	Record(ctx context.Context, r Moved) error
-	// Complete says that nobody is left. Completing twice keeps the first time.
+	// Cancel ends a running migration, after those who hold it. It returns ErrMigrationOver where it does not run.
+	Cancel(ctx context.Context, id MigrationID, at time.Time) error
+	// Complete says that nobody is left. It does nothing where the migration does not run.
 	Complete(ctx context.Context, id MigrationID, at time.Time) error
 }
