@@ -63,14 +63,15 @@ func read(req *http.Request, limit int64, room func(int64) error) ([]byte, error
 		}
 		return decompressed(z, limit, room)
 	case "zstd":
-		raw := bufio.NewReaderSize(raw, 4<<10)
+		raw, window := bufio.NewReaderSize(raw, 4<<10), uint64(Small)
 		if unpacksInMore(raw) { // its decoder takes much memory before the first byte
 			if err := room(limit); err != nil {
 				return nil, err
 			}
-			room = func(int64) error { return nil }
+			room, window = func(int64) error { return nil }, maxWindow
 		}
-		z, err := zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(uint64(limit)+maxWindow)) //nolint:gosec // a limit is positive
+		// No later frame may have a window that the first one did not ask room for.
+		z, err := zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window), zstd.WithDecoderMaxMemory(uint64(limit)+maxWindow)) //nolint:gosec // a limit is positive
 		if err != nil {
 			return nil, ErrCorrupt.Because(err)
 		}

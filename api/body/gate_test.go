@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/accrue-billing/accrue/api/body"
 )
 
@@ -121,5 +123,43 @@ func TestGate_SlowSendersGiveWay(t *testing.T) {
 	}()
 	if err := <-answer; !errors.Is(err, body.ErrSlow) {
 		t.Errorf("%v, want too slow", err)
+	}
+}
+
+// A frame that comes after a small one must not unfold in memory that nobody asked room for.
+func TestGate_ALaterFrameHasNoLargerWindow(t *testing.T) {
+	t.Parallel()
+	frame := func(window int) []byte {
+		var out bytes.Buffer
+		z, err := zstd.NewWriter(&out, zstd.WithWindowSize(window))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // with two blocks, so that the frame says what window it has
+			_, _ = z.Write([]byte("{}"))
+			_ = z.Flush()
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return out.Bytes()
+	}
+	read := func(frames ...[]byte) ([]byte, error) {
+		sent := bytes.Join(frames, nil)
+		req := post(t, bytes.NewReader(sent), int64(len(sent)))
+		req.Header.Set("Content-Encoding", "zstd")
+		data, done, err := body.NewGate(1<<20).Read(httptest.NewRecorder(), req, 1<<20)
+		done()
+		return data, err
+	}
+	small, large := frame(1<<10), frame(4<<20)
+	if data, err := read(small, small); err != nil || string(data) != "{}{}{}{}" {
+		t.Errorf("small ones: %s, %v", data, err)
+	}
+	if data, err := read(large, small); err != nil || string(data) != "{}{}{}{}" {
+		t.Errorf("the large one first: %s, %v", data, err)
+	}
+	if data, err := read(small, large); !errors.Is(err, body.ErrCorrupt) {
+		t.Errorf("a large one behind a small one: %s, %v", data, err)
 	}
 }
