@@ -87,7 +87,7 @@ func TestLargeBodies_MemoryStaysFlat(t *testing.T) {
 		{"more events than are taken", "application/json", "", []byte(`{"events":[` + strings.Repeat("{},", 2<<20) + `{}]}`), 413, "too_many_events"},
 	}
 	if !full() {
-		attacks = []hostile{attacks[0], attacks[3], attacks[6]} // those that take most
+		attacks = attacks[:1] // what is honest takes nearly all that the worst of them takes
 	}
 	_, dsn := postgrestest.NewWithDSN(t)
 	pool := postgrestest.Connect(t, dsn)
