@@ -20,16 +20,9 @@ func BenchmarkMoney(b *testing.B) {
 	for _, token := range s.tokens[:clients] {
 		s.upgrade(b, token)
 	}
-	for _, w := range []work{
-		{"top-ups, 16 clients", "top-ups", "A", 0.18, 0.28, 0, func(d time.Duration) rate {
-			r := s.topUps(clients, clients, d)
-			s.spread.Store(r.perSecond)
-			return r
-		}},
-		{"top-ups of one account, 16 clients", "top-ups", "spread", 0, 0.9, 0, func(d time.Duration) rate { return s.topUps(clients, 1, d) }},
-	} {
-		s.measure(b, w)
-	}
+	// One account has one top-up under way at a time and refuses others meanwhile (409), so that there is no
+	// rate of one account to compare with.
+	s.measure(b, work{"top-ups, 16 clients", "top-ups", "A", 0.18, 0.28, 0, func(d time.Duration) rate { return s.topUps(clients, clients, d) }})
 	fmt.Printf("%-46s %s (<= 96 MiB)\n", "resident memory of the service at its peak", s.memory())
 }
 
