@@ -80,19 +80,10 @@ func TestBadUsage_RefusesTheRequest(t *testing.T) {
 		"a card's number in one event of many":  {plain, "", batch(good, event("x", "1", `,"dimensions":{"project":"4242424242424242"}`)), 422, "card_data_not_accepted", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			resp, err := r.request(t.Context(), ada, http.MethodPost, "/v1/usage/events", c.body, "Content-Type", c.media, "Content-Encoding", c.encoding)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = resp.Body.Close() }()
-			answer, err := io.ReadAll(resp.Body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := response{Status: resp.StatusCode, Header: resp.Header, Body: answer}
+			got := r.report(t, ada, c.media, c.encoding, c.body)
 			got.problem(t, c.status, c.code)
 			if c.pointer != "" && got.str(t, "errors", 0, "pointer") != c.pointer {
-				t.Errorf("%s, want %s", answer, c.pointer)
+				t.Errorf("%s, want %s", got.Body, c.pointer)
 			}
 		})
 	}
@@ -134,22 +125,22 @@ func TestBadUsage_RejectsTheEvent(t *testing.T) {
 		"a dimension 5,000 deep":       {event("bad", "1", `,"dimensions":{"project":`+strings.Repeat("[", 5000)+strings.Repeat("]", 5000)+`}`), "wrong_type", "/dimensions/project"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := r.report(t, ada, "application/json", batch(event(name+"-1", "1", ""), c.event, event(name+"-2", "1", "")))
+			got := r.report(t, ada, "application/json", "", batch(event(name+"-1", "1", ""), c.event, event(name+"-2", "1", "")))
 			got.wantRejected(t, c.code, c.pointer)
 		})
 	}
 	t.Run("one bad line of NDJSON", func(t *testing.T) {
 		for i, line := range []string{`{"id":`, `{"id":"a","id":"b"}`, event("bad", "1", "") + "{}", strings.Repeat("[", 100_000)} {
 			good := string(rune('a' + i))
-			r.report(t, ada, "application/x-ndjson", event(good+"1", "1", "")+"\n"+line+"\n"+event(good+"2", "1", "")).wantRejected(t, "malformed_json", "")
+			r.report(t, ada, "application/x-ndjson", "", event(good+"1", "1", "")+"\n"+line+"\n"+event(good+"2", "1", "")).wantRejected(t, "malformed_json", "")
 		}
 	})
 }
 
 // report sends usage to this replica.
-func (r *replica) report(t *testing.T, c caller, media, body string) response {
+func (r *replica) report(t *testing.T, c caller, media, encoding, body string) response {
 	t.Helper()
-	resp, err := r.request(t.Context(), c, http.MethodPost, "/v1/usage/events", body, "Content-Type", media)
+	resp, err := r.request(t.Context(), c, http.MethodPost, "/v1/usage/events", body, "Content-Type", media, "Content-Encoding", encoding)
 	if err != nil {
 		t.Fatal(err)
 	}
