@@ -108,9 +108,6 @@ func (c *Core) paid(ctx context.Context, tx Tx, acct account.Account, p *payment
 	if err := tx.Payments().SavePayment(ctx, p); err != nil {
 		return err
 	}
-	if err := c.countAttempt(ctx, tx, acct, p, nil); err != nil {
-		return err
-	}
 	if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentSucceeded, about(p), now); err != nil {
 		return err
 	}
@@ -384,8 +381,11 @@ func (c *Core) tripAutoTopUp(ctx context.Context, tx Tx, acct account.Account, t
 	return tx.Outbox().Publish(ctx, acct.ID, outbox.AutoTopUpTripped, map[string]any{"top_up": t.ID, "failure": t.Failure}, now)
 }
 
-// countAttempt counts a try at a card against the budget that all operations share.
+// countAttempt counts a decline against the card's budget that all operations share.
 func (c *Core) countAttempt(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, why *payment.Failure) error {
+	if why == nil {
+		return nil
+	}
 	m, err := tx.Payments().Method(ctx, acct.ID, p.Method)
 	if err != nil {
 		return err

@@ -30,6 +30,11 @@ type accountRow struct {
 
 func (accountRow) TableName() string { return "accounts" }
 
+var (
+	accounts    = tableOf[accountRow]()
+	saveAccount = accounts.update([]string{"id", "version"}, "name", "status", "currency", "time_zone", "clock_at", "updated_at", "version")
+)
+
 func toAccountRow(a account.Account) accountRow {
 	return accountRow{
 		ID: a.ID.UUID(), ExternalID: a.ExternalID, Name: a.Name, Status: string(a.Status), Currency: string(a.Currency),
@@ -111,11 +116,8 @@ func (s accountStore) Create(ctx context.Context, a account.Account) (err error)
 
 func (s accountStore) Get(ctx context.Context, a account.ID) (_ account.Account, err error) {
 	defer errs.Wrap(&err, "get account %s", a)
-	var row accountRow
-	if err := s.db.WithContext(ctx).Where("id = ?", a.UUID()).Take(&row).Error; err != nil {
-		return account.Account{}, notFound(err, account.ErrNotFound)
-	}
-	return row.account(), nil
+	row, err := accounts.where("id = $1", mustOwner(a)).one(ctx, s, account.ErrNotFound)
+	return row.account(), err
 }
 
 func (s accountStore) ByExternalID(ctx context.Context, externalID string) (_ account.Account, err error) {
@@ -130,24 +132,16 @@ func (s accountStore) ByExternalID(ctx context.Context, externalID string) (_ ac
 
 func (s accountStore) Lock(ctx context.Context, a account.ID) (_ account.Account, err error) {
 	defer errs.Wrap(&err, "lock account %s", a)
-	var row accountRow
-	if err := locked(s.db.WithContext(ctx)).Where("id = ?", a.UUID()).Take(&row).Error; err != nil {
-		return account.Account{}, notFound(err, account.ErrNotFound)
-	}
-	return row.account(), nil
+	row, err := accounts.where("id = $1", mustOwner(a)).locked().one(ctx, s, account.ErrNotFound)
+	return row.account(), err
 }
 
 func (s accountStore) Save(ctx context.Context, a *account.Account) (err error) {
 	defer errs.Wrap(&err, "save account %s", a.ID)
 	row := toAccountRow(*a)
 	row.Version++
-	res := s.db.WithContext(ctx).Model(&accountRow{}).Where("id = ? AND version = ?", row.ID, a.Version).
-		Select("name", "status", "currency", "time_zone", "clock_at", "updated_at", "version").Updates(&row)
-	if res.Error != nil {
-		return translate(res.Error)
-	}
-	if res.RowsAffected == 0 {
-		return account.ErrStale
+	if err := s.later(ctx, saveAccount.of(row, a.ID, a.Version).found(account.ErrStale)); err != nil {
+		return err
 	}
 	a.Version = row.Version
 	return nil

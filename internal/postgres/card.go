@@ -58,6 +58,11 @@ type methodRow struct {
 
 func (methodRow) TableName() string { return "payment_methods" }
 
+var (
+	methods    = tableOf[methodRow]()
+	saveMethod = methods.update([]string{"account_id", "id", "version"}, methods.but("account_id", "id", "provider", "created_at")...)
+)
+
 func toMethodRow(m payment.Method) (row methodRow, err error) {
 	row = methodRow{
 		AccountID: m.Account, ID: m.ID, Status: string(m.Status), IsDefault: m.Default, Provider: m.Provider, ProviderRef: textOrNil(m.ProviderRef),
@@ -159,6 +164,8 @@ type attemptRow struct {
 
 func (attemptRow) TableName() string { return "card_attempts" }
 
+var attempts = tableOf[attemptRow]()
+
 func (s paymentStore) Customer(ctx context.Context, a account.ID, provider string) (_ string, err error) {
 	defer errs.Wrap(&err, "customer of %s at %s", a, provider)
 	var row struct{ CustomerRef string }
@@ -213,12 +220,12 @@ func (s paymentStore) CreateMethod(ctx context.Context, m payment.Method) (err e
 	if err != nil {
 		return err
 	}
-	return translate(s.db.WithContext(ctx).Create(&row).Error)
+	return s.later(ctx, methods.insert(row))
 }
 
 func (s paymentStore) Method(ctx context.Context, a account.ID, m payment.MethodID) (_ payment.Method, err error) {
 	defer errs.Wrap(&err, "payment method %s of %s", m, a)
-	row, err := take[methodRow](stores(s).of(ctx, a).Where("id = ?", m), payment.ErrMethodNotFound)
+	row, err := methods.of(a, "id = $2", m).one(ctx, s, payment.ErrMethodNotFound)
 	if err != nil {
 		return payment.Method{}, err
 	}
@@ -227,7 +234,7 @@ func (s paymentStore) Method(ctx context.Context, a account.ID, m payment.Method
 
 func (s paymentStore) DefaultMethod(ctx context.Context, a account.ID) (_ payment.Method, err error) {
 	defer errs.Wrap(&err, "default payment method of %s", a)
-	row, err := take[methodRow](stores(s).of(ctx, a).Where("is_default"), payment.ErrNoMethod)
+	row, err := methods.of(a, "is_default").one(ctx, s, payment.ErrNoMethod)
 	if err != nil {
 		return payment.Method{}, err
 	}
@@ -246,9 +253,7 @@ func (s paymentStore) SaveMethod(ctx context.Context, m *payment.Method) (err er
 		return err
 	}
 	row.Version++
-	err = changed(stores(s).of(ctx, m.Account).Model(&methodRow{}).Where("id = ? AND version = ?", m.ID, m.Version).
-		Select("*").Omit("account_id", "id", "provider", "created_at").Updates(&row), account.ErrStale)
-	if err == nil {
+	if err = s.later(ctx, saveMethod.of(row, m.Account, m.ID, m.Version).found(account.ErrStale)); err == nil {
 		m.Version = row.Version
 	}
 	return err
@@ -315,13 +320,13 @@ func (s paymentStore) SaveRemoval(ctx context.Context, r payment.Removal) (err e
 
 func (s paymentStore) AddAttempt(ctx context.Context, fingerprint string, a payment.Attempt) (err error) {
 	defer errs.Wrap(&err, "count an attempt at a card")
-	return translate(s.db.WithContext(ctx).Create(&attemptRow{fingerprint, uuid.Must(uuid.NewV7()), a.At, a.Declined, string(a.Class)}).Error)
+	return s.later(ctx, attempts.insert(attemptRow{fingerprint, uuid.Must(uuid.NewV7()), a.At, a.Declined, string(a.Class)}))
 }
 
 func (s paymentStore) Attempts(ctx context.Context, fingerprint string, since time.Time) (_ []payment.Attempt, err error) {
 	defer errs.Wrap(&err, "attempts at a card since %s", since)
-	return find(s.db.WithContext(ctx).Where("fingerprint = ? AND at >= ?", fingerprint, since).Order("at, id"), func(r attemptRow) payment.Attempt {
-		return payment.Attempt{At: r.At.UTC(), Declined: r.Declined, Class: payment.DeclineClass(r.DeclineClass)}
+	return all(ctx, s, attempts.where("fingerprint = $1 AND at >= $2 ORDER BY at, id", fingerprint, since), func(r attemptRow) (payment.Attempt, error) {
+		return payment.Attempt{At: r.At.UTC(), Declined: r.Declined, Class: payment.DeclineClass(r.DeclineClass)}, nil
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
 
@@ -29,6 +30,8 @@ type keyRow struct {
 
 func (keyRow) TableName() string { return "idempotency_keys" }
 
+var keys = tableOf[keyRow]()
+
 type idempotencyStore stores
 
 var _ idempotency.Store = idempotencyStore{}
@@ -40,8 +43,8 @@ func (s idempotencyStore) of(ctx context.Context, a account.ID, r idempotency.Re
 // clock reads the database's time. Leases go by it, since the clocks of replicas differ. It is read
 // first and given as a parameter: a cluster of shards takes no volatile function in a write.
 func (s idempotencyStore) clock(ctx context.Context) (now time.Time, err error) {
-	err = s.db.WithContext(ctx).Raw("SELECT clock_timestamp()").Scan(&now).Error
-	return now.UTC(), translate(err)
+	err = s.send(ctx, stmt{sql: "SELECT clock_timestamp()", row: func(r pgx.Rows) error { return r.Scan(&now) }})
+	return now.UTC(), err
 }
 
 // Claim inserts first: of two requests at the same moment the second waits here for the first one's
@@ -52,15 +55,13 @@ func (s idempotencyStore) Claim(ctx context.Context, a account.ID, r idempotency
 	if err != nil {
 		return idempotency.Claimed{}, err
 	}
-	res := s.db.WithContext(ctx).Clauses(clause.OnConflict{DoNothing: true}).Create(&keyRow{
+	fresh := false
+	err = s.send(ctx, keys.insert(keyRow{
 		AccountID: a.UUID(), Scope: r.Scope, Key: r.Key, Fingerprint: r.Fingerprint[:], OperationID: operationOrNil(operation),
 		LockedUntil: now.Add(idempotency.Lease), CreatedAt: now, ExpiresAt: now.Add(idempotency.Kept),
-	})
-	if res.Error != nil {
-		return idempotency.Claimed{}, translate(res.Error)
-	}
-	if res.RowsAffected == 1 {
-		return idempotency.Claimed{Outcome: idempotency.Fresh}, nil
+	}).onConflict("DO NOTHING").inserted(&fresh))
+	if err != nil || fresh {
+		return idempotency.Claimed{Outcome: idempotency.Fresh}, err
 	}
 	// The row may be gone again (released, expired): then whoever released it was quicker than we are.
 	row, err := take[keyRow](s.of(ctx, a, r).Clauses(clause.Locking{Strength: "UPDATE"}), idempotency.ErrInProgress)
@@ -101,8 +102,11 @@ func (s idempotencyStore) Complete(ctx context.Context, a account.ID, r idempote
 		ans.Body = []byte{}
 	}
 	// The first answer stands: whoever repeats the work must not change what was said.
-	return translate(s.of(ctx, a, r).Where("fingerprint = ? AND status IS NULL", r.Fingerprint[:]).
-		Updates(map[string]any{"status": ans.Status, "body": ans.Body}).Error)
+	return s.later(ctx, stmt{
+		sql: `UPDATE idempotency_keys SET status = $1, body = $2
+			WHERE account_id = $3 AND scope = $4 AND key = $5 AND fingerprint = $6 AND status IS NULL`,
+		args: []any{ans.Status, ans.Body, param(a.UUID()), r.Scope, r.Key, r.Fingerprint[:]},
+	})
 }
 
 func (s idempotencyStore) Release(ctx context.Context, a account.ID, r idempotency.Request) (err error) {

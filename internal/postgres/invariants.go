@@ -31,7 +31,7 @@ var _ invariant.Source = (*DB)(nil)
 
 // Snapshot implements invariant.Source with a read-only transaction of repeatable reads.
 func (d *DB) Snapshot(ctx context.Context, fn func(r invariant.Reader) error) error {
-	err := d.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error { return fn(auditReader{tx}) },
+	err := d.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error { return fn(auditReader{db: tx}) },
 		&sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	return translate(err)
 }

@@ -43,6 +43,8 @@ type invoiceRow struct {
 
 func (invoiceRow) TableName() string { return "invoices" }
 
+var invoices = tableOf[invoiceRow]()
+
 func toInvoiceRow(i invoice.Invoice) invoiceRow {
 	return invoiceRow{
 		AccountID: i.Account, ID: i.ID, Kind: string(i.Kind), Status: string(i.Status), SubscriptionID: i.Subscription,
@@ -199,7 +201,8 @@ func (s invoiceStore) List(ctx context.Context, a account.ID, st invoice.Status,
 
 func (s invoiceStore) Unpaid(ctx context.Context, a account.ID) (_ []invoice.Invoice, err error) {
 	defer errs.Wrap(&err, "unpaid invoices of %s", a)
-	return find(stores(s).of(ctx, a).Where("status = ?", string(invoice.Open)).Order("finalized_at, id"), invoiceRow.invoice)
+	return all(ctx, s, invoices.of(a, "status = $2 ORDER BY finalized_at, id", string(invoice.Open)),
+		func(r invoiceRow) (invoice.Invoice, error) { return r.invoice(), nil })
 }
 
 func (s invoiceStore) OfPeriod(ctx context.Context, a account.ID, sub subscription.ID, start time.Time) (_ invoice.Invoice, err error) {

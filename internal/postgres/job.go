@@ -21,6 +21,8 @@ type intentRow struct {
 
 func (intentRow) TableName() string { return "job_intents" }
 
+var intents = tableOf[intentRow]()
+
 func (r intentRow) intent() job.Intent {
 	return job.Intent{ID: r.ID, Account: r.AccountID, Kind: job.Kind(r.Kind), Args: r.Args, DueAt: r.DueAt.UTC()}
 }
@@ -35,9 +37,7 @@ func (s jobQueue) Enqueue(ctx context.Context, a account.ID, kind job.Kind, args
 	if err != nil {
 		return err
 	}
-	return translate(s.db.WithContext(ctx).Create(&intentRow{
-		AccountID: a, ID: id.New[job.Intent](), Kind: string(kind), Args: body, DueAt: due,
-	}).Error)
+	return s.later(ctx, intents.insert(intentRow{AccountID: a, ID: id.New[job.Intent](), Kind: string(kind), Args: body, DueAt: due}))
 }
 
 func (s jobQueue) Due(ctx context.Context, now time.Time, limit int) (_ []job.Intent, err error) {

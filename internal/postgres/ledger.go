@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -35,6 +36,8 @@ type transactionRow struct {
 
 func (transactionRow) TableName() string { return "ledger_transactions" }
 
+var transactions = tableOf[transactionRow]()
+
 type postingRow struct {
 	AccountID     uuid.UUID `gorm:"primaryKey"`
 	TransactionID uuid.UUID `gorm:"primaryKey"`
@@ -48,6 +51,8 @@ type postingRow struct {
 }
 
 func (postingRow) TableName() string { return "ledger_postings" }
+
+var postings = tableOf[postingRow]()
 
 func (r postingRow) posting() ledger.Posting {
 	return ledger.Posting{
@@ -64,6 +69,8 @@ type balanceRow struct {
 }
 
 func (balanceRow) TableName() string { return "ledger_balances" }
+
+var balances = tableOf[balanceRow]()
 
 type ledgerStore stores
 
@@ -85,66 +92,84 @@ func (s ledgerStore) Append(ctx context.Context, txs ...*ledger.Transaction) (er
 			return err
 		}
 	}
-	var head struct {
-		Ledger     int64
-		LedgerHash []byte
-	}
-	if err := locked(stores(s).of(ctx, a).Table("account_counters")).Select("ledger", "ledger_hash").Take(&head).Error; err != nil {
-		return notFound(err, account.ErrNotFound)
-	}
-	balances, err := s.Balances(ctx, a)
+	head, balance, err := s.lockHead(ctx, a)
 	if err != nil {
 		return err
 	}
 	var (
-		transactions []transactionRow
-		postings     []postingRow
-		changed      []ledger.Name
+		written []transactionRow
+		posted  []postingRow
+		changed []ledger.Name
 	)
 	for _, t := range txs {
-		head.Ledger++
-		t.Sequence, t.PrevHash = head.Ledger, head.LedgerHash
+		head.sequence++
+		t.Sequence, t.PrevHash = head.sequence, head.hash
 		for i := range t.Postings {
 			p := &t.Postings[i]
-			balances[p.Debit] += p.Amount.Minor
-			balances[p.Credit] -= p.Amount.Minor
-			p.DebitBalance, p.CreditBalance = balances[p.Debit], balances[p.Credit]
+			balance[p.Debit] += p.Amount.Minor
+			balance[p.Credit] -= p.Amount.Minor
+			p.DebitBalance, p.CreditBalance = balance[p.Debit], balance[p.Credit]
 			changed = append(changed, p.Debit, p.Credit)
-			postings = append(postings, postingRow{
+			posted = append(posted, postingRow{
 				AccountID: a.UUID(), TransactionID: t.ID.UUID(), Number: int16(i + 1),
 				Debit: string(p.Debit), Credit: string(p.Credit), Amount: p.Amount.Minor, Currency: string(p.Amount.Currency),
 				DebitBalance: p.DebitBalance, CreditBalance: p.CreditBalance,
 			})
 		}
 		t.Hash = t.ChainHash(t.PrevHash)
-		head.LedgerHash = t.Hash
+		head.hash = t.Hash
 		total, err := t.Total()
 		if err != nil {
 			return err
 		}
-		transactions = append(transactions, transactionRow{
+		written = append(written, transactionRow{
 			AccountID: a.UUID(), ID: t.ID.UUID(), Sequence: t.Sequence, Kind: t.Kind, Reference: t.Reference,
 			Currency: string(t.Currency()), Total: total.Minor, Postings: int16(len(t.Postings)), //nolint:gosec // as above
 			Description: t.Description, BookedAt: t.BookedAt, RecordedAt: t.RecordedAt, PrevHash: t.PrevHash, Hash: t.Hash,
 		})
 	}
-	db := s.db.WithContext(ctx)
-	if err := db.Create(&transactions).Error; err != nil {
-		return taken(err, ledger.ErrAlreadyBooked)
-	}
-	if err := db.Create(&postings).Error; err != nil {
-		return translate(err)
-	}
 	slices.Sort(changed)
 	var rows []balanceRow
 	for _, n := range slices.Compact(changed) {
-		rows = append(rows, balanceRow{a.UUID(), string(n), string(txs[0].Currency()), balances[n]})
+		rows = append(rows, balanceRow{a.UUID(), string(n), string(txs[0].Currency()), balance[n]})
 	}
-	if err := db.Clauses(onConflictUpdate([]string{"account_id", "name", "currency"}, "balance")).Create(&rows).Error; err != nil {
-		return translate(err)
+	return s.later(ctx,
+		transactions.insert(written...).conflict(ledger.ErrAlreadyBooked),
+		postings.insert(posted...),
+		balances.insert(rows...).onConflict("(account_id, name, currency) DO UPDATE SET balance = excluded.balance"),
+		stmt{
+			sql:  "UPDATE account_counters SET ledger = $2, ledger_hash = $3 WHERE account_id = $1",
+			args: []any{param(a), head.sequence, head.hash},
+		},
+	)
+}
+
+// ledgerHead is where an account's chain of transactions ends.
+type ledgerHead struct {
+	sequence int64
+	hash     []byte
+}
+
+// lockHead holds the end of the account's chain, and reads the balances once it has it.
+func (s ledgerStore) lockHead(ctx context.Context, a account.ID) (head ledgerHead, _ ledger.Balances, err error) {
+	known, out := false, ledger.Balances{}
+	err = s.send(ctx,
+		stmt{
+			sql: "SELECT ledger, ledger_hash FROM account_counters WHERE account_id = $1 FOR NO KEY UPDATE", args: []any{param(mustOwner(a))},
+			row: func(r pgx.Rows) error {
+				known = true
+				return r.Scan(&head.sequence, &head.hash)
+			},
+		},
+		balances.of(a, "").each(func(r balanceRow) error {
+			out[ledger.Name(r.Name)] = r.Balance
+			return nil
+		}),
+	)
+	if err == nil && !known {
+		err = account.ErrNotFound
 	}
-	return translate(db.Exec("UPDATE account_counters SET ledger = ?, ledger_hash = ? WHERE account_id = ?",
-		head.Ledger, head.LedgerHash, a.UUID()).Error)
+	return head, out, err
 }
 
 func (s ledgerStore) Booked(ctx context.Context, a account.ID, kind, reference string) (bool, error) {

@@ -1,9 +1,11 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -12,7 +14,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/outbox"
 )
 
-// EventsChannel is where a committed event is announced, as "account uuid:sequence", to every session
+// EventsChannel is where committed events are announced, as "account uuid:sequence of the last", to every session
 // that listens on the same node. A listener may miss one (it was not connected), so it polls too.
 const EventsChannel = "accrue_events"
 
@@ -43,17 +45,40 @@ func (s outboxStore) Publish(ctx context.Context, a account.ID, t outbox.Type, p
 	if err != nil {
 		return err
 	}
-	var next struct{ Events int64 }
-	db := s.db.WithContext(ctx)
-	res := db.Raw("UPDATE account_counters SET events = events + 1 WHERE account_id = ? RETURNING events", a).Scan(&next)
-	if err := changed(res, account.ErrNotFound); err != nil {
-		return err
+	return s.publish(ctx, eventRow{AccountID: a, ID: id.New[outbox.Event](), Type: string(t), Payload: body, OccurredAt: at})
+}
+
+// The event's number is the counter's, which is the account's own: whoever writes holds it until the commit.
+const (
+	writeEvents = `
+WITH counted AS (UPDATE account_counters SET events = events + $2 WHERE account_id = $1 RETURNING events)
+INSERT INTO account_events (account_id, sequence, id, type, payload, occurred_at)
+SELECT $1, c.events - $2 + e.number, e.id, e.type, e.payload, e.occurred_at
+FROM counted c, unnest($3::uuid[], $4::text[], $5::jsonb[], $6::timestamptz[]) WITH ORDINALITY AS e (id, type, payload, occurred_at, number)`
+	announceEvents = `SELECT pg_notify($1, account_id || ':' || events) FROM account_counters WHERE account_id = $2`
+)
+
+// publishing makes the statements that write events, those of each account together and the accounts in
+// order. The announcement names the last event of each.
+func publishing(events []eventRow) (out []stmt) {
+	events = slices.Clone(events)
+	slices.SortStableFunc(events, func(x, y eventRow) int { return cmp.Compare(x.AccountID.String(), y.AccountID.String()) })
+	for len(events) > 0 {
+		a := events[0].AccountID
+		n := len(events)
+		if i := slices.IndexFunc(events, func(e eventRow) bool { return e.AccountID != a }); i > 0 {
+			n = i
+		}
+		ids, types, payloads, times := make([][16]byte, n), make([]string, n), make([]json.RawMessage, n), make([]time.Time, n)
+		for i, e := range events[:n] {
+			ids[i], types[i], payloads[i], times[i] = e.ID.UUID(), e.Type, e.Payload, e.OccurredAt
+		}
+		write := stmt{sql: writeEvents, args: []any{param(a), n, ids, types, payloads, times}}
+		announce := stmt{sql: announceEvents, args: []any{EventsChannel, param(a)}}
+		out = append(out, write.found(account.ErrNotFound), announce)
+		events = events[n:]
 	}
-	row := eventRow{a, next.Events, id.New[outbox.Event](), string(t), body, at}
-	if err := db.Create(&row).Error; err != nil {
-		return translate(err)
-	}
-	return translate(db.Exec("SELECT pg_notify(?, ?)", EventsChannel, fmt.Sprintf("%s:%d", a.UUID(), next.Events)).Error)
+	return out
 }
 
 func (s outboxStore) After(ctx context.Context, a account.ID, after int64, limit int) (_ []outbox.Event, err error) {

@@ -2,11 +2,11 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/google/uuid"
-	"gorm.io/gorm"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -44,6 +44,13 @@ type paymentRow struct {
 }
 
 func (paymentRow) TableName() string { return "payments" }
+
+var (
+	payments = tableOf[paymentRow]()
+	// What was asked for never changes: purpose, card, amount, provider.
+	savePayment = payments.update([]string{"account_id", "id", "version"}, "status", "provider_ref", "next_action", "failure",
+		"refunded", "disputed", "check_at", "checks", "updated_at", "succeeded_at", "version")
+)
 
 func toPaymentRow(p payment.Payment) (row paymentRow, err error) {
 	row = paymentRow{
@@ -90,6 +97,11 @@ type topUpRow struct {
 }
 
 func (topUpRow) TableName() string { return "top_ups" }
+
+var (
+	topUps    = tableOf[topUpRow]()
+	saveTopUp = topUps.update([]string{"account_id", "id", "version"}, "status", "payment_id", "failure", "updated_at", "version")
+)
 
 func toTopUpRow(t payment.TopUp) (row topUpRow, err error) {
 	row = topUpRow{
@@ -167,11 +179,11 @@ func (s paymentStore) CreatePayment(ctx context.Context, p payment.Payment) (err
 	if err != nil {
 		return err
 	}
-	return taken(s.db.WithContext(ctx).Create(&row).Error, payment.ErrPaymentPending)
+	return s.later(ctx, payments.insert(row).conflict(payment.ErrPaymentPending))
 }
 
-func (paymentStore) one(q *gorm.DB) (payment.Payment, error) {
-	row, err := take[paymentRow](q, payment.ErrNotFound)
+func (s paymentStore) one(ctx context.Context, q query[paymentRow]) (payment.Payment, error) {
+	row, err := q.one(ctx, s, payment.ErrNotFound)
 	if err != nil {
 		return payment.Payment{}, err
 	}
@@ -180,12 +192,12 @@ func (paymentStore) one(q *gorm.DB) (payment.Payment, error) {
 
 func (s paymentStore) Payment(ctx context.Context, a account.ID, p payment.ID) (_ payment.Payment, err error) {
 	defer errs.Wrap(&err, "payment %s of %s", p, a)
-	return s.one(stores(s).of(ctx, a).Where("id = ?", p))
+	return s.one(ctx, payments.of(a, "id = $2", p))
 }
 
 func (s paymentStore) LockPayment(ctx context.Context, a account.ID, p payment.ID) (_ payment.Payment, err error) {
 	defer errs.Wrap(&err, "lock payment %s of %s", p, a)
-	return s.one(locked(stores(s).of(ctx, a)).Where("id = ?", p))
+	return s.one(ctx, payments.of(a, "id = $2", p).locked())
 }
 
 func (s paymentStore) SavePayment(ctx context.Context, p *payment.Payment) (err error) {
@@ -195,11 +207,7 @@ func (s paymentStore) SavePayment(ctx context.Context, p *payment.Payment) (err 
 		return err
 	}
 	row.Version++
-	// What was asked for never changes: purpose, card, amount, provider.
-	err = changed(stores(s).of(ctx, p.Account).Model(&paymentRow{}).Where("id = ? AND version = ?", p.ID, p.Version).
-		Select("status", "provider_ref", "next_action", "failure", "refunded", "disputed", "check_at", "checks", "updated_at", "succeeded_at",
-			"version").Updates(&row), account.ErrStale)
-	if err == nil {
+	if err = s.later(ctx, savePayment.of(row, p.Account, p.ID, p.Version).found(account.ErrStale)); err == nil {
 		p.Version = row.Version
 	}
 	return err
@@ -233,12 +241,12 @@ func (s paymentStore) CreateTopUp(ctx context.Context, t payment.TopUp) (err err
 	if err != nil {
 		return err
 	}
-	return taken(s.db.WithContext(ctx).Create(&row).Error, payment.ErrTopUpPending)
+	return s.later(ctx, topUps.insert(row).conflict(payment.ErrTopUpPending))
 }
 
 func (s paymentStore) TopUp(ctx context.Context, a account.ID, t payment.TopUpID) (_ payment.TopUp, err error) {
 	defer errs.Wrap(&err, "top-up %s of %s", t, a)
-	row, err := take[topUpRow](stores(s).of(ctx, a).Where("id = ?", t), payment.ErrTopUpNotFound)
+	row, err := topUps.of(a, "id = $2", t).one(ctx, s, payment.ErrTopUpNotFound)
 	if err != nil {
 		return payment.TopUp{}, err
 	}
@@ -258,9 +266,7 @@ func (s paymentStore) SaveTopUp(ctx context.Context, t *payment.TopUp) (err erro
 		return err
 	}
 	row.Version++
-	err = changed(stores(s).of(ctx, t.Account).Model(&topUpRow{}).Where("id = ? AND version = ?", t.ID, t.Version).
-		Select("status", "payment_id", "failure", "updated_at", "version").Updates(&row), account.ErrStale)
-	if err == nil {
+	if err = s.later(ctx, saveTopUp.of(row, t.Account, t.ID, t.Version).found(account.ErrStale)); err == nil {
 		t.Version = row.Version
 	}
 	return err
@@ -268,7 +274,7 @@ func (s paymentStore) SaveTopUp(ctx context.Context, t *payment.TopUp) (err erro
 
 func (s paymentStore) PendingTopUp(ctx context.Context, a account.ID) (_ payment.TopUp, err error) {
 	defer errs.Wrap(&err, "pending top-up of %s", a)
-	row, err := take[topUpRow](stores(s).of(ctx, a).Where("status IN ?", pendingStatuses), payment.ErrTopUpNotFound)
+	row, err := topUps.of(a, "status = ANY ($2)", pendingStatuses).one(ctx, s, payment.ErrTopUpNotFound)
 	if err != nil {
 		return payment.TopUp{}, err
 	}
@@ -384,20 +390,16 @@ func (s paymentStore) Remember(ctx context.Context, provider, ref string, l paym
 	if err != nil {
 		return err
 	}
-	res := s.db.WithContext(ctx).Exec(`INSERT INTO provider_refs (provider, ref, account_id, kind, record_id) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT DO NOTHING`, provider, ref, l.Account, string(l.Kind), record)
-	if res.Error != nil || res.RowsAffected == 1 {
-		return translate(res.Error)
-	}
-	known, err := s.Locate(ctx, provider, ref)
-	if err != nil {
-		return err
-	}
-	if known != l {
-		return fmt.Errorf("the reference belongs to %s %+v", known.Account, known)
-	}
-	return nil
+	// One that is known already finds its row by writing what is there; of another record it finds none.
+	return s.later(ctx, stmt{
+		sql: `INSERT INTO provider_refs AS known (provider, ref, account_id, kind, record_id) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (provider, ref) DO UPDATE SET kind = excluded.kind
+			WHERE (known.account_id, known.kind, known.record_id) = (excluded.account_id, excluded.kind, excluded.record_id)`,
+		args: []any{provider, ref, param(l.Account), string(l.Kind), param(record)},
+	}.found(errForeignRef))
 }
+
+var errForeignRef = errors.New("the reference belongs to another record")
 
 func (s paymentStore) Locate(ctx context.Context, provider, ref string) (_ payment.Located, err error) {
 	defer errs.Wrap(&err, "locate a reference of %s", provider)

@@ -79,7 +79,7 @@ func (s planStore) Meters(ctx context.Context) (_ []plan.Meter, err error) {
 func (s planStore) PutMeters(ctx context.Context, meters []plan.Meter) (err error) {
 	defer errs.Wrap(&err, "put meters")
 	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-		known, err := planStore{tx}.Meters(ctx)
+		known, err := planStore{db: tx}.Meters(ctx)
 		if err != nil {
 			return err
 		}

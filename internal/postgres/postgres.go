@@ -1,7 +1,7 @@
 // Package postgres stores billing's records in PostgreSQL. It is the only package that knows GORM or SQL.
 //
 // One file a concept; rows are unexported and stand beside their mapping. Nothing is shared between
-// the files but this one, errors.go and scope.go.
+// the files but this one, errors.go, scope.go, and for the ways that go without GORM session.go and table.go.
 //
 // GORM and the hot paths that go without it share one pool of connections. Every tenant query names
 // its account: the stores take a typed account.ID as their first argument and refuse the zero one.
@@ -10,6 +10,7 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -56,7 +57,10 @@ type DB struct {
 }
 
 // stores makes every store over a pool or over a transaction.
-type stores struct{ db *gorm.DB }
+type stores struct {
+	db *gorm.DB
+	session
+}
 
 func (s stores) Accounts() account.Store                 { return accountStore(s) }
 func (s stores) Ledger() ledger.Store                    { return ledgerStore(s) }
@@ -127,7 +131,7 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 		pool.Close()
 		return nil, err
 	}
-	return &DB{stores: stores{g}, pool: pool, sql: sqlDB}, nil
+	return &DB{stores: stores{g, pooled{pool}}, pool: pool, sql: sqlDB}, nil
 }
 
 // Close returns when every connection is closed.
@@ -153,7 +157,7 @@ const (
 func (d *DB) InTx(ctx context.Context, fn func(tx billing.Tx) error) (err error) {
 	wait := firstWait
 	for range maxTries {
-		err = d.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error { return fn(stores{tx}) })
+		err = d.once(ctx, fn)
 		if !retryable(err) {
 			return translate(err)
 		}
@@ -165,4 +169,21 @@ func (d *DB) InTx(ctx context.Context, fn func(tx billing.Tx) error) (err error)
 		wait *= 2
 	}
 	return ErrBusy.Because(err)
+}
+
+// once runs fn in one transaction, on a connection that GORM and pgx share.
+func (d *DB) once(ctx context.Context, fn func(tx billing.Tx) error) error {
+	return onOneConn(ctx, d.sql, func(conn *sql.Conn, bare *pgx.Conn) error {
+		t := newTransaction(bare)
+		defer t.rollback(ctx)
+		db := d.db.Session(&gorm.Session{NewDB: true, Context: ctx})
+		db.Statement.ConnPool = ormConn{conn, t}
+		if err := fn(stores{db, t}); err != nil {
+			if t.failed != nil && !errors.Is(err, t.failed) {
+				return t.failed // what came after is a consequence
+			}
+			return err
+		}
+		return t.commit(ctx)
+	})
 }

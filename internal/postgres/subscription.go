@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"gorm.io/gorm"
-
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/period"
@@ -40,6 +38,8 @@ type subscriptionRow struct {
 }
 
 func (subscriptionRow) TableName() string { return "subscriptions" }
+
+var subscriptions = tableOf[subscriptionRow]()
 
 func toSubscriptionRow(s subscription.Subscription) (subscriptionRow, error) {
 	waived, err := marshalWaived(s.Waived)
@@ -222,7 +222,7 @@ func (s subscriptionStore) open(ctx context.Context, p subscription.Period) erro
 
 func (s subscriptionStore) Active(ctx context.Context, a account.ID) (_ subscription.Subscription, err error) {
 	defer errs.Wrap(&err, "subscription of %s", a)
-	return s.active(stores(s).of(ctx, a))
+	return s.active(ctx, activeSubscription(a))
 }
 
 func (s subscriptionStore) ActiveOf(ctx context.Context, as []account.ID) (_ map[account.ID]subscription.Subscription, err error) {
@@ -237,11 +237,15 @@ func (s subscriptionStore) ActiveOf(ctx context.Context, as []account.ID) (_ map
 
 func (s subscriptionStore) Lock(ctx context.Context, a account.ID) (_ subscription.Subscription, err error) {
 	defer errs.Wrap(&err, "lock subscription of %s", a)
-	return s.active(locked(stores(s).of(ctx, a)))
+	return s.active(ctx, activeSubscription(a).locked())
 }
 
-func (s subscriptionStore) active(q *gorm.DB) (subscription.Subscription, error) {
-	row, err := take[subscriptionRow](q.Where("status = ?", string(subscription.Active)), subscription.ErrNotFound)
+func activeSubscription(a account.ID) query[subscriptionRow] {
+	return subscriptions.of(a, "status = $2", string(subscription.Active))
+}
+
+func (s subscriptionStore) active(ctx context.Context, q query[subscriptionRow]) (subscription.Subscription, error) {
+	row, err := q.one(ctx, s, subscription.ErrNotFound)
 	if err != nil {
 		return subscription.Subscription{}, err
 	}
