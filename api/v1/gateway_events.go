@@ -57,7 +57,7 @@ func (h gatewayEvents) receive(c echo.Context) error {
 		return err
 	}
 	if fresh {
-		if err := l.Process(ctx, e.Provider, e.EventID); err != nil {
+		if err := l.ProcessFresh(ctx, e); err != nil {
 			h.Billing.Log.WarnContext(ctx, "gateway event is left to the sweep", "event", e.EventID, "type", e.Type, "err", err)
 		}
 	}

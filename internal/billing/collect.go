@@ -71,7 +71,7 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 	if err != nil || !asked {
 		return false, err
 	}
-	_, err = c.charge(ctx, p, called, nil)
+	_, err = c.charge(ctx, p, payment.Method{}, called, nil)
 	return true, err
 }
 
@@ -154,7 +154,7 @@ func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid pay
 		return out, err
 	}
 	if !settled {
-		p, err = c.charge(ctx, p, called, func(tx Tx, done payment.Payment) error { return complete(ctx, tx, asked, done, render) })
+		p, err = c.charge(ctx, p, payment.Method{}, called, func(tx Tx, done payment.Payment) error { return complete(ctx, tx, asked, done, render) })
 		if err != nil {
 			return out, err
 		}

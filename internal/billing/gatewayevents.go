@@ -47,6 +47,16 @@ func (l Listener) Process(ctx context.Context, provider, eventID string) (err er
 	}); err != nil || !e.ProcessedAt.IsZero() {
 		return err
 	}
+	return l.process(ctx, e)
+}
+
+// ProcessFresh is Process for an event that Receive has just stored.
+func (l Listener) ProcessFresh(ctx context.Context, e payment.ProviderEvent) (err error) {
+	defer errs.Wrap(&err, "process gateway event %s", e.EventID)
+	return l.process(ctx, e)
+}
+
+func (l Listener) process(ctx context.Context, e payment.ProviderEvent) (err error) {
 	e.Outcome, err = l.act(ctx, e)
 	now := l.Clock()
 	e.Attempts++
@@ -54,13 +64,12 @@ func (l Listener) Process(ctx context.Context, provider, eventID string) (err er
 	case err == nil:
 		e.ProcessedAt, e.NextTryAt = now, time.Time{}
 	case e.Attempts >= maxEventTries:
-		l.Log.ErrorContext(ctx, "gateway event given up", "event", eventID, "type", e.Type, "err", err)
+		l.Log.ErrorContext(ctx, "gateway event given up", "event", e.EventID, "type", e.Type, "err", err)
 		e.ProcessedAt, e.NextTryAt, e.Outcome = now, time.Time{}, "given_up"
 	default:
 		e.NextTryAt, e.Outcome = now.Add(pause(e.Attempts)), "to_be_tried_again"
 	}
-	werr := l.DB.InTx(ctx, func(tx Tx) error { return tx.Payments().UpdateEvent(ctx, e) })
-	if werr != nil {
+	if werr := l.DB.Payments().UpdateEvent(ctx, e); werr != nil {
 		return werr
 	}
 	if err != nil && !errors.Is(err, payment.ErrNotFound) && !unknowable(err) {

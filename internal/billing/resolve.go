@@ -66,7 +66,7 @@ func (c *Core) resolvePayment(ctx context.Context, p payment.Payment, then func(
 	}
 	switch {
 	case errors.Is(err, payment.ErrMissing) && age < payment.KeyRetention:
-		res, err = c.ask(ctx, p)
+		res, err = c.ask(ctx, p, m)
 	case errors.Is(err, payment.ErrMissing):
 		res, err = payment.ChargeResult{Outcome: payment.OutcomeDeclined, Decline: &payment.Decline{
 			Code: "expired", Class: payment.DeclineSoft, Message: "The payment was not completed in time. You have not been charged.",

@@ -23,14 +23,18 @@ import (
 // under that lock. It changes p.
 func (c *Core) settlePayment(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, res payment.ChargeResult) error {
 	now := acct.Now(c.Clock())
-	if res.Ref != "" && p.ProviderRef == "" {
+	fresh := res.Ref != "" && p.ProviderRef == ""
+	if fresh {
 		p.ProviderRef = res.Ref
 		if err := tx.Payments().Remember(ctx, p.Provider, res.Ref, payment.Located{Account: acct.ID, Kind: payment.RecordPayment, Payment: p.ID}); err != nil {
 			return err
 		}
 	}
 	if !p.Status.Pending() {
-		return tx.Payments().SavePayment(ctx, p)
+		if fresh {
+			return tx.Payments().SavePayment(ctx, p)
+		}
+		return nil
 	}
 	if res.Ref != "" && (res.Amount != p.Amount || (res.PaymentRef != "" && res.PaymentRef != p.ID.String())) {
 		return c.park(ctx, tx, acct, p, res, now)

@@ -38,7 +38,9 @@ type TopUp struct {
 func (f Funder) TopUp(ctx context.Context, asked Asked, in TopUpInput, render Renderer[TopUp]) (out Result[TopUp], err error) {
 	defer errs.Wrap(&err, "top up %s", asked.Account)
 	failpoint.Hit(failpoint.TopUp, failpoint.Received)
-	top := TopUp{TopUp: payment.TopUp{ID: id.New[payment.TopUp]()}}
+	tid := id.New[payment.TopUp]()
+	var top TopUp
+	var m payment.Method
 	settled := false
 	called, err := f.commitIntent(ctx, func(tx Tx) error {
 		out, settled = Result[TopUp]{}, false
@@ -46,7 +48,7 @@ func (f Funder) TopUp(ctx context.Context, asked Asked, in TopUpInput, render Re
 		if err != nil {
 			return err
 		}
-		got, err := claim(ctx, tx, asked, top.ID.UUID())
+		got, err := claim(ctx, tx, asked, tid.UUID())
 		if err != nil {
 			return err
 		}
@@ -62,7 +64,7 @@ func (f Funder) TopUp(ctx context.Context, asked Asked, in TopUpInput, render Re
 			return complete(ctx, tx, asked, top, render)
 		case idempotency.Fresh:
 		}
-		top, err = f.begin(ctx, tx, acct, asked, top.ID, in)
+		top, m, err = f.begin(ctx, tx, acct, asked, tid, in)
 		return err
 	})
 	defer called()
@@ -70,10 +72,12 @@ func (f Funder) TopUp(ctx context.Context, asked Asked, in TopUpInput, render Re
 		return out, err
 	}
 	if !settled {
-		p, err := f.charge(ctx, top.Charge, called, func(tx Tx, p payment.Payment) error {
-			if top, err = loadTopUp(ctx, tx, p.Account, p.TopUp); err != nil {
+		p, err := f.charge(ctx, top.Charge, m, called, func(tx Tx, p payment.Payment) error {
+			t, err := tx.Payments().TopUp(ctx, p.Account, p.TopUp)
+			if err != nil {
 				return err
 			}
+			top = TopUp{t, p}
 			return complete(ctx, tx, asked, top, render)
 		})
 		if err != nil {
@@ -157,14 +161,14 @@ func takesFunds(ctx context.Context, tx Tx, acct account.Account, sub subscripti
 	return nil
 }
 
-// begin commits the intent to charge.
-func (f Funder) begin(ctx context.Context, tx Tx, acct account.Account, asked Asked, tid payment.TopUpID, in TopUpInput) (TopUp, error) {
+// begin commits the intent to charge, and returns it with the card.
+func (f Funder) begin(ctx context.Context, tx Tx, acct account.Account, asked Asked, tid payment.TopUpID, in TopUpInput) (TopUp, payment.Method, error) {
 	m, err := f.check(ctx, tx, acct, in)
 	if err != nil {
-		return TopUp{}, err
+		return TopUp{}, m, err
 	}
 	if err := f.withinCeiling(ctx, tx, asked, in.Amount); err != nil {
-		return TopUp{}, err
+		return TopUp{}, m, err
 	}
 	now := acct.Now(f.Clock())
 	if in.Origin == "" {
@@ -180,22 +184,22 @@ func (f Funder) begin(ctx context.Context, tx Tx, acct account.Account, asked As
 		CreatedAt: now, UpdatedAt: now, Version: 1,
 	}
 	if err := tx.Payments().CreateTopUp(ctx, t); err != nil {
-		return TopUp{}, err
+		return TopUp{}, m, err
 	}
-	return TopUp{t, p}, tx.Payments().CreatePayment(ctx, p)
+	return TopUp{t, p}, m, tx.Payments().CreatePayment(ctx, p)
 }
 
-// charge asks the provider for a payment whose intent is committed, and settles it. called is told that
-// the provider was asked. then runs in the second transaction, after the payment was settled. The returned
+// charge asks the provider for a payment whose intent is committed, and settles it. m is its card, or zero,
+// and is then read. called is told that the provider was asked. then runs in the second transaction, after the payment was settled. The returned
 // payment carries the client secret of its next action, if any.
-func (c *Core) charge(ctx context.Context, p payment.Payment, called func(), then func(tx Tx, p payment.Payment) error) (payment.Payment, error) {
+func (c *Core) charge(ctx context.Context, p payment.Payment, m payment.Method, called func(), then func(tx Tx, p payment.Payment) error) (payment.Payment, error) {
 	failpoint.Hit(chargeOf(p), failpoint.AfterTx1)
 	if c.Clock().Sub(p.CreatedAt) > callTimeout {
 		// A request that died may have asked before. What came of it is looked up first, so that nothing
 		// hangs on this request saying exactly what that one said.
 		return c.resolvePayment(ctx, p, then)
 	}
-	res, callErr := c.ask(ctx, p)
+	res, callErr := c.ask(ctx, p, m)
 	failpoint.Hit(chargeOf(p), failpoint.AfterGateway)
 	called()
 	ctx, cancel := detached(ctx)
@@ -210,11 +214,14 @@ func (c *Core) charge(ctx context.Context, p payment.Payment, called func(), the
 	return settled, nil
 }
 
-// ask makes the provider's call of a payment. It is repeated with the same key until the outcome is known.
-func (c *Core) ask(ctx context.Context, p payment.Payment) (payment.ChargeResult, error) {
-	m, err := c.DB.Payments().Method(ctx, p.Account, p.Method)
-	if err != nil {
-		return payment.ChargeResult{}, err
+// ask makes the provider's call of a payment with the card m; the zero one is read. It is repeated with the
+// same key until the outcome is known.
+func (c *Core) ask(ctx context.Context, p payment.Payment, m payment.Method) (payment.ChargeResult, error) {
+	if m.ID.IsZero() {
+		var err error
+		if m, err = c.DB.Payments().Method(ctx, p.Account, p.Method); err != nil {
+			return payment.ChargeResult{}, err
+		}
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()

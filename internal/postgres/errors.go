@@ -25,6 +25,7 @@ var ErrBusy = errs.New(errs.Unavailable, "database_unavailable", "The service ca
 const (
 	uniqueViolation      = "23505"
 	foreignKeyViolation  = "23503"
+	notNullViolation     = "23502"
 	serializationFailure = "40001"
 	deadlockDetected     = "40P01"
 	lockNotAvailable     = "55P03"

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/id"
@@ -49,12 +51,14 @@ func (s outboxStore) Publish(ctx context.Context, a account.ID, t outbox.Type, p
 }
 
 // The event's number is the counter's, which is the account's own: whoever writes holds it until the commit.
+// Without a counter there is no number, which the column refuses.
 const (
 	writeEvents = `
 WITH counted AS (UPDATE account_counters SET events = events + $2 WHERE account_id = $1 RETURNING events)
 INSERT INTO account_events (account_id, sequence, id, type, payload, occurred_at)
 SELECT $1, c.events - $2 + e.number, e.id, e.type, e.payload, e.occurred_at
-FROM counted c, unnest($3::uuid[], $4::text[], $5::jsonb[], $6::timestamptz[]) WITH ORDINALITY AS e (id, type, payload, occurred_at, number)`
+FROM unnest($3::uuid[], $4::text[], $5::jsonb[], $6::timestamptz[]) WITH ORDINALITY AS e (id, type, payload, occurred_at, number)
+LEFT JOIN counted c ON true`
 	announceEvents = `SELECT pg_notify($1, account_id || ':' || events) FROM account_counters WHERE account_id = $2`
 )
 
@@ -74,8 +78,13 @@ func publishing(events []eventRow) (out []stmt) {
 			ids[i], types[i], payloads[i], times[i] = e.ID.UUID(), e.Type, e.Payload, e.OccurredAt
 		}
 		write := stmt{sql: writeEvents, args: []any{param(a), n, ids, types, payloads, times}}
-		announce := stmt{sql: announceEvents, args: []any{EventsChannel, param(a)}}
-		out = append(out, write.found(account.ErrNotFound), announce)
+		write.done = func(_ pgconn.CommandTag, err error) error {
+			if sqlState(err) == notNullViolation {
+				return account.ErrNotFound
+			}
+			return translate(err)
+		}
+		out = append(out, write, stmt{sql: announceEvents, args: []any{EventsChannel, param(a)}})
 		events = events[n:]
 	}
 	return out

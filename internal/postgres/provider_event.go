@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"gorm.io/gorm/clause"
-
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/payment"
 )
@@ -26,6 +24,11 @@ type providerEventRow struct {
 
 func (providerEventRow) TableName() string { return "provider_events" }
 
+var (
+	providerEvents      = tableOf[providerEventRow]()
+	updateProviderEvent = providerEvents.update([]string{"provider", "event_id"}, "processed_at", "attempts", "next_try_at", "outcome")
+)
+
 func toProviderEventRow(e payment.ProviderEvent) providerEventRow {
 	return providerEventRow{
 		e.Provider, e.EventID, e.Type, string(e.Object), e.ObjectRef, e.Payload, e.ReceivedAt, timeOrNil(e.ProcessedAt), e.Attempts,
@@ -40,24 +43,21 @@ func (r providerEventRow) event() payment.ProviderEvent {
 	}
 }
 
-func (s paymentStore) SaveEvent(ctx context.Context, e payment.ProviderEvent) (_ bool, err error) {
+func (s paymentStore) SaveEvent(ctx context.Context, e payment.ProviderEvent) (fresh bool, err error) {
 	defer errs.Wrap(&err, "save event %s of %s", e.EventID, e.Provider)
-	row := toProviderEventRow(e)
-	res := s.db.WithContext(ctx).Clauses(clause.OnConflict{DoNothing: true}).Create(&row)
-	return res.RowsAffected == 1, translate(res.Error)
+	err = s.send(ctx, providerEvents.insert(toProviderEventRow(e)).onConflict("DO NOTHING").inserted(&fresh))
+	return fresh, err
 }
 
 func (s paymentStore) LockEvent(ctx context.Context, provider, eventID string) (_ payment.ProviderEvent, err error) {
 	defer errs.Wrap(&err, "lock event %s of %s", eventID, provider)
-	row, err := take[providerEventRow](locked(s.db.WithContext(ctx)).Where("provider = ? AND event_id = ?", provider, eventID), payment.ErrNotFound)
+	row, err := providerEvents.where("provider = $1 AND event_id = $2", provider, eventID).locked().one(ctx, s, payment.ErrNotFound)
 	return row.event(), err
 }
 
 func (s paymentStore) UpdateEvent(ctx context.Context, e payment.ProviderEvent) (err error) {
 	defer errs.Wrap(&err, "update event %s of %s", e.EventID, e.Provider)
-	row := toProviderEventRow(e)
-	return changed(s.db.WithContext(ctx).Model(&providerEventRow{}).Where("provider = ? AND event_id = ?", e.Provider, e.EventID).
-		Select("processed_at", "attempts", "next_try_at", "outcome").Updates(&row), payment.ErrNotFound)
+	return s.later(ctx, updateProviderEvent.of(toProviderEventRow(e), e.Provider, e.EventID).found(payment.ErrNotFound))
 }
 
 func (s paymentStore) PendingEvents(ctx context.Context, now time.Time, limit int) (_ []payment.ProviderEvent, err error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"slices"
 	"sync"
@@ -185,6 +186,7 @@ func (s *Server) post(ctx context.Context, e event) int {
 		return 0
 	}
 	defer func() { _ = res.Body.Close() }()
+	_, _ = io.Copy(io.Discard, res.Body) // read to its end, the connection is kept
 	if res.StatusCode >= 200 && res.StatusCode < 300 {
 		return http.StatusOK
 	}
