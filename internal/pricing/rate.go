@@ -16,7 +16,7 @@ import (
 // Sums of money per period (fee, minimum, maximum, credit, commitment) are prorated by the time that
 // the plan was held. Quantities (allowance, tiers, limits) never are: they count once per period.
 func Rate(in Input) (Bill, error) {
-	r := rater{in: &in, explain: true}
+	r := rater{in: &in, v: &in.Version, explain: true}
 	if err := r.run(); err != nil {
 		return Bill{}, refine(err)
 	}
@@ -26,7 +26,7 @@ func Rate(in Input) (Bill, error) {
 // Accrued returns the total of the bill that Rate would make. It makes neither lines nor
 // derivations: use it where the sum alone is wanted, as for a live balance.
 func Accrued(in Input) (money.Amount, error) {
-	r := rater{in: &in}
+	r := rater{in: &in, v: &in.Version}
 	if err := r.run(); err != nil {
 		return money.Amount{}, refine(err)
 	}
@@ -37,7 +37,7 @@ func Accrued(in Input) (money.Amount, error) {
 // maximums, without fees, credit and percentages.
 func Spent(in Input) (money.Amount, error) {
 	in.Term, in.Cap = nil, nil
-	r := rater{in: &in}
+	r := rater{in: &in, v: &in.Version}
 	if err := r.run(); err != nil {
 		return money.Amount{}, refine(err)
 	}
@@ -66,7 +66,7 @@ type tally struct {
 	amount   money.Amount // of its lines
 }
 
-// rater makes one bill. Its zero value and an input are ready to run, once.
+// rater makes one bill, once.
 type rater struct {
 	in      *Input
 	v       *plan.Version
@@ -77,16 +77,15 @@ type rater struct {
 	contract   string
 	commitment *plan.Commitment
 
-	small   [8]tally // most versions have no more charges, and then nothing is allocated
 	tallies []tally
 	other   []Usage // of meters that the version does not price
 
-	lines     []Line           // without explain, room for the one in hand
-	parts     []Part           // of all lines, one after the other
-	fractions []money.Fraction // of the line in hand, one for each part
-	usage     money.Amount     // usage lines with their minimums and maximums
-	total     money.Amount
-	absorbed  money.Amount
+	lines    []Line       // without explain, room for the one in hand
+	parts    []Part       // of all lines, one after the other
+	costs    money.Costs  // of the parts of the line in hand
+	usage    money.Amount // usage lines with their minimums and maximums
+	total    money.Amount
+	absorbed money.Amount
 }
 
 func (r *rater) run() error {
@@ -98,20 +97,30 @@ func (r *rater) run() error {
 	}
 	r.usage, r.total, r.absorbed = money.Zero(r.in.Currency), money.Zero(r.in.Currency), money.Zero(r.in.Currency)
 	r.makeRoom()
-	for _, step := range [...]func(*rater) error{
-		(*rater).fee, (*rater).charges, (*rater).percents, (*rater).minimum,
-		(*rater).credit, (*rater).commit, (*rater).cap,
-	} {
-		if err := step(r); err != nil {
-			return err
-		}
+	err := r.fees()
+	if err == nil {
+		err = r.charges()
 	}
-	return nil
+	if err == nil {
+		err = r.percents()
+	}
+	if err == nil {
+		err = r.minimum()
+	}
+	if err == nil {
+		err = r.credits()
+	}
+	if err == nil {
+		err = r.commit()
+	}
+	if err == nil {
+		err = r.cap()
+	}
+	return err
 }
 
 // terms finds the terms in force and the share of the period.
 func (r *rater) terms() error {
-	r.v = &r.in.Version
 	if c := r.in.Contract; c != nil && c.InForce(r.in.Period.Start) {
 		v, err := c.Apply(*r.v)
 		if err != nil {
@@ -136,11 +145,7 @@ func (r *rater) terms() error {
 
 // gather adds the usage up, charge by charge.
 func (r *rater) gather() error {
-	if n := len(r.v.Charges); n <= len(r.small) {
-		r.tallies = r.small[:n]
-	} else {
-		r.tallies = make([]tally, n)
-	}
+	r.tallies = make([]tally, len(r.v.Charges))
 	for i := range r.in.Usage {
 		u := &r.in.Usage[i]
 		if u.Quantity.Sign() < 0 || !u.Quantity.InRange() {
@@ -186,7 +191,7 @@ func (r *rater) makeRoom() {
 		r.lines, r.parts = make([]Line, 0, 1), make([]Part, 0, 1)
 		return
 	}
-	lines, parts, most := len(r.other)+2*len(r.in.Before), 0, 1
+	lines, parts := len(r.other)+2*len(r.in.Before), 0
 	for _, may := range [...]bool{
 		r.v.Fee != nil, r.v.Minimum != nil, r.v.Credit != nil, r.commitment != nil, r.in.Cap != nil,
 	} {
@@ -198,7 +203,6 @@ func (r *rater) makeRoom() {
 		lines++
 		if p, ok := r.v.Charges[i].Price(r.in.Currency); ok {
 			parts += max(1, len(p.Tiers))
-			most = max(most, len(p.Tiers))
 			if p.Minimum != nil || p.Maximum != nil {
 				lines++
 			}
@@ -206,7 +210,6 @@ func (r *rater) makeRoom() {
 	}
 	r.lines = make([]Line, 0, lines)
 	r.parts = make([]Part, 0, parts)
-	r.fractions = make([]money.Fraction, 0, most)
 }
 
 // line begins a line in its final place, since lines are large; add ends it. A line that is not
@@ -217,7 +220,9 @@ func (r *rater) line(k Kind, charge string, m plan.MeterCode, description string
 		r.lines = slices.Grow(r.lines, 1)
 	}
 	l := &r.lines[:n+1][n]
-	*l = Line{}
+	if l.Kind != "" {
+		*l = Line{}
+	}
 	l.Kind, l.Charge, l.Meter, l.Description = k, charge, m, description
 	return l
 }
@@ -239,28 +244,33 @@ func (r *rater) add(l *Line) (err error) {
 	return nil
 }
 
-// eachHeld does something under every version that was held in the period, in their order, each with the
-// share of the period for which it was.
-func (r *rater) eachHeld(do func(*plan.Version, share) error) error {
-	for i := range r.in.Before {
-		h := &r.in.Before[i]
-		s, err := shareOf(r.in.Period, h.Held)
+// held returns the i-th version that was held in the period, the last of which is the one held at the end,
+// with the share of the period for which it was. What is added next is by its terms.
+func (r *rater) held(i int) (*plan.Version, share, error) {
+	if i == len(r.in.Before) {
+		r.by = r.v
+		return r.v, r.share, nil
+	}
+	h := &r.in.Before[i]
+	r.by = &h.Version
+	s, err := shareOf(r.in.Period, h.Held)
+	return r.by, s, err
+}
+
+func (r *rater) fees() error {
+	for i := range len(r.in.Before) + 1 {
+		v, s, err := r.held(i)
 		if err != nil {
 			return err
 		}
-		r.by = &h.Version
-		err = do(r.by, s)
-		r.by = r.v
-		if err != nil {
+		if err := r.fee(v, s); err != nil {
 			return err
 		}
 	}
-	return do(r.v, r.share)
+	return nil
 }
 
-func (r *rater) fee() error { return r.eachHeld(r.feeOf) }
-
-func (r *rater) feeOf(v *plan.Version, s share) error {
+func (r *rater) fee(v *plan.Version, s share) error {
 	if v.Fee == nil {
 		return nil
 	}
@@ -414,27 +424,33 @@ func (r *rater) minimum() error {
 	return r.add(line)
 }
 
-// credit takes off the usage that the fees cover.
-func (r *rater) credit() error {
+// credits takes off the usage that the fees cover.
+func (r *rater) credits() error {
 	left := r.usage
-	return r.eachHeld(func(v *plan.Version, s share) error {
+	for i := range len(r.in.Before) + 1 {
+		v, s, err := r.held(i)
+		if err != nil {
+			return err
+		}
 		credit, ok := v.Credit.In(r.in.Currency)
 		if !ok || left.Sign() <= 0 {
-			return nil
+			continue
 		}
 		line := r.line(KindCredit, "", "", "Included usage")
 		if err := r.derive(line, credit, s, &left); err != nil {
 			return err
 		}
 		if line.Amount.IsZero() {
-			return nil
+			continue
 		}
-		var err error
 		if left, err = left.Add(line.Amount); err != nil {
 			return err
 		}
-		return r.add(line)
-	})
+		if err := r.add(line); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // commit bills what is missing from a commitment, and what usage beyond it costs more or less.

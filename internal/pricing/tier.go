@@ -2,6 +2,7 @@ package pricing
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -23,7 +24,7 @@ func (r *rater) usageLine(c *plan.Charge, price *plan.Price, t *tally) error {
 	var exact money.Fraction
 	first := len(r.parts)
 	if price != nil {
-		if line.Amount, exact, err = r.price(price, c.Per.Divisor(), rounded, line.Included, line.Billable); err != nil {
+		if line.Amount, exact, err = r.price(price, c.Per.Divisor(), &rounded, &line.Included, &line.Billable); err != nil {
 			return err
 		}
 	}
@@ -37,7 +38,7 @@ func (r *rater) usageLine(c *plan.Charge, price *plan.Price, t *tally) error {
 			d.Parts = r.parts[first:len(r.parts):len(r.parts)]
 		}
 		d.Exact = exact
-		if d.Remainder, err = exact.Sub(money.FractionOf(line.Amount)); err != nil {
+		if d.Remainder, err = exact.AddAmount(line.Amount.Neg()); err != nil {
 			return err
 		}
 	}
@@ -59,118 +60,115 @@ func roundUp(q, step money.Decimal) (money.Decimal, error) {
 	return q, nil
 }
 
-// tiering is the arithmetic of one usage line, on the stack.
-type tiering struct {
-	r     *rater
-	exact money.Fraction
-}
-
 // price prices the billable part of a total quantity. With explain it leaves the parts in r.parts.
-func (r *rater) price(p *plan.Price, per int64, total, included, billable money.Decimal) (money.Amount, money.Fraction, error) {
-	x := tiering{r: r}
-	r.fractions = r.fractions[:0]
+func (r *rater) price(p *plan.Price, per int64, total, included, billable *money.Decimal) (money.Amount, money.Fraction, error) {
+	if p.Model == plan.Package {
+		per = 1
+	}
 	first := len(r.parts)
-	if err := x.tiers(p, per, total, included, billable); err != nil {
-		return money.Amount{}, x.exact, err
+	if err := r.costs.Reset(per); err != nil {
+		return money.Amount{}, money.Fraction{}, err
 	}
-	amount, err := x.exact.Round(r.in.Currency)
+	if err := r.tiers(p, total, included, billable); err != nil {
+		return money.Amount{}, money.Fraction{}, err
+	}
+	exact := r.costs.Sum()
+	amount, err := exact.Round(r.in.Currency)
 	if err != nil || !r.explain {
-		return amount, x.exact, err
+		return amount, exact, err
 	}
+	parts := r.parts[first:]
 	var room [16]money.Amount
 	shares := room[:]
-	if len(r.fractions) > len(shares) {
-		shares = make([]money.Amount, len(r.fractions))
+	if len(parts) > len(shares) {
+		shares = make([]money.Amount, len(parts))
 	}
-	if err := money.Apportion(shares, amount, r.fractions); err != nil {
-		return amount, x.exact, err
+	if err := r.costs.Shares(shares, amount); err != nil {
+		return amount, exact, err
 	}
-	for i := range r.fractions {
-		r.parts[first+i].Amount = shares[i]
+	for i := range parts {
+		parts[i].Amount = shares[i]
 	}
-	return amount, x.exact, nil
+	return amount, exact, nil
 }
 
-// part begins a part in its final place; add prices it.
-func (r *rater) part(over, upTo, price money.Decimal, flat *money.Amount) *Part {
-	if !r.explain {
-		r.parts = r.parts[:0]
+// part begins a part in its final place, since parts are large; cost prices it.
+func (r *rater) part() *Part {
+	n := len(r.parts)
+	if !r.explain && n > 0 { // the room for one
+		r.parts[0] = Part{}
+		return &r.parts[0]
 	}
-	r.parts = append(r.parts, Part{Over: over, UpTo: upTo, UnitPrice: price, Flat: flat})
-	return &r.parts[len(r.parts)-1]
+	if n == cap(r.parts) { // cannot be: makeRoom counts every part that may come
+		r.parts = slices.Grow(r.parts, 1)
+	}
+	r.parts = r.parts[:n+1]
+	return &r.parts[n]
 }
 
-// add prices a part. per is the size of the unit that its price is quoted in.
-func (x *tiering) add(b *Part, units money.Decimal, per int64) error {
-	f, err := money.Quotient(units, b.UnitPrice, per)
-	if err != nil {
-		return err
+// cost prices a part: so many units or packages at its unit price.
+func (r *rater) cost(b *Part, units *money.Decimal) error {
+	flat := b.Flat
+	if flat != nil && units.Sign() <= 0 {
+		flat = nil
 	}
-	if b.Flat != nil && units.Sign() > 0 {
-		if f, err = f.AddAmount(*b.Flat); err != nil {
-			return err
-		}
-	}
-	if x.exact.IsZero() { // and perhaps without a denominator yet
-		x.exact = f
-	} else if x.exact, err = x.exact.Add(f); err != nil {
-		return err
-	}
-	if x.r.explain {
-		x.r.fractions = append(x.r.fractions, f)
-	}
-	return nil
+	return r.costs.Add(units, &b.UnitPrice, flat)
 }
 
 // tiers adds the parts of a price, tier by tier, up to the tier that the total lies in.
-func (x *tiering) tiers(p *plan.Price, per int64, total, included, billable money.Decimal) error {
+func (r *rater) tiers(p *plan.Price, total, included, billable *money.Decimal) error {
 	switch p.Model {
 	case plan.PerUnit:
-		b := x.r.part(money.Decimal{}, money.Decimal{}, p.UnitPrice, nil)
-		b.Units = billable
-		return x.add(b, billable, per)
+		b := r.part()
+		b.Units, b.UnitPrice = *billable, p.UnitPrice
+		return r.cost(b, billable)
 	case plan.Package:
 		n, err := billable.CeilDiv(p.Package)
 		if err != nil {
 			return err
 		}
-		b := x.r.part(money.Decimal{}, money.Decimal{}, p.UnitPrice, nil)
-		b.Units, b.Packages = billable, n
-		return x.add(b, money.DecimalFromInt(n), 1)
+		b := r.part()
+		b.Units, b.Packages, b.UnitPrice = *billable, n, p.UnitPrice
+		return r.cost(b, new(money.DecimalFromInt(n)))
 	case plan.Volume:
-		var over money.Decimal
 		for i := range p.Tiers {
 			t := &p.Tiers[i]
-			if t.UpTo.IsZero() || total.Cmp(t.UpTo) <= 0 {
-				b := x.r.part(over, t.UpTo, t.UnitPrice, t.Flat)
-				b.Units = billable
-				return x.add(b, billable, per)
+			if !t.UpTo.IsZero() && total.Cmp(t.UpTo) > 0 {
+				continue
 			}
-			over = t.UpTo
+			b := r.part()
+			if i > 0 {
+				b.Over = p.Tiers[i-1].UpTo
+			}
+			b.UpTo, b.Units, b.UnitPrice, b.Flat = t.UpTo, *billable, t.UnitPrice, t.Flat
+			return r.cost(b, billable)
 		}
 	case plan.Graduated:
-		return x.graduated(p.Tiers, per, total, included)
+		return r.graduated(p.Tiers, total, included)
 	}
-	return fmt.Errorf("pricing: the model %q prices no quantity of %s", p.Model, total)
+	return fmt.Errorf("pricing: the model %q prices no quantity of %s", p.Model, *total)
 }
 
-func (x *tiering) graduated(tiers []plan.Tier, per int64, total, included money.Decimal) error {
-	var over money.Decimal
+func (r *rater) graduated(tiers []plan.Tier, total, included *money.Decimal) error {
 	from := included // what is billable begins here, and then where each tier begins
 	for i := range tiers {
 		t := &tiers[i]
-		b := x.r.part(over, t.UpTo, t.UnitPrice, t.Flat)
+		b := r.part()
+		if i > 0 {
+			b.Over = tiers[i-1].UpTo
+		}
+		b.UpTo, b.UnitPrice, b.Flat = t.UpTo, t.UnitPrice, t.Flat
 		to, last := total, true
 		if !t.UpTo.IsZero() && total.Cmp(t.UpTo) > 0 {
-			to, last = t.UpTo, false
+			to, last = &t.UpTo, false
 		}
-		if units := to.Sub(from); units.Sign() > 0 {
-			b.Units, from = units, to
+		if to.Cmp(*from) > 0 {
+			b.Units = to.Sub(*from)
+			from = to
 		}
-		if err := x.add(b, b.Units, per); err != nil || last {
+		if err := r.cost(b, &b.Units); err != nil || last {
 			return err
 		}
-		over = t.UpTo
 	}
-	return fmt.Errorf("pricing: no tier holds a quantity of %s", total)
+	return fmt.Errorf("pricing: no tier holds a quantity of %s", *total)
 }

@@ -46,34 +46,6 @@ func Allocate(a Amount, weights ...int64) ([]Amount, error) {
 	return shares, nil
 }
 
-// Apportion divides whole, the rounded sum of parts, over the parts by largest remainder, and writes
-// the shares to dst, which must be as long as parts. No part may be negative. The shares sum to
-// whole, and none is off its own exact value by a whole minor unit or more. It fails with
-// ErrOverflow, and with ErrWeights where whole is not the rounded sum of the parts.
-func Apportion(dst []Amount, whole Amount, parts []Fraction) error {
-	var small [16]uint128
-	lost := small[:0]
-	left := whole.Minor
-	scale := powersOfTen[whole.Currency.Exponent()]
-	for i, p := range parts {
-		n, rest, ok := p.floor(scale)
-		if !ok || n.hi != 0 || n.lo > MaxMinor {
-			return fmt.Errorf("%w: %s", ErrOverflow, p)
-		}
-		if i > 0 && p.denominator() != parts[0].denominator() {
-			return fmt.Errorf("%w: the parts of a whole need one denominator", ErrWeights)
-		}
-		dst[i] = Amount{int64(n.lo), whole.Currency}
-		left -= dst[i].Minor
-		lost = append(lost, rest)
-	}
-	if left < 0 || left > int64(len(parts)) {
-		return fmt.Errorf("%w: %s is not the sum of its parts", ErrWeights, whole)
-	}
-	handOut(dst, lost, uint64(left))
-	return nil
-}
-
 // handOut gives one unit to each of the n shares that lost most.
 func handOut(shares []Amount, lost []uint128, n uint64) {
 	for ; n > 0; n-- {

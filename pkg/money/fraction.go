@@ -169,16 +169,6 @@ func (f Fraction) Round(c Currency) (Amount, error) {
 	return q.amount(f.neg, c)
 }
 
-// floor returns the whole units of 1/scale in |f| and what is left over, times the denominator.
-func (f Fraction) floor(scale uint64) (whole, rest uint128, ok bool) {
-	num, ok := f.num.mul64(scale)
-	if !ok {
-		return uint128{}, uint128{}, false
-	}
-	whole, rest = num.quoRem(f.denominator())
-	return whole, rest, true
-}
-
 func (u uint128) amount(neg bool, c Currency) (Amount, error) {
 	if u.hi != 0 || u.lo > MaxMinor {
 		return Amount{}, fmt.Errorf("%w: %s", ErrOverflow, u.big())
