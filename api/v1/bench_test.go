@@ -2,12 +2,14 @@ package v1_test
 
 import (
 	"bufio"
+	"bytes"
+	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -121,16 +123,38 @@ func ask(addr string, request []byte, until time.Time, n *atomic.Int64) error {
 		if _, err := conn.Write(request); err != nil {
 			return err
 		}
-		resp, err := http.ReadResponse(in, nil)
-		if err != nil {
+		if err := read(in); err != nil {
 			return err
-		}
-		_, err = io.Copy(io.Discard, resp.Body)
-		_ = resp.Body.Close()
-		if err != nil || resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s, %w", resp.Status, err)
 		}
 		n.Add(1)
 	}
 	return nil
+}
+
+// read reads an answer and keeps nothing of it: on a machine with two cores, what the asking side does with
+// headers would be counted against the answering side.
+func read(in *bufio.Reader) error {
+	length := 0
+	for first := true; ; first = false {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		if first && !bytes.HasPrefix(line, []byte("HTTP/1.1 200 ")) {
+			return fmt.Errorf("answered %s", line)
+		}
+		if n, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+			if length, err = strconv.Atoi(string(bytes.TrimSpace(n))); err != nil {
+				return err
+			}
+		}
+		if len(line) == 2 {
+			break
+		}
+	}
+	if length == 0 {
+		return errors.New("an answer without Content-Length")
+	}
+	_, err := in.Discard(length)
+	return err
 }

@@ -106,7 +106,8 @@ func (h estimates) create(c echo.Context) error {
 	if err := h.knowMeters(c, e, in, usage); err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, toEstimate(e))
+	answer := toEstimate(e)
+	return answer.write(c)
 }
 
 // usage reads the quantities. Entries of one meter add up.

@@ -75,6 +75,14 @@ func (c *Costs) Add(q, p *Decimal, flat *Amount) error {
 // Sum returns what the parts cost together, exactly.
 func (c *Costs) Sum() Fraction { return c.whole }
 
+// part returns the numerator of the i-th part.
+func (c *Costs) part(i int) uint128 {
+	if i < len(c.few) {
+		return c.few[i]
+	}
+	return c.more[i-len(c.few)]
+}
+
 // Shares divides whole, the rounded sum, over the parts by largest remainder, and writes the shares
 // to dst, which must be as long as there are parts. They sum to whole, and none is off what its part
 // costs exactly by a whole minor unit or more. It fails with ErrOverflow, and with ErrWeights where
@@ -88,19 +96,14 @@ func (c *Costs) Shares(dst []Amount, whole Amount) error {
 	left := whole.Minor
 	scale := powersOfTen[whole.Currency.Exponent()]
 	for i := range c.n {
-		num := &c.few[0]
-		if i < len(c.few) {
-			num = &c.few[i]
-		} else {
-			num = &c.more[i-len(c.few)]
-		}
+		num := c.part(i)
 		scaled, ok := num.mul64(scale)
 		if !ok {
-			return fmt.Errorf("%w: %s", ErrOverflow, Fraction{num: *num, den: c.den})
+			return fmt.Errorf("%w: %s", ErrOverflow, Fraction{num: num, den: c.den})
 		}
 		n, rest := scaled.quoRem(c.den)
 		if n.hi != 0 || n.lo > MaxMinor {
-			return fmt.Errorf("%w: %s", ErrOverflow, Fraction{num: *num, den: c.den})
+			return fmt.Errorf("%w: %s", ErrOverflow, Fraction{num: num, den: c.den})
 		}
 		dst[i] = Amount{int64(n.lo), whole.Currency}
 		left -= dst[i].Minor
