@@ -64,8 +64,9 @@ func newHarnessOn(t *testing.T, program, dsn string, args ...string) *harness {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.db.Close)
+	// Few connections: every kill takes the database's processes along, and new ones are what a kill costs most.
 	h.deployment = newDeployment(t, program, append([]string{
-		"--database-url=" + dsn, "--no-migrate-on-start", "--log-level=info", "--invoice-grace=0s", "--public-url=" + publicURL,
+		"--database-url=" + dsn, "--database-conns=5", "--no-migrate-on-start", "--log-level=info", "--invoice-grace=0s", "--public-url=" + publicURL,
 	}, args...)...)
 	h.operator = h.deployment.token(t, "")
 	h.core = &billing.Core{DB: h.db, Clock: clock.System, Policy: billing.DefaultPolicy(), Log: slog.New(slog.DiscardHandler)}

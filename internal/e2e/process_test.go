@@ -45,7 +45,7 @@ func binary(tb testing.TB, tags string) string {
 	if !ok {
 		build = sync.OnceValues(func() (string, error) {
 			path := filepath.Join(programs, "accrue-"+strings.ReplaceAll(tags, ",", "-"))
-			out, err := exec.Command("go", "build", "-tags", tags, "-o", path, "github.com/accrue-billing/accrue/cmd/accrue").CombinedOutput()
+			out, err := exec.Command("go", "build", "-ldflags", "-s -w", "-tags", tags, "-o", path, "github.com/accrue-billing/accrue/cmd/accrue").CombinedOutput()
 			if err != nil {
 				return "", fmt.Errorf("build with tags %q: %w\n%s", tags, err, out)
 			}
