@@ -33,6 +33,7 @@ type benchService struct {
 	address string
 	pid     int
 	tokens  []string
+	staff   string // an operator's token
 	pool    *pgxpool.Pool
 	sent    atomic.Int64
 	spread  atomic.Value // float64: pairs a second over many accounts
@@ -63,7 +64,7 @@ func newBenchService(b *testing.B) *benchService {
 			answered = resp.StatusCode == http.StatusOK
 		}
 	}
-	s := &benchService{dir: d.dir, address: api, pid: p.cmd.Process.Pid}
+	s := &benchService{dir: d.dir, address: api, pid: p.cmd.Process.Pid, staff: d.token(b, "")}
 	for i := range 64 {
 		token := d.token(b, fmt.Sprintf("bench-%d", i))
 		s.tokens = append(s.tokens, token)

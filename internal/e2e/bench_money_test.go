@@ -9,6 +9,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/id"
 )
 
 // BenchmarkMoney measures money operations of the whole service against its sandbox provider, as
@@ -23,6 +27,16 @@ func BenchmarkMoney(b *testing.B) {
 	// One account has one top-up under way at a time and refuses others meanwhile (409), so that there is no
 	// rate of one account to compare with.
 	s.measure(b, work{"top-ups, 16 clients", "top-ups", "A", 0.18, 0.28, 0, func(d time.Duration) rate { return s.topUps(clients, clients, d) }})
+	// An operator's credit is a ledger transfer with nothing but its grant, its audit entry and its event.
+	accounts := s.accounts(b)
+	s.measure(b, work{"credits, 64 connections", "transfers", "A", 0.5, 0.75, 20 * time.Millisecond, func(d time.Duration) rate {
+		r := s.credits(64, accounts, d)
+		s.spread.Store(r.perSecond)
+		return r
+	}})
+	s.measure(b, work{"credits to one account, 64 connections", "transfers", "spread", 0.9, 1, 0, func(d time.Duration) rate {
+		return s.credits(64, accounts[:1], d)
+	}})
 	fmt.Printf("%-46s %s (<= 96 MiB)\n", "resident memory of the service at its peak", s.memory())
 }
 
@@ -46,6 +60,32 @@ func (s *benchService) upgrade(b *testing.B, token string) {
 	if answer, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusCreated {
 		b.Fatalf("upgrade: %d %s", resp.StatusCode, answer)
 	}
+}
+
+// accounts returns the accounts' identifiers.
+func (s *benchService) accounts(b *testing.B) (list []account.ID) {
+	b.Helper()
+	rows, err := s.pool.Query(b.Context(), "SELECT id FROM accounts ORDER BY id")
+	if err != nil {
+		b.Fatal(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, u := range ids {
+		list = append(list, id.FromUUID[account.Account](u))
+	}
+	return list
+}
+
+// credits gives promotional credit to the accounts in turn.
+func (s *benchService) credits(connections int, accounts []account.ID, span time.Duration) rate {
+	const body = `{"amount":{"amount":100,"currency":"USD"},"reason":"benchmark"}`
+	return load(s.address, connections, span, func(conn, _ int) ([]byte, int) {
+		return fmt.Appendf(nil, "POST /v1/admin/credits HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\nAccrue-Account: %s\r\nIdempotency-Key: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+			s.staff, accounts[conn%len(accounts)], uuid.NewString(), len(body), body), 1
+	})
 }
 
 // topUps adds funds by card, each connection in turn for one of so many accounts.

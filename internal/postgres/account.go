@@ -74,6 +74,8 @@ type auditRow struct {
 
 func (auditRow) TableName() string { return "audit_entries" }
 
+var auditEntries = tableOf[auditRow]()
+
 func (r auditRow) entry() account.Entry {
 	return account.Entry{
 		ID: id.FromUUID[account.Entry](r.ID), Account: id.FromUUID[account.Account](r.AccountID), Actor: r.Actor, Action: r.Action, Reason: r.Reason, Detail: r.Detail, At: r.At.UTC(),
@@ -219,9 +221,9 @@ func (s accountStore) Audit(ctx context.Context, a account.ID, e account.Entry) 
 		row := operatorAuditRow{ID: e.ID.UUID(), Actor: e.Actor, Action: e.Action, Reason: e.Reason, Detail: e.Detail, At: e.At}
 		return translate(s.db.WithContext(ctx).Create(&row).Error)
 	}
-	return translate(s.db.WithContext(ctx).Create(&auditRow{
+	return s.later(ctx, auditEntries.insert(auditRow{
 		AccountID: a.UUID(), ID: e.ID.UUID(), Actor: e.Actor, Action: e.Action, Reason: e.Reason, Detail: e.Detail, At: e.At,
-	}).Error)
+	}))
 }
 
 func (s accountStore) AuditLog(ctx context.Context, a account.ID, r page.Request) (_ page.Page[account.Entry], err error) {

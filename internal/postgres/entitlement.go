@@ -71,8 +71,7 @@ func (s entitlementStore) Put(ctx context.Context, e entitlement.Entitlement) (e
 	}
 	starts := make([]time.Time, len(e.PeriodStarts))
 	copy(starts, e.PeriodStarts)
-	conn := s.db.Statement.ConnPool
-	_, err = conn.ExecContext(ctx, `
+	put := stmt{sql: `
 INSERT INTO entitlements AS t (account_id, status, level, currency, period_starts, period_end, limits, spend_limit, spend_mode, updated_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (account_id) DO UPDATE SET
@@ -80,14 +79,11 @@ ON CONFLICT (account_id) DO UPDATE SET
   period_starts = excluded.period_starts, period_end = excluded.period_end, limits = excluded.limits,
   spend_limit = excluded.spend_limit, spend_mode = excluded.spend_mode, updated_at = excluded.updated_at,
   spend_told = CASE WHEN t.spend_limit IS NOT DISTINCT FROM excluded.spend_limit THEN t.spend_told END,
-  version = t.version + 1`,
-		e.Account.UUID(), string(e.Status), e.Level, string(e.Currency), starts, e.PeriodEnd, string(limits), e.SpendLimit,
-		string(e.SpendMode), e.UpdatedAt)
-	if err != nil {
-		return translate(err)
-	}
-	_, err = conn.ExecContext(ctx, "SELECT pg_notify($1, $2)", entitlementChannel, e.Account.UUID().String())
-	return translate(err)
+  version = t.version + 1`, args: []any{
+		param(e.Account), string(e.Status), e.Level, string(e.Currency), starts, e.PeriodEnd, string(limits), e.SpendLimit,
+		string(e.SpendMode), e.UpdatedAt,
+	}}
+	return s.later(ctx, put, stmt{sql: "SELECT pg_notify($1, $2)", args: []any{entitlementChannel, e.Account.UUID().String()}})
 }
 
 func (s entitlementStore) TellSpendLimit(ctx context.Context, a account.ID, periodStart time.Time) (first bool, err error) {

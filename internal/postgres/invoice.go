@@ -43,7 +43,11 @@ type invoiceRow struct {
 
 func (invoiceRow) TableName() string { return "invoices" }
 
-var invoices = tableOf[invoiceRow]()
+var (
+	invoices    = tableOf[invoiceRow]()
+	saveInvoice = invoices.update([]string{"account_id", "id", "version"}, "status", "total", "amount_paid", "amount_credited", "finalize_at",
+		"finalized_at", "due_at", "paid_at", "closed_at", "attempts", "next_attempt_at", "dunning", "updated_at", "version")
+)
 
 func toInvoiceRow(i invoice.Invoice) invoiceRow {
 	return invoiceRow{
@@ -166,13 +170,13 @@ func (s invoiceStore) Create(ctx context.Context, i invoice.Invoice) (err error)
 
 func (s invoiceStore) Get(ctx context.Context, a account.ID, id invoice.ID) (_ invoice.Invoice, err error) {
 	defer errs.Wrap(&err, "get invoice %s of %s", id, a)
-	row, err := take[invoiceRow](stores(s).of(ctx, a).Where("id = ?", id), invoice.ErrNotFound)
+	row, err := invoices.of(a, "id = $2", id).one(ctx, s, invoice.ErrNotFound)
 	return row.invoice(), err
 }
 
 func (s invoiceStore) Lock(ctx context.Context, a account.ID, id invoice.ID) (_ invoice.Invoice, err error) {
 	defer errs.Wrap(&err, "lock invoice %s of %s", id, a)
-	row, err := take[invoiceRow](locked(stores(s).of(ctx, a)).Where("id = ?", id), invoice.ErrNotFound)
+	row, err := invoices.of(a, "id = $2", id).locked().one(ctx, s, invoice.ErrNotFound)
 	return row.invoice(), err
 }
 
@@ -180,10 +184,7 @@ func (s invoiceStore) Save(ctx context.Context, i *invoice.Invoice) (err error) 
 	defer errs.Wrap(&err, "save invoice %s", i.ID)
 	row := toInvoiceRow(*i)
 	row.Version++
-	err = changed(stores(s).of(ctx, i.Account).Model(&invoiceRow{}).Where("id = ? AND version = ?", i.ID, i.Version).
-		Select("status", "total", "amount_paid", "amount_credited", "finalize_at", "finalized_at", "due_at", "paid_at", "closed_at",
-			"attempts", "next_attempt_at", "dunning", "updated_at", "version").Updates(&row), account.ErrStale)
-	if err == nil {
+	if err = s.later(ctx, saveInvoice.of(row, i.Account, i.ID, i.Version).found(account.ErrStale)); err == nil {
 		i.Version = row.Version
 	}
 	return err

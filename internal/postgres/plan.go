@@ -48,6 +48,8 @@ type planVersionRow struct {
 
 func (planVersionRow) TableName() string { return "plan_versions" }
 
+var planVersions = tableOf[planVersionRow]()
+
 func (r planVersionRow) version() (plan.Version, error) {
 	var v plan.Version
 	err := json.Unmarshal(r.Definition, &v)
@@ -147,9 +149,9 @@ func (s planStore) Current(ctx context.Context, code plan.Code) (_ plan.Version,
 
 func (s planStore) Version(ctx context.Context, code plan.Code, number int) (_ plan.Version, err error) {
 	defer errs.Wrap(&err, "version %d of plan %s", number, code)
-	var row planVersionRow
-	if err := s.db.WithContext(ctx).Where("plan_code = ? AND number = ?", string(code), number).Take(&row).Error; err != nil {
-		return plan.Version{}, notFound(err, plan.ErrVersionNotFound)
+	row, err := planVersions.where("plan_code = $1 AND number = $2", string(code), number).one(ctx, s, plan.ErrVersionNotFound)
+	if err != nil {
+		return plan.Version{}, err
 	}
 	return row.version()
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"gorm.io/gorm"
-
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/page"
@@ -31,6 +29,12 @@ type upgradeRow struct {
 }
 
 func (upgradeRow) TableName() string { return "upgrades" }
+
+var (
+	upgrades    = tableOf[upgradeRow]()
+	saveUpgrade = upgrades.update([]string{"account_id", "id", "version"}, "status", "payment_method_id", "billing_profile", "next_action",
+		"failure", "updated_at", "expires_at", "version")
+)
 
 func toUpgradeRow(u upgrade.Upgrade) (row upgradeRow, err error) {
 	row = upgradeRow{
@@ -72,24 +76,20 @@ func (s upgradeStore) Create(ctx context.Context, u upgrade.Upgrade) (err error)
 	if err != nil {
 		return err
 	}
-	return taken(s.db.WithContext(ctx).Create(&row).Error, upgrade.ErrPending)
+	return s.later(ctx, upgrades.insert(row).conflict(upgrade.ErrPending))
 }
 
-func (upgradeStore) one(q *gorm.DB) (upgrade.Upgrade, error) {
-	row, err := take[upgradeRow](q, upgrade.ErrNotFound)
+func (s upgradeStore) one(ctx context.Context, q query[upgradeRow]) (upgrade.Upgrade, error) {
+	row, err := q.one(ctx, s, upgrade.ErrNotFound)
 	if err != nil {
 		return upgrade.Upgrade{}, err
 	}
 	return row.upgrade()
 }
 
-func (s upgradeStore) pending(ctx context.Context, a account.ID) *gorm.DB {
-	return stores(s).of(ctx, a).Where("status IN ?", pendingStatuses)
-}
-
 func (s upgradeStore) Get(ctx context.Context, a account.ID, id upgrade.ID) (_ upgrade.Upgrade, err error) {
 	defer errs.Wrap(&err, "get upgrade %s of %s", id, a)
-	return s.one(stores(s).of(ctx, a).Where("id = ?", id))
+	return s.one(ctx, upgrades.of(a, "id = $2", id))
 }
 
 func (s upgradeStore) List(ctx context.Context, a account.ID, r page.Request) (_ page.Page[upgrade.Upgrade], err error) {
@@ -100,12 +100,12 @@ func (s upgradeStore) List(ctx context.Context, a account.ID, r page.Request) (_
 
 func (s upgradeStore) Pending(ctx context.Context, a account.ID) (_ upgrade.Upgrade, err error) {
 	defer errs.Wrap(&err, "pending upgrade of %s", a)
-	return s.one(s.pending(ctx, a))
+	return s.one(ctx, upgrades.of(a, "status = ANY ($2)", pendingStatuses))
 }
 
 func (s upgradeStore) OfMethod(ctx context.Context, a account.ID, m payment.MethodID) (_ upgrade.Upgrade, err error) {
 	defer errs.Wrap(&err, "pending upgrade of %s with %s", a, m)
-	return s.one(s.pending(ctx, a).Where("payment_method_id = ?", m))
+	return s.one(ctx, upgrades.of(a, "status = ANY ($2) AND payment_method_id = $3", pendingStatuses, m))
 }
 
 func (s upgradeStore) Save(ctx context.Context, u *upgrade.Upgrade) (err error) {
@@ -115,10 +115,7 @@ func (s upgradeStore) Save(ctx context.Context, u *upgrade.Upgrade) (err error) 
 		return err
 	}
 	row.Version++
-	err = changed(stores(s).of(ctx, u.Account).Model(&upgradeRow{}).Where("id = ? AND version = ?", u.ID, u.Revision).
-		Select("status", "payment_method_id", "billing_profile", "next_action", "failure", "updated_at", "expires_at", "version").
-		Updates(&row), account.ErrStale)
-	if err == nil {
+	if err = s.later(ctx, saveUpgrade.of(row, u.Account, u.ID, u.Revision).found(account.ErrStale)); err == nil {
 		u.Revision = row.Version
 	}
 	return err

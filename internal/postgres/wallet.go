@@ -25,6 +25,8 @@ type grantRow struct {
 
 func (grantRow) TableName() string { return "credit_grants" }
 
+var grants = tableOf[grantRow]()
+
 func toGrantRow(g wallet.Grant) grantRow {
 	return grantRow{
 		g.Account, g.ID, g.Amount.Minor, g.Remaining.Minor, string(g.Amount.Currency), g.Priority, g.Reason, g.Actor, g.GrantedAt,
@@ -93,8 +95,7 @@ var _ wallet.Store = walletStore{}
 
 func (s walletStore) CreateGrant(ctx context.Context, g wallet.Grant) (err error) {
 	defer errs.Wrap(&err, "create grant %s", g.ID)
-	row := toGrantRow(g)
-	return translate(s.db.WithContext(ctx).Create(&row).Error)
+	return s.later(ctx, grants.insert(toGrantRow(g)))
 }
 
 func (s walletStore) LockGrants(ctx context.Context, a account.ID) (_ []wallet.Grant, err error) {
