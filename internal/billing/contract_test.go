@@ -9,6 +9,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/subscription"
@@ -25,8 +26,8 @@ func (w *world) until(t *testing.T, at time.Time) {
 	w.sweep(t)
 }
 
-// lines are those of the account's final invoice of the period that begins at start.
-func (w *world) lines(t *testing.T, a account.ID, start time.Time) string {
+// content is what the account's final invoice of the period that begins at start says, every line verified.
+func (w *world) content(t *testing.T, a account.ID, start time.Time) []invoice.Line {
 	t.Helper()
 	p, err := w.DB.Subscriptions().Period(t.Context(), a, start)
 	if err != nil {
@@ -40,12 +41,20 @@ func (w *world) lines(t *testing.T, a account.ID, start time.Time) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out []string
 	for _, l := range content.Lines {
-		out = append(out, fmt.Sprintf("%s %d", l.Kind, l.Amount.Minor))
 		if v, err := (billing.Reader{Core: w.Core}).Verify(t.Context(), a, inv.ID, l.Number); err != nil || !v.Verified {
 			t.Errorf("line %d of %s is not verified: %+v, %v", l.Number, start.Format(time.DateOnly), v, err)
 		}
+	}
+	return content.Lines
+}
+
+// lines are the kinds and amounts of content.
+func (w *world) lines(t *testing.T, a account.ID, start time.Time) string {
+	t.Helper()
+	var out []string
+	for _, l := range w.content(t, a, start) {
+		out = append(out, fmt.Sprintf("%s %d", l.Kind, l.Amount.Minor))
 	}
 	return strings.Join(out, ", ")
 }

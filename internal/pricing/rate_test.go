@@ -369,6 +369,33 @@ func TestProrationTelescopes(t *testing.T) {
 	}
 }
 
+// A month in Berlin in which the clocks go forward has 743 hours, and a fee of 74.30 is 0.10 an hour. The plan
+// changes at noon of 29 March, when summer time is 9 hours old: after 14 days of 24 hours and 11 more (not 12).
+func TestProrationCountsTheHoursThatThereWere(t *testing.T) {
+	t.Parallel()
+
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(m time.Month, d, hour int) time.Time { return time.Date(2026, m, d, hour, 0, 0, 0, berlin).UTC() }
+	whole := period.Bounds{Start: at(time.March, 15, 0), End: at(time.April, 15, 0)}
+	change := at(time.March, 29, 12)
+	fee := money.New(7430, money.USD)
+	for _, c := range []struct {
+		held period.Bounds
+		want int64
+	}{
+		{period.Bounds{Start: whole.Start, End: change}, 3470},
+		{period.Bounds{Start: change, End: whole.End}, 3960},
+		{period.Bounds{Start: at(time.March, 29, 0), End: at(time.March, 30, 0)}, 230}, // a day of 23 hours
+	} {
+		if a, err := pricing.Prorate(fee, whole, c.held); err != nil || a.Minor != c.want {
+			t.Errorf("held %s: %s, %v, want %d", c.held, a, err, c.want)
+		}
+	}
+}
+
 func TestOverflowIsRefused(t *testing.T) {
 	t.Parallel()
 
