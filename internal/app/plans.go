@@ -9,6 +9,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/subscription"
@@ -19,6 +20,13 @@ type plansCommand struct {
 	Diff     plansDiff     `cmd:"" help:"Show what a catalogue file would change, and on how many accounts. Changes nothing."`
 	Apply    plansApply    `cmd:"" help:"Put a catalogue file on sale; accounts stay on the versions that they bought."`
 	Migrate  plansMigrate  `cmd:"" help:"Show who would pay more on a version of their plan; with --yes, move them to it."`
+	Cancel   plansCancel   `cmd:"" help:"End a migration that runs: who has been moved stays moved, nobody else is."`
+}
+
+// plansCancel ends a migration.
+type plansCancel struct {
+	Plan      string `arg:"" help:"The plan's code."`
+	Migration string `arg:"" help:"The migration, as migrate and the API name it: pmg_…"`
 }
 
 // plansMigrate moves accounts between versions of a plan.
@@ -124,6 +132,22 @@ func (m plansMigrate) Run(in *invocation) error {
 		}
 		n, err := migrator.Run(in.ctx, begun.Record.ID, 0)
 		_, _ = fmt.Fprintf(in.stdout, "%s: %d accounts dealt with\n", begun.Record.ID, n)
+		return err
+	})
+}
+
+// Run cancels.
+func (p plansCancel) Run(in *invocation) error {
+	mid, err := id.Parse[subscription.Migration](p.Migration)
+	if err != nil {
+		return subscription.ErrMigrationNotFound.Because(err)
+	}
+	return in.core(func(core *billing.Core) error {
+		got, err := billing.Migrator{Core: core}.Cancel(in.ctx, billing.Asked{Actor: "operator:cli"}, plan.Code(p.Plan), mid, nil)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(in.stdout, "%s is %s\n", mid, got.Record.Status)
 		return err
 	})
 }
