@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -226,16 +227,48 @@ func steps(d pricing.Derivation, line InvoiceLine) []string {
 			say("Over %s and %s: %s %s at %s %s = %s.", t.Over, where, t.Units, plural(t.Unit), t.UnitPrice, cur, t.Amount.amount())
 		}
 	case d.Base != nil:
-		say("The base is %s.", *d.Base)
-		if d.Numerator-d.From != d.Denominator {
-			say("Of that, the share from %d to %d of %d is due.", d.From, d.Numerator, d.Denominator)
-		}
-		if d.Against != nil {
-			say("It stands against %s.", *d.Against)
-		}
+		return append(out, shareSteps(d)...)
 	}
 	say("Exactly that is %s %s, rounded once to %s.", d.Exact, cur, d.Amount)
 	return out
+}
+
+// shareSteps tells a line that is a share of a sum: a percentage, or what is due for a part of the period.
+func shareSteps(d pricing.Derivation) []string {
+	out := []string{}
+	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	say("The base is %s.", *d.Base)
+	upTo, before := rounded(*d.Base, d.Numerator, d.Denominator), rounded(*d.Base, d.From, d.Denominator)
+	switch {
+	case d.Kind == pricing.KindPercent || d.Kind == pricing.KindOverage:
+		say("%s percent of that is exactly %s %s.", money.DecimalFromUnits(d.Numerator-d.From, 9), d.Exact, d.Currency)
+		if d.From != 0 {
+			say("The whole with the percentage, %s, less the base is %s.", upTo, d.Amount)
+			return out
+		}
+	case d.Numerator-d.From != d.Denominator:
+		hours := func(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
+		say("The plan was held from %s to %s of the period's %s.", hours(d.From), hours(d.Numerator), hours(d.Denominator))
+		say("Up to the end of that, %s of the base is due; up to its beginning, %s; each is rounded once, so that the parts of a period sum to the whole.", upTo, before)
+	}
+	if d.Against != nil {
+		say("It stands against %s.", *d.Against)
+	}
+	say("The line is %s.", d.Amount)
+	return out
+}
+
+// rounded is a share of a sum as the line was computed from it.
+func rounded(sum money.Amount, num, den int64) money.Amount {
+	f, err := money.Ratio(sum, num, den)
+	if err != nil { // a derivation that nobody made; its verification says so
+		return money.Zero(sum.Currency)
+	}
+	a, err := f.Round(sum.Currency)
+	if err != nil {
+		return money.Zero(sum.Currency)
+	}
+	return a
 }
 
 func plural(unit string) string { return unit + "s" }

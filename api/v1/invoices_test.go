@@ -6,8 +6,11 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // billed is an account on Pro whose first month is invoiced: 30,000 minutes of voice, of which 29,000
@@ -100,6 +103,38 @@ func TestExplanation(t *testing.T) {
 		if !found {
 			t.Errorf("after %s: %s", c.change, got.Body)
 		}
+	}
+}
+
+// Growth costs 22.00 a month and is held from the 10th to the end of 31 days: 22.00 less 22 × 10⁄31 = 7.10 is 14.90,
+// and the explanation says so.
+func TestExplanationOfAProratedFee(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := plan.Shipped()
+	c.Offers = append(c.Offers, plan.Offer{
+		Plan: plan.Plan{Code: "growth", Name: "Growth", Position: len(c.Offers), RequiresCard: true},
+		Version: plan.Version{
+			Plan: "growth", Currencies: []money.Currency{money.USD}, Fee: &plan.Fee{Name: "Growth", Prices: plan.Sums{money.New(2200, money.USD)}},
+		},
+	})
+	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	_, ada := w.upgraded(t, sandbox.TokenVisa)
+	w.advance(time.Date(2026, time.March, 20, 0, 0, 0, 0, time.UTC).Sub(w.clock()))
+	ada.post(t, "/v1/upgrades", `{"plan":"growth"}`).want(t, http.StatusCreated)
+	w.advance(start.AddDate(0, 1, 0).Add(25 * time.Hour).Sub(w.clock()))
+	w.sweep(t)
+	w.sweep(t)
+
+	line := "/v1/invoices/" + ada.get(t, "/v1/invoices").str(t, "data", 0, "id") + "/lines/1/explanation"
+	got := ada.get(t, line).want(t, http.StatusOK).golden(t, "explanation_prorated")
+	if amount := got.at(t, "line", "amount", "amount"); amount != 1490.0 {
+		t.Errorf("the fee is %v, want 14.90", amount)
+	}
+	if verified := ada.post(t, line+"/verify", "").want(t, http.StatusOK).at(t, "verified"); verified != true {
+		t.Error("it is not verified")
 	}
 }
 
