@@ -83,13 +83,26 @@ func TestAggregations_FromEventsToTheInvoice(t *testing.T) {
 	w.advance(24 * time.Hour)
 	var events []metering.Event
 	for i, e := range []struct{ meter, quantity, value string }{
-		{"total", "2.5", ""}, {"total", "4.25", ""}, {"total", "1", ""},
-		{"requests", "9", ""}, {"requests", "1", ""}, {"requests", "0.5", ""},
-		{"peak", "2", ""}, {"peak", "5", ""}, {"peak", "3", ""},
-		{"stored", "8", ""}, {"stored", "1", ""}, {"stored", "3", ""},
-		{"users", "1", "ann"}, {"users", "1", "bob"}, {"users", "1", "ann"},
-		{"calls", "1", ""}, {"calls", "61", ""}, {"calls", "72", ""},
-		{"batch", "40", ""}, {"batch", "21.5", ""},
+		{"total", "2.5", ""},
+		{"total", "4.25", ""},
+		{"total", "1", ""},
+		{"requests", "9", ""},
+		{"requests", "1", ""},
+		{"requests", "0.5", ""},
+		{"peak", "2", ""},
+		{"peak", "5", ""},
+		{"peak", "3", ""},
+		{"stored", "8", ""},
+		{"stored", "1", ""},
+		{"stored", "3", ""},
+		{"users", "1", "ann"},
+		{"users", "1", "bob"},
+		{"users", "1", "ann"},
+		{"calls", "1", ""},
+		{"calls", "61", ""},
+		{"calls", "72", ""},
+		{"batch", "40", ""},
+		{"batch", "21.5", ""},
 	} {
 		events = append(events, metering.Event{
 			Account: a, Source: "test", ID: newKey(), Meter: e.meter, Quantity: money.MustDecimal(e.quantity), Value: e.value,

@@ -200,12 +200,20 @@ func (r *rater) makeRoom() {
 		}
 	}
 	for i := range r.v.Charges {
-		lines++
-		if p, ok := r.v.Charges[i].Price(r.in.Currency); ok {
+		c := &r.v.Charges[i]
+		used := r.tallies[i].used
+		if used || c.Percent != nil {
+			lines++
+		}
+		p, ok := c.Price(r.in.Currency)
+		if !ok {
+			continue
+		}
+		if used {
 			parts += max(1, len(p.Tiers))
-			if p.Minimum != nil || p.Maximum != nil {
-				lines++
-			}
+		}
+		if p.Minimum != nil || p.Maximum != nil {
+			lines++
 		}
 	}
 	r.lines = make([]Line, 0, lines)
