@@ -3,9 +3,15 @@ package v1_test
 import (
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/accrue-billing/accrue/api"
+	"github.com/accrue-billing/accrue/api/middleware"
+	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/plan"
@@ -47,6 +53,23 @@ func TestEstimates(t *testing.T) {
 		got := estimate(t, `{"plan":"pro","usage":{"voice":"1000000"},"series":[{"meter":"voice","quantity":"800000","dimensions":{"project":"x"}}]}`).want(t, http.StatusOK)
 		if total := got.at(t, "total", "amount"); total != 78300.0 {
 			t.Errorf("total %v, want 783.00", total)
+		}
+	})
+	t.Run("StrangersHaveAQuota", func(t *testing.T) {
+		d := w.deps
+		d.Limits = map[route.Class]middleware.Limit{route.Reads: {Quota: 1, Window: time.Minute}}
+		e, err := api.New(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []int{http.StatusOK, http.StatusTooManyRequests} {
+			req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/estimates", strings.NewReader(`{"plan":"pro"}`))
+			req.Header.Set("Content-Type", "application/json")
+			rec := httptest.NewRecorder()
+			e.ServeHTTP(rec, req)
+			if rec.Code != want || (want != http.StatusOK) != (rec.Header().Get("Retry-After") != "") {
+				t.Errorf("%d, Retry-After %q: %s", rec.Code, rec.Header().Get("Retry-After"), rec.Body)
+			}
 		}
 	})
 	t.Run("BadInput", func(t *testing.T) {
