@@ -91,7 +91,7 @@ func clean(data []byte) ([]byte, error) {
 
 // normalise walks over the document token by token.
 func normalise(data []byte) ([]byte, error) {
-	dec := jsontext.NewDecoder(bytes.NewReader(data))
+	dec := jsontext.NewDecoder(bytes.NewBuffer(data))
 	var out bytes.Buffer
 	enc := jsontext.NewEncoder(&out)
 	changed := false

@@ -120,6 +120,7 @@ func TestBadUsage_RejectsTheEvent(t *testing.T) {
 		"no time":                      {at("yesterday"), "invalid_timestamp", "/timestamp"},
 		"another account's subject":    {event("bad", "1", `,"subject":"`+stranger.ID.String()+`"`), "unknown_account", "/subject"},
 		"an unknown member":            {event("bad", "1", `,"price":"0"`), "unknown_member", "/price"},
+		"a text of more than 64 KiB, which is not said again": {strings.Replace(event("bad", "1", ""), `"bad"`, `"`+strings.Repeat("b", 64<<10)+`"`, 1), "event_too_large", ""},
 		"an event of more than 64 KiB": {event("bad", "1", `,"dimensions":{"project":"`+strings.Repeat("x", 64<<10)+`"}`), "event_too_large", ""},
 		"no event":                     {`7`, "wrong_type", ""},
 		"a dimension 5,000 deep":       {event("bad", "1", `,"dimensions":{"project":`+strings.Repeat("[", 5000)+strings.Repeat("]", 5000)+`}`), "wrong_type", "/dimensions/project"},

@@ -442,6 +442,10 @@ func (d *eventDecoder) string(in *incoming, pointer string, to *string, word boo
 	if err != nil {
 		return explainJSON(err)
 	}
+	if len(v) > maxItemBytes { // refused in any case; kept, it would be repeated in the answer
+		in.fail("", "event_too_large", "An event has at most 64 KiB.")
+		return nil
+	}
 	read := d.text
 	if word {
 		read = d.word

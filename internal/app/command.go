@@ -66,6 +66,7 @@ func (c serveCommand) Run(in *invocation) error {
 	if c.Demo && (in.cfg.Live() || in.cfg.Provider != sandbox.Name) {
 		return &UsageError{[]string{"demo: needs mode=test and provider=sandbox"}}
 	}
+	limitMemory(in.cfg.MemoryLimit)
 	a, err := New(in.ctx, in.cfg, in.log)
 	if err != nil {
 		return err

@@ -29,9 +29,10 @@ type Config struct {
 	RateLimitBurst int           `group:"Listening" default:"100" help:"Requests that one caller may send at once."`
 
 	// Deployment.
-	Mode    string `group:"Deployment" enum:"test,live" default:"test" help:"test: sandbox, test clocks, development tokens. live: real money, none of these."`
-	Env     string `group:"Deployment" enum:"development,staging,production" default:"development" help:"What the deployment is for; production refuses what only developers want."`
-	DataDir string `group:"Deployment" help:"Folder of the private database and of generated keys; by default /var/lib/accrue for root, else ~/.local/state/accrue."`
+	Mode        string `group:"Deployment" enum:"test,live" default:"test" help:"test: sandbox, test clocks, development tokens. live: real money, none of these."`
+	MemoryLimit int    `group:"Deployment" default:"48" help:"MiB of memory that the service tries to stay within; GOMEMLIMIT in its environment wins."`
+	Env         string `group:"Deployment" enum:"development,staging,production" default:"development" help:"What the deployment is for; production refuses what only developers want."`
+	DataDir     string `group:"Deployment" help:"Folder of the private database and of generated keys; by default /var/lib/accrue for root, else ~/.local/state/accrue."`
 
 	// Database.
 	DatabaseURL      secret.Text   `group:"Database" name:"database-url" help:"URL of a PostgreSQL 15 or newer; without it a private one is started in data-dir."`
