@@ -101,7 +101,7 @@ bench-import: postgres ## Importing a million generated rows: throughput, memory
 	@go test -run '^$$' -bench Import -benchtime 1x -timeout 15m ./internal/e2e
 
 .PHONY: bench-money
-bench-money: postgres ## Top-ups against the sandbox provider, compared with what the machine can do
+bench-money: postgres ## Top-ups against the sandbox provider and credits, compared with what the machine can do
 	@go test -run '^$$' -bench 'Money' -benchtime 1x -timeout 15m ./internal/e2e
 
 ##@ Database

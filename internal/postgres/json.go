@@ -46,3 +46,7 @@ func jsonOf[T any](b []byte) (*T, error) {
 
 // pendingStatuses are those of payment.Status.Pending.
 var pendingStatuses = []string{string(payment.Processing), string(payment.RequiresAction)}
+
+// isPending is true of records with one of them. It is the condition of the indexes on what is pending, word
+// for word: with parameters instead, PostgreSQL would have to plan the query each time to see that it may use them.
+const isPending = "status IN ('processing', 'requires_action')"

@@ -274,7 +274,7 @@ func (s paymentStore) SaveTopUp(ctx context.Context, t *payment.TopUp) (err erro
 
 func (s paymentStore) PendingTopUp(ctx context.Context, a account.ID) (_ payment.TopUp, err error) {
 	defer errs.Wrap(&err, "pending top-up of %s", a)
-	row, err := topUps.of(a, "status = ANY ($2)", pendingStatuses).one(ctx, s, payment.ErrTopUpNotFound)
+	row, err := topUps.of(a, isPending).one(ctx, s, payment.ErrTopUpNotFound)
 	if err != nil {
 		return payment.TopUp{}, err
 	}

@@ -100,12 +100,12 @@ func (s upgradeStore) List(ctx context.Context, a account.ID, r page.Request) (_
 
 func (s upgradeStore) Pending(ctx context.Context, a account.ID) (_ upgrade.Upgrade, err error) {
 	defer errs.Wrap(&err, "pending upgrade of %s", a)
-	return s.one(ctx, upgrades.of(a, "status = ANY ($2)", pendingStatuses))
+	return s.one(ctx, upgrades.of(a, isPending))
 }
 
 func (s upgradeStore) OfMethod(ctx context.Context, a account.ID, m payment.MethodID) (_ upgrade.Upgrade, err error) {
 	defer errs.Wrap(&err, "pending upgrade of %s with %s", a, m)
-	return s.one(ctx, upgrades.of(a, "status = ANY ($2) AND payment_method_id = $3", pendingStatuses, m))
+	return s.one(ctx, upgrades.of(a, isPending+" AND payment_method_id = $2", m))
 }
 
 func (s upgradeStore) Save(ctx context.Context, u *upgrade.Upgrade) (err error) {
