@@ -108,22 +108,22 @@ func TestBadUsage_RejectsTheEvent(t *testing.T) {
 	}
 
 	for name, c := range map[string]struct{ event, code, pointer string }{
-		"1e400":                        {quantity(`1e400`), "invalid_quantity", "/quantity"},
-		"1e400 in a string":            {quantity(`"1e400"`), "invalid_quantity", "/quantity"},
-		"NaN in a string":              {quantity(`"NaN"`), "invalid_quantity", "/quantity"},
-		"a negative quantity":          {quantity(`"-1"`), "negative_quantity", "/quantity"},
-		"40 decimals":                  {quantity(`"0.` + strings.Repeat("1", 40) + `"`), "invalid_quantity", "/quantity"},
-		"a quantity of another type":   {quantity(`true`), "wrong_type", "/quantity"},
-		"NUL":                          {strings.Replace(event("bad", "1", ""), `"bad"`, `"bad\u0000"`, 1), "invalid_text", "/id"},
-		"NUL in a dimension":           {event("bad", "1", `,"dimensions":{"project":"a\u0000"}`), "invalid_text", "/dimensions/project"},
-		"the year 9999":                {at("9999-12-31T23:59:59Z"), "in_future", "/timestamp"},
-		"no time":                      {at("yesterday"), "invalid_timestamp", "/timestamp"},
-		"another account's subject":    {event("bad", "1", `,"subject":"`+stranger.ID.String()+`"`), "unknown_account", "/subject"},
-		"an unknown member":            {event("bad", "1", `,"price":"0"`), "unknown_member", "/price"},
+		"1e400":                      {quantity(`1e400`), "invalid_quantity", "/quantity"},
+		"1e400 in a string":          {quantity(`"1e400"`), "invalid_quantity", "/quantity"},
+		"NaN in a string":            {quantity(`"NaN"`), "invalid_quantity", "/quantity"},
+		"a negative quantity":        {quantity(`"-1"`), "negative_quantity", "/quantity"},
+		"40 decimals":                {quantity(`"0.` + strings.Repeat("1", 40) + `"`), "invalid_quantity", "/quantity"},
+		"a quantity of another type": {quantity(`true`), "wrong_type", "/quantity"},
+		"NUL":                        {strings.Replace(event("bad", "1", ""), `"bad"`, `"bad\u0000"`, 1), "invalid_text", "/id"},
+		"NUL in a dimension":         {event("bad", "1", `,"dimensions":{"project":"a\u0000"}`), "invalid_text", "/dimensions/project"},
+		"the year 9999":              {at("9999-12-31T23:59:59Z"), "in_future", "/timestamp"},
+		"no time":                    {at("yesterday"), "invalid_timestamp", "/timestamp"},
+		"another account's subject":  {event("bad", "1", `,"subject":"`+stranger.ID.String()+`"`), "unknown_account", "/subject"},
+		"an unknown member":          {event("bad", "1", `,"price":"0"`), "unknown_member", "/price"},
 		"a text of more than 64 KiB, which is not said again": {strings.Replace(event("bad", "1", ""), `"bad"`, `"`+strings.Repeat("b", 64<<10)+`"`, 1), "event_too_large", ""},
-		"an event of more than 64 KiB": {event("bad", "1", `,"dimensions":{"project":"`+strings.Repeat("x", 64<<10)+`"}`), "event_too_large", ""},
-		"no event":                     {`7`, "wrong_type", ""},
-		"a dimension 5,000 deep":       {event("bad", "1", `,"dimensions":{"project":`+strings.Repeat("[", 5000)+strings.Repeat("]", 5000)+`}`), "wrong_type", "/dimensions/project"},
+		"an event of more than 64 KiB":                        {event("bad", "1", `,"dimensions":{"project":"`+strings.Repeat("x", 64<<10)+`"}`), "event_too_large", ""},
+		"no event":                                            {`7`, "wrong_type", ""},
+		"a dimension 5,000 deep":                              {event("bad", "1", `,"dimensions":{"project":`+strings.Repeat("[", 5000)+strings.Repeat("]", 5000)+`}`), "wrong_type", "/dimensions/project"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := r.report(t, ada, "application/json", "", batch(event(name+"-1", "1", ""), c.event, event(name+"-2", "1", "")))
