@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -254,7 +255,10 @@ func TestReservationsNeverPassTheLimit(t *testing.T) {
 	t.Parallel()
 
 	rounds := 40
-	if testing.Short() {
+	switch {
+	case os.Getenv("ACCRUE_TEST_FULL") != "":
+		rounds = 200
+	case testing.Short():
 		rounds = 5
 	}
 	db := postgrestest.New(t)
