@@ -94,6 +94,7 @@ func (p *process) stop(ctx context.Context) error {
 		return fmt.Errorf("embedded postgres: the server had ended before: %w\n%s", exitError(p.err), p.log.tail())
 	default:
 	}
+	p.log.expectEnd()
 	_ = p.cmd.Process.Signal(syscall.SIGINT)
 	select {
 	case <-p.done:
@@ -121,6 +122,13 @@ type serverLog struct {
 	mu     sync.Mutex
 	part   string
 	last   []string
+	ending bool // asked to: that connections are cut off is no news then
+}
+
+func (l *serverLog) expectEnd() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ending = true
 }
 
 const tailLines = 20
@@ -137,7 +145,7 @@ func (l *serverLog) Write(b []byte) (int, error) {
 			l.last = l.last[1:]
 		}
 		level := slog.LevelDebug
-		if strings.HasPrefix(line, "FATAL:") || strings.HasPrefix(line, "PANIC:") {
+		if strings.HasPrefix(line, "FATAL:") && !l.ending || strings.HasPrefix(line, "PANIC:") {
 			level = slog.LevelWarn
 		}
 		l.logger.Log(context.Background(), level, "postgres", "line", line)
