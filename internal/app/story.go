@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"os"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
-	"github.com/accrue-billing/accrue/internal/telemetry"
 )
 
 type demoCommand struct{}
@@ -40,11 +38,7 @@ func (demoCommand) Run(in *invocation) (err error) {
 	cfg := in.cfg
 	cfg.DataDir, cfg.Addr, cfg.SandboxAddr, cfg.AdminAddr = dir, "127.0.0.1:0", "127.0.0.1:0", ""
 	clk := demo.NewClock(storyBegins)
-	log := in.log
-	if cfg.LogLevel == "info" { // by default nothing stands between the lines of the story; debug shows all
-		log = telemetry.NewLogger(in.stderr, slog.LevelWarn, telemetry.Format(cfg.LogFormat))
-	}
-	a, err := newAt(in.ctx, cfg, log, clk.Now)
+	a, err := newAt(in.ctx, cfg, in.log, clk.Now)
 	if err != nil {
 		return err
 	}

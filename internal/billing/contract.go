@@ -48,10 +48,7 @@ func (c Contractor) Agree(ctx context.Context, asked Asked, def plan.Contract, r
 			return Agreement{}, err
 		}
 		terms := subscription.Terms{Plan: v.Plan, Version: v.Number, Contract: out.ID}
-		if err := c.switchTo(ctx, tx, acct, &sub, terms, asked, "contract.agree", def.Reference, now); err != nil {
-			return Agreement{}, err
-		}
-		err = Closer(c).prepay(ctx, tx, acct, subscription.Period{}, sub.Opened(), now)
+		err = c.switchTo(ctx, tx, acct, &sub, terms, asked, "contract.agree", def.Reference, now)
 		return agreement(out, sub, now), err
 	})
 }

@@ -102,8 +102,17 @@ func (c *Core) release(ctx context.Context, in Asked) {
 // once runs an operation that is one transaction: fn creates the record, and its answer is stored
 // with it. A repetition gets the stored answer.
 func once[R any](ctx context.Context, c *Core, in Asked, render Renderer[R], fn func(tx Tx) (R, error)) (Result[R], error) {
+	return onceIn(ctx, c.DB.InTx, in, render, fn)
+}
+
+// onceOf is once for what locks the request's account first and stays within it.
+func onceOf[R any](ctx context.Context, c *Core, in Asked, render Renderer[R], fn func(tx Tx) (R, error)) (Result[R], error) {
+	return onceIn(ctx, func(ctx context.Context, do func(tx Tx) error) error { return c.DB.InTxOf(ctx, in.Account, do) }, in, render, fn)
+}
+
+func onceIn[R any](ctx context.Context, inTx func(context.Context, func(Tx) error) error, in Asked, render Renderer[R], fn func(tx Tx) (R, error)) (Result[R], error) {
 	var out Result[R]
-	err := c.DB.InTx(ctx, func(tx Tx) error {
+	err := inTx(ctx, func(tx Tx) error {
 		out = Result[R]{}
 		got, err := claim(ctx, tx, in, uuid.Nil)
 		if err != nil {

@@ -193,7 +193,7 @@ type GrantInput struct {
 
 // Grant gives promotional credit.
 func (g Granter) Grant(ctx context.Context, asked Asked, in GrantInput, render Renderer[wallet.Grant]) (Result[wallet.Grant], error) {
-	return once(ctx, g.Core, asked, render, func(tx Tx) (wallet.Grant, error) {
+	return onceOf(ctx, g.Core, asked, render, func(tx Tx) (wallet.Grant, error) {
 		acct, err := g.lockUsable(ctx, tx, asked.Account)
 		if err != nil {
 			return wallet.Grant{}, err

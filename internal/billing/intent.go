@@ -2,7 +2,11 @@
 
 package billing
 
-import "context"
+import (
+	"context"
+
+	"github.com/accrue-billing/accrue/internal/account"
+)
 
 // commitIntent commits the first transaction of a money operation: what is about to be asked of a
 // provider is in the database before the provider hears of it, so that whatever dies afterwards can be
@@ -11,4 +15,9 @@ import "context"
 // The build with the tag nointent has this law removed, to show that the crash harness sees it missing.
 func (c *Core) commitIntent(ctx context.Context, fn func(tx Tx) error) (asked func(), err error) {
 	return func() {}, c.DB.InTx(ctx, fn)
+}
+
+// commitIntentOf is commitIntent for what locks the account first and stays within it.
+func (c *Core) commitIntentOf(ctx context.Context, a account.ID, fn func(tx Tx) error) (asked func(), err error) {
+	return func() {}, c.DB.InTxOf(ctx, a, fn)
 }

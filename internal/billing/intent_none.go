@@ -5,6 +5,8 @@ package billing
 import (
 	"context"
 	"sync"
+
+	"github.com/accrue-billing/accrue/internal/account"
 )
 
 // commitIntent in this build makes the mistake that the crash harness must find: the intent is committed
@@ -28,4 +30,8 @@ func (c *Core) commitIntent(ctx context.Context, fn func(tx Tx) error) (asked fu
 	case err := <-ended:
 		return func() {}, err
 	}
+}
+
+func (c *Core) commitIntentOf(ctx context.Context, _ account.ID, fn func(tx Tx) error) (asked func(), err error) {
+	return c.commitIntent(ctx, fn)
 }

@@ -60,6 +60,9 @@ type Tx interface {
 // fn may run more than once, so it must have no effects outside tx.
 type Transactor interface {
 	InTx(ctx context.Context, fn func(tx Tx) error) error
+	// InTxOf is InTx for what locks the account first and stays within it. Under load such operations share
+	// transactions, and fn may then run on another goroutine.
+	InTxOf(ctx context.Context, a account.ID, fn func(tx Tx) error) error
 }
 
 // A Database runs transactions, and serves reads that need none.

@@ -67,14 +67,6 @@ var programs string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	// The programs that the tests start must not find what a developer has set for the service.
-	for _, variable := range os.Environ() {
-		name, _, _ := strings.Cut(variable, "=")
-		ofTests := strings.HasPrefix(name, "ACCRUE_TEST_") || name == "ACCRUE_PG_BIN"
-		if name == "DATABASE_URL" || strings.HasPrefix(name, "ACCRUE_") && !ofTests {
-			_ = os.Unsetenv(name) // fails for no name that the environment has
-		}
-	}
 	var err error
 	if programs, err = os.MkdirTemp("", "accrue-e2e-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -134,6 +134,11 @@ func (s accountStore) ByExternalID(ctx context.Context, externalID string) (_ ac
 
 func (s accountStore) Lock(ctx context.Context, a account.ID) (_ account.Account, err error) {
 	defer errs.Wrap(&err, "lock account %s", a)
+	if h := s.held(); h != nil {
+		if row, ok := h.account(a); ok {
+			return row.account(), nil
+		}
+	}
 	row, err := accounts.where("id = $1", mustOwner(a)).locked().one(ctx, s, account.ErrNotFound)
 	return row.account(), err
 }
@@ -142,6 +147,9 @@ func (s accountStore) Save(ctx context.Context, a *account.Account) (err error) 
 	defer errs.Wrap(&err, "save account %s", a.ID)
 	row := toAccountRow(*a)
 	row.Version++
+	if h := s.held(); h != nil {
+		h.forget(a.ID)
+	}
 	if err := s.later(ctx, saveAccount.of(row, a.ID, a.Version).found(account.ErrStale)); err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func retryable(err error) bool {
 	case serializationFailure, deadlockDetected:
 		return true
 	}
-	return false
+	return errors.Is(err, errRaced)
 }
 
 // unique reports whether err says that a key is taken.

@@ -3,12 +3,12 @@ package postgres
 import (
 	"bytes"
 	"context"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"gorm.io/gorm"
-	"gorm.io/gorm/clause"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -40,36 +40,33 @@ func (s idempotencyStore) of(ctx context.Context, a account.ID, r idempotency.Re
 	return s.db.WithContext(ctx).Model(&keyRow{}).Where("account_id = ? AND scope = ? AND key = ?", a.UUID(), r.Scope, r.Key)
 }
 
-// clock reads the database's time. Leases go by it, since the clocks of replicas differ. It is read
-// first and given as a parameter: a cluster of shards takes no volatile function in a write.
-func (s idempotencyStore) clock(ctx context.Context) (now time.Time, err error) {
-	err = s.send(ctx, stmt{sql: "SELECT clock_timestamp()", row: func(r pgx.Rows) error { return r.Scan(&now) }})
-	return now.UTC(), err
-}
+// errRaced says that another transaction has just claimed the key. Whoever tries again finds its row.
+var errRaced = errors.New("idempotency key claimed at the same moment")
 
-// Claim inserts first: of two requests at the same moment the second waits here for the first one's
-// commit, and then finds its row.
+// Claim waits for whoever holds the key's row. Two that find no row both write one: the second waits for
+// the first one's commit, and is then tried again.
+//
+// Leases go by the database's time, since the clocks of replicas differ. It is read first and given as a
+// parameter: a cluster of shards takes no volatile function in a write.
 func (s idempotencyStore) Claim(ctx context.Context, a account.ID, r idempotency.Request, operation uuid.UUID) (_ idempotency.Claimed, err error) {
 	defer errs.Wrap(&err, "claim idempotency key of %s", a)
-	now, err := s.clock(ctx)
+	var now time.Time
+	var row *keyRow
+	err = s.send(ctx,
+		keys.where("account_id = $1 AND scope = $2 AND key = $3 FOR UPDATE", a.UUID(), r.Scope, r.Key).each(func(found keyRow) error {
+			row = &found
+			return nil
+		}),
+		stmt{sql: "SELECT clock_timestamp()", row: func(r pgx.Rows) error { return r.Scan(&now) }},
+	)
 	if err != nil {
 		return idempotency.Claimed{}, err
 	}
-	fresh := false
-	err = s.send(ctx, keys.insert(keyRow{
-		AccountID: a.UUID(), Scope: r.Scope, Key: r.Key, Fingerprint: r.Fingerprint[:], OperationID: operationOrNil(operation),
-		LockedUntil: now.Add(idempotency.Lease), CreatedAt: now, ExpiresAt: now.Add(idempotency.Kept),
-	}).onConflict("DO NOTHING").inserted(&fresh))
-	if err != nil || fresh {
-		return idempotency.Claimed{Outcome: idempotency.Fresh}, err
-	}
-	// The row may be gone again (released, expired): then whoever released it was quicker than we are.
-	row, err := take[keyRow](s.of(ctx, a, r).Clauses(clause.Locking{Strength: "UPDATE"}), idempotency.ErrInProgress)
-	if err != nil {
-		return idempotency.Claimed{}, err
-	}
-	if now, err = s.clock(ctx); err != nil { // we may have waited long for the row
-		return idempotency.Claimed{}, err
+	if row == nil {
+		return idempotency.Claimed{Outcome: idempotency.Fresh}, s.later(ctx, keys.insert(keyRow{
+			AccountID: a.UUID(), Scope: r.Scope, Key: r.Key, Fingerprint: r.Fingerprint[:], OperationID: operationOrNil(operation),
+			LockedUntil: now.Add(idempotency.Lease), CreatedAt: now, ExpiresAt: now.Add(idempotency.Kept),
+		}).conflict(errRaced))
 	}
 	switch {
 	case !bytes.Equal(row.Fingerprint, r.Fingerprint[:]):

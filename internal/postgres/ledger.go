@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -77,7 +78,8 @@ type ledgerStore stores
 var _ ledger.Store = ledgerStore{}
 
 // Append takes the counters' row first, so that two writers of one account queue there and the balances
-// below it need no order of their own.
+// below it need no order of their own. The balances and the end of the chain are written once in a
+// transaction, at its end or before somebody reads them.
 func (s ledgerStore) Append(ctx context.Context, txs ...*ledger.Transaction) (err error) {
 	defer errs.Wrap(&err, "append to the ledger")
 	if len(txs) == 0 {
@@ -92,24 +94,24 @@ func (s ledgerStore) Append(ctx context.Context, txs ...*ledger.Transaction) (er
 			return err
 		}
 	}
-	head, balance, err := s.lockHead(ctx, a)
+	b, err := s.book(ctx, a)
 	if err != nil {
 		return err
 	}
 	var (
 		written []transactionRow
 		posted  []postingRow
-		changed []ledger.Name
 	)
 	for _, t := range txs {
-		head.sequence++
-		t.Sequence, t.PrevHash = head.sequence, head.hash
+		total, err := t.Total()
+		if err != nil {
+			return err
+		}
+		b.sequence++
+		t.Sequence, t.PrevHash = b.sequence, b.hash
 		for i := range t.Postings {
 			p := &t.Postings[i]
-			balance[p.Debit] += p.Amount.Minor
-			balance[p.Credit] -= p.Amount.Minor
-			p.DebitBalance, p.CreditBalance = balance[p.Debit], balance[p.Credit]
-			changed = append(changed, p.Debit, p.Credit)
+			b.move(p)
 			posted = append(posted, postingRow{
 				AccountID: a.UUID(), TransactionID: t.ID.UUID(), Number: int16(i + 1),
 				Debit: string(p.Debit), Credit: string(p.Credit), Amount: p.Amount.Minor, Currency: string(p.Amount.Currency),
@@ -117,59 +119,56 @@ func (s ledgerStore) Append(ctx context.Context, txs ...*ledger.Transaction) (er
 			})
 		}
 		t.Hash = t.ChainHash(t.PrevHash)
-		head.hash = t.Hash
-		total, err := t.Total()
-		if err != nil {
-			return err
-		}
+		b.hash = t.Hash
 		written = append(written, transactionRow{
 			AccountID: a.UUID(), ID: t.ID.UUID(), Sequence: t.Sequence, Kind: t.Kind, Reference: t.Reference,
 			Currency: string(t.Currency()), Total: total.Minor, Postings: int16(len(t.Postings)), //nolint:gosec // as above
 			Description: t.Description, BookedAt: t.BookedAt, RecordedAt: t.RecordedAt, PrevHash: t.PrevHash, Hash: t.Hash,
 		})
 	}
-	slices.Sort(changed)
-	var rows []balanceRow
-	for _, n := range slices.Compact(changed) {
-		rows = append(rows, balanceRow{a.UUID(), string(n), string(txs[0].Currency()), balance[n]})
+	return s.later(ctx, transactions.insert(written...).conflict(ledger.ErrAlreadyBooked), postings.insert(posted...))
+}
+
+// book returns the account's book, which the transaction holds from then on.
+func (s ledgerStore) book(ctx context.Context, a account.ID) (*book, error) {
+	h := s.held()
+	if h == nil {
+		return nil, errors.New("the ledger is written in transactions only")
 	}
-	return s.later(ctx,
-		transactions.insert(written...).conflict(ledger.ErrAlreadyBooked),
-		postings.insert(posted...),
-		balances.insert(rows...).onConflict("(account_id, name, currency) DO UPDATE SET balance = excluded.balance"),
-		stmt{
-			sql:  "UPDATE account_counters SET ledger = $2, ledger_hash = $3 WHERE account_id = $1",
-			args: []any{param(a), head.sequence, head.hash},
-		},
-	)
-}
-
-// ledgerHead is where an account's chain of transactions ends.
-type ledgerHead struct {
-	sequence int64
-	hash     []byte
-}
-
-// lockHead holds the end of the account's chain, and reads the balances once it has it.
-func (s ledgerStore) lockHead(ctx context.Context, a account.ID) (head ledgerHead, _ ledger.Balances, err error) {
-	known, out := false, ledger.Balances{}
-	err = s.send(ctx,
+	if b := h.book(a); b != nil {
+		return b, nil
+	}
+	b := &book{account: a, balance: ledger.Balances{}}
+	known := false
+	err := s.send(ctx,
 		stmt{
 			sql: "SELECT ledger, ledger_hash FROM account_counters WHERE account_id = $1 FOR NO KEY UPDATE", args: []any{param(mustOwner(a))},
 			row: func(r pgx.Rows) error {
 				known = true
-				return r.Scan(&head.sequence, &head.hash)
+				return r.Scan(&b.sequence, &b.hash)
 			},
 		},
 		balances.of(a, "").each(func(r balanceRow) error {
-			out[ledger.Name(r.Name)] = r.Balance
+			b.balance[ledger.Name(r.Name)] = r.Balance
 			return nil
 		}),
 	)
 	if err == nil && !known {
 		err = account.ErrNotFound
 	}
-	return head, out, err
+	if err != nil {
+		return nil, err
+	}
+	h.keep(b)
+	return b, nil
+}
+
+// written has what Append left for the end of the transaction written, for those who read it.
+func (s ledgerStore) written(ctx context.Context) error {
+	if h := s.held(); h != nil {
+		return s.later(ctx, h.writeBooks()...)
+	}
+	return nil
 }
 
 func (s ledgerStore) Booked(ctx context.Context, a account.ID, kind, reference string) (bool, error) {
@@ -179,6 +178,9 @@ func (s ledgerStore) Booked(ctx context.Context, a account.ID, kind, reference s
 }
 
 func (s ledgerStore) Balances(ctx context.Context, a account.ID) (ledger.Balances, error) {
+	if err := s.written(ctx); err != nil {
+		return nil, err
+	}
 	var rows []balanceRow
 	if err := stores(s).of(ctx, a).Find(&rows).Error; err != nil {
 		return nil, translate(err)
@@ -192,6 +194,9 @@ func (s ledgerStore) Balances(ctx context.Context, a account.ID) (ledger.Balance
 
 func (s ledgerStore) BalancesOf(ctx context.Context, as []account.ID) (_ map[account.ID]ledger.Balances, err error) {
 	defer errs.Wrap(&err, "balances of %d accounts", len(as))
+	if err := s.written(ctx); err != nil {
+		return nil, err
+	}
 	var rows []balanceRow
 	if err := stores(s).all(ctx).Where("account_id IN ?", as).Find(&rows).Error; err != nil {
 		return nil, translate(err)

@@ -1,11 +1,9 @@
 package postgres
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -51,7 +49,8 @@ func (s outboxStore) Publish(ctx context.Context, a account.ID, t outbox.Type, p
 }
 
 // The event's number is the counter's, which is the account's own: whoever writes holds it until the commit.
-// Without a counter there is no number, which the column refuses.
+// Without a counter there is no number, which the column refuses. Events of one account name it once, so that
+// a cluster of shards sends the statement where the account is.
 const (
 	writeEvents = `
 WITH counted AS (UPDATE account_counters SET events = events + $2 WHERE account_id = $1 RETURNING events)
@@ -60,34 +59,53 @@ SELECT $1, c.events - $2 + e.number, e.id, e.type, e.payload, e.occurred_at
 FROM unnest($3::uuid[], $4::text[], $5::jsonb[], $6::timestamptz[]) WITH ORDINALITY AS e (id, type, payload, occurred_at, number)
 LEFT JOIN counted c ON true`
 	announceEvents = `SELECT pg_notify($1, account_id || ':' || events) FROM account_counters WHERE account_id = $2`
+
+	writeEventsOfMany = `
+WITH counted AS (
+  UPDATE account_counters c SET events = c.events + n.events FROM unnest($1::uuid[], $2::integer[]) AS n (account_id, events)
+  WHERE c.account_id = n.account_id RETURNING c.account_id, c.events - n.events AS before)
+INSERT INTO account_events (account_id, sequence, id, type, payload, occurred_at)
+SELECT e.account_id, c.before + e.number, e.id, e.type, e.payload, e.occurred_at
+FROM unnest($3::uuid[], $4::integer[], $5::uuid[], $6::text[], $7::jsonb[], $8::timestamptz[]) AS e (account_id, number, id, type, payload, occurred_at)
+LEFT JOIN counted c ON c.account_id = e.account_id`
+	announceEventsOfMany = `SELECT pg_notify($1, account_id || ':' || events) FROM account_counters WHERE account_id = ANY ($2::uuid[])`
 )
 
-// publishing makes the statements that write events, those of each account together and the accounts in
-// order. The announcement names the last event of each.
-func publishing(events []eventRow) (out []stmt) {
-	events = slices.Clone(events)
-	slices.SortStableFunc(events, func(x, y eventRow) int { return cmp.Compare(x.AccountID.String(), y.AccountID.String()) })
-	for len(events) > 0 {
-		a := events[0].AccountID
-		n := len(events)
-		if i := slices.IndexFunc(events, func(e eventRow) bool { return e.AccountID != a }); i > 0 {
-			n = i
-		}
-		ids, types, payloads, times := make([][16]byte, n), make([]string, n), make([]json.RawMessage, n), make([]time.Time, n)
-		for i, e := range events[:n] {
-			ids[i], types[i], payloads[i], times[i] = e.ID.UUID(), e.Type, e.Payload, e.OccurredAt
-		}
-		write := stmt{sql: writeEvents, args: []any{param(a), n, ids, types, payloads, times}}
-		write.done = func(_ pgconn.CommandTag, err error) error {
-			if sqlState(err) == notNullViolation {
-				return account.ErrNotFound
-			}
-			return translate(err)
-		}
-		out = append(out, write, stmt{sql: announceEvents, args: []any{EventsChannel, param(a)}})
-		events = events[n:]
+// publishing makes the statements that write events, in order within each account, and announce the last of each.
+func publishing(events []eventRow) []stmt {
+	if len(events) == 0 {
+		return nil
 	}
-	return out
+	n := len(events)
+	owners, numbers := make([][16]byte, n), make([]int, n)
+	ids, types, payloads, times := make([][16]byte, n), make([]string, n), make([]json.RawMessage, n), make([]time.Time, n)
+	var accounts [][16]byte
+	counts := map[[16]byte]int{}
+	for i, e := range events {
+		a := [16]byte(e.AccountID.UUID())
+		if counts[a]++; counts[a] == 1 {
+			accounts = append(accounts, a)
+		}
+		owners[i], numbers[i] = a, counts[a]
+		ids[i], types[i], payloads[i], times[i] = e.ID.UUID(), e.Type, e.Payload, e.OccurredAt
+	}
+	write := stmt{sql: writeEvents, args: []any{accounts[0], n, ids, types, payloads, times}}
+	announce := stmt{sql: announceEvents, args: []any{EventsChannel, accounts[0]}}
+	if len(accounts) > 1 {
+		of := make([]int, len(accounts))
+		for i, a := range accounts {
+			of[i] = counts[a]
+		}
+		write = stmt{sql: writeEventsOfMany, args: []any{accounts, of, owners, numbers, ids, types, payloads, times}}
+		announce = stmt{sql: announceEventsOfMany, args: []any{EventsChannel, accounts}}
+	}
+	write.done = func(_ pgconn.CommandTag, err error) error {
+		if sqlState(err) == notNullViolation {
+			return account.ErrNotFound
+		}
+		return translate(err)
+	}
+	return []stmt{write, announce}
 }
 
 func (s outboxStore) After(ctx context.Context, a account.ID, after int64, limit int) (_ []outbox.Event, err error) {

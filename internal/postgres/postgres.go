@@ -52,8 +52,9 @@ type Config struct {
 // DB is the database outside any transaction. It is safe for concurrent use.
 type DB struct {
 	stores
-	pool *pgxpool.Pool
-	sql  *sql.DB
+	pool    *pgxpool.Pool
+	sql     *sql.DB
+	company company
 }
 
 // stores makes every store over a pool or over a transaction.
@@ -131,7 +132,9 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 		pool.Close()
 		return nil, err
 	}
-	return &DB{stores: stores{g, pooled{pool}}, pool: pool, sql: sqlDB}, nil
+	d := &DB{stores: stores{g, pooled{pool}}, pool: pool, sql: sqlDB}
+	d.company.db, d.company.patience = d, patience
+	return d, nil
 }
 
 // Close returns when every connection is closed.
@@ -150,6 +153,7 @@ func (d *DB) Ping(ctx context.Context) error { return d.pool.Ping(ctx) }
 const (
 	maxTries  = 6
 	firstWait = 5 * time.Millisecond
+	patience  = 20 * time.Millisecond // of company
 )
 
 // InTx implements billing.Transactor. A serialization failure or a deadlock is tried again, after a
@@ -176,9 +180,7 @@ func (d *DB) once(ctx context.Context, fn func(tx billing.Tx) error) error {
 	return onOneConn(ctx, d.sql, func(conn *sql.Conn, bare *pgx.Conn) error {
 		t := newTransaction(bare)
 		defer t.rollback(ctx)
-		db := d.db.Session(&gorm.Session{NewDB: true, Context: ctx})
-		db.Statement.ConnPool = ormConn{conn, t}
-		if err := fn(stores{db, t}); err != nil {
+		if err := fn(d.storesOn(ctx, conn, t)); err != nil {
 			if t.failed != nil && !errors.Is(err, t.failed) {
 				return t.failed // what came after is a consequence
 			}
@@ -186,4 +188,15 @@ func (d *DB) once(ctx context.Context, fn func(tx billing.Tx) error) error {
 		}
 		return t.commit(ctx)
 	})
+}
+
+// storesOn makes the stores of a transaction, or of a part of one, on the connection that it runs on.
+func (d *DB) storesOn(ctx context.Context, conn *sql.Conn, t interface {
+	session
+	flusher
+},
+) stores {
+	db := d.db.Session(&gorm.Session{NewDB: true, Context: ctx})
+	db.Statement.ConnPool = ormConn{conn, t}
+	return stores{db, t}
 }

@@ -17,6 +17,10 @@ import (
 type stmt struct {
 	sql  string
 	args []any
+	// width says that sql inserts rows of so many columns; their places and then the tail follow it. Inserts
+	// that differ in their rows alone can be sent as one.
+	width int
+	tail  string
 	// row is called for each row of the answer. nil: there are none, or they do not matter.
 	row func(pgx.Rows) error
 	// done makes the statement's error of how it ended. nil: translate.
@@ -37,6 +41,8 @@ type session interface {
 	// publish writes an event into its account's outbox. In a transaction it waits for the commit, so that the
 	// events of an account go together, and the account's counter is held for a moment only.
 	publish(ctx context.Context, e eventRow) error
+	// held is what the transaction holds locked, nil outside of one.
+	held() *held
 }
 
 // pooled is the session outside of any transaction.
@@ -57,12 +63,15 @@ func (p pooled) publish(ctx context.Context, e eventRow) error {
 	return p.send(ctx, publishing([]eventRow{e})...)
 }
 
+func (p pooled) held() *held { return nil }
+
 // roundTrip sends the statements together and reads all of their answers. It returns the first error; what
 // comes after the statement that failed has not been run.
 func roundTrip(ctx context.Context, conn *pgx.Conn, stmts []stmt) (err error) {
+	stmts = cut(stmts)
 	batch := &pgx.Batch{QueuedQueries: make([]*pgx.QueuedQuery, 0, len(stmts))}
 	for _, s := range stmts {
-		batch.Queue(s.sql, s.args...)
+		batch.Queue(s.text(), s.args...)
 	}
 	answers := conn.SendBatch(ctx, batch)
 	defer func() {
@@ -102,6 +111,7 @@ type transaction struct {
 	conn    *pgx.Conn
 	waiting []stmt
 	events  []eventRow
+	holds   held
 	begun   bool
 	failed  error
 }
@@ -127,8 +137,9 @@ func (t *transaction) later(_ context.Context, stmts ...stmt) error {
 	return t.failed
 }
 
-// flush sends what waits, before a statement that goes another way.
-func (t *transaction) flush(ctx context.Context) error {
+func (t *transaction) held() *held { return &t.holds }
+
+func (t *transaction) flush(ctx context.Context, _ string) error {
 	if len(t.waiting) == 0 {
 		return t.failed
 	}
@@ -141,6 +152,7 @@ func (t *transaction) publish(_ context.Context, e eventRow) error {
 }
 
 func (t *transaction) commit(ctx context.Context) error {
+	t.waiting = append(t.waiting, t.holds.writeBooks()...)
 	t.waiting = append(t.waiting, publishing(t.events)...)
 	if slices.ContainsFunc(t.waiting, func(s stmt) bool { return s.checked }) {
 		// The database would commit what they find fault with.
@@ -174,25 +186,30 @@ func (t *transaction) rollback(ctx context.Context) {
 // ormConn is the connection of a transaction as GORM sees it.
 type ormConn struct {
 	conn *sql.Conn
-	tx   *transaction
+	tx   flusher
+}
+
+// A flusher sends what waits, before a statement that goes another way.
+type flusher interface {
+	flush(ctx context.Context, before string) error
 }
 
 func (o ormConn) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
-	if err := o.tx.flush(ctx); err != nil {
+	if err := o.tx.flush(ctx, query); err != nil {
 		return nil, err
 	}
 	return o.conn.PrepareContext(ctx, query)
 }
 
 func (o ormConn) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	if err := o.tx.flush(ctx); err != nil {
+	if err := o.tx.flush(ctx, query); err != nil {
 		return nil, err
 	}
 	return o.conn.ExecContext(ctx, query, args...)
 }
 
 func (o ormConn) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	if err := o.tx.flush(ctx); err != nil {
+	if err := o.tx.flush(ctx, query); err != nil {
 		return nil, err
 	}
 	return o.conn.QueryContext(ctx, query, args...)
@@ -200,7 +217,7 @@ func (o ormConn) QueryContext(ctx context.Context, query string, args ...any) (*
 
 func (o ormConn) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
 	// sql.Row keeps its errors to itself, so one of what waited is met again by the next statement.
-	_ = o.tx.flush(ctx)
+	_ = o.tx.flush(ctx, query)
 	return o.conn.QueryRowContext(ctx, query, args...)
 }
 

@@ -2,10 +2,12 @@ package postgres
 
 import (
 	"context"
+	"math/bits"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -20,6 +22,7 @@ import (
 type table[R schema.Tabler] struct {
 	name    string
 	columns []string // of the fields of R, in their order
+	into    string   // how an insert of a row begins
 }
 
 func tableOf[R schema.Tabler]() table[R] {
@@ -29,6 +32,7 @@ func tableOf[R schema.Tabler]() table[R] {
 	for f := range reflect.TypeFor[R]().Fields() {
 		t.columns = append(t.columns, names.ColumnName("", f.Name))
 	}
+	t.into = "INSERT INTO " + t.name + " (" + strings.Join(t.columns, ", ") + ") VALUES "
 	return t
 }
 
@@ -47,25 +51,69 @@ func places(first, n int) string {
 
 // insert is the statement that writes the rows.
 func (t table[R]) insert(rows ...R) stmt {
-	var b strings.Builder
-	b.WriteString("INSERT INTO " + t.name + " (" + strings.Join(t.columns, ", ") + ") VALUES ")
 	args := make([]any, 0, len(rows)*len(t.columns))
 	for i := range rows {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString("(" + places(1+i*len(t.columns), len(t.columns)) + ")")
 		row := reflect.ValueOf(&rows[i]).Elem()
 		for f := range t.columns {
 			args = append(args, param(row.Field(f).Interface()))
 		}
 	}
-	return stmt{sql: b.String(), args: args}
+	return stmt{sql: t.into, args: args, width: len(t.columns)}
+}
+
+// text is the statement as it is sent.
+func (s stmt) text() string {
+	if s.width == 0 {
+		return s.sql
+	}
+	key := insertion{s.sql, s.tail, len(s.args)}
+	if text, ok := insertions.Load(key); ok {
+		return text.(string) //nolint:forcetypeassert // what is stored below
+	}
+	var b strings.Builder
+	b.WriteString(s.sql)
+	for at := 0; at < len(s.args); at += s.width {
+		if at > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString("(" + places(at+1, s.width) + ")")
+	}
+	b.WriteString(s.tail)
+	text, _ := insertions.LoadOrStore(key, b.String())
+	return text.(string) //nolint:forcetypeassert // as above
+}
+
+// insertions are the texts of inserts. They are few: of every table, by the sizes of cut.
+var insertions sync.Map
+
+type insertion struct {
+	sql, tail string
+	args      int
+}
+
+// few is how many rows one insert writes whatever their number.
+const few = 4
+
+// cut makes of an insert of many rows several of 4, 8, 16, … rows, so that a connection has few statements to prepare.
+func cut(stmts []stmt) []stmt {
+	out := make([]stmt, 0, len(stmts))
+	for _, s := range stmts {
+		for s.width > 0 && len(s.args) > few*s.width {
+			n := s.width << (bits.Len(uint(len(s.args)/s.width)) - 1)
+			part := s
+			part.args, s.args = s.args[:n:n], s.args[n:]
+			out = append(out, part)
+		}
+		if s.width == 0 || len(s.args) > 0 {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // onConflict adds to an insert what happens where there is such a row.
 func (s stmt) onConflict(what string) stmt {
-	s.sql += " ON CONFLICT " + what
+	s.tail += " ON CONFLICT " + what
 	return s
 }
 

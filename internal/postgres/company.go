@@ -1,0 +1,379 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+)
+
+// What waits while a transaction runs goes together in the next one: the commit, and the writes that
+// differ in their rows alone, are then one for all. The operations go in step. Each runs by itself until it needs
+// an answer of the database; when all of them do, what they ask is sent in one round trip. Those of one
+// account go one after the other, each seeing what the one before has done. Nobody waits for the lock of
+// another's account: where it is not free, the operations of that account share a transaction of their own.
+//
+// Nobody is the worse for company. An operation that fails and has written nothing leaves it; when one that has
+// written fails, or the database refuses a statement, or a lock is not free, nothing is
+// committed, and each is run again by itself.
+
+const (
+	mostGuests = 64
+	// noLock is how long a transaction with guests waits for a lock.
+	noLock = "SET LOCAL lock_timeout = '100ms'"
+	// partyTime bounds a transaction with guests, in which nobody's own deadline counts.
+	partyTime = 10 * time.Second
+)
+
+// errAlone says that an operation is to be run in a transaction of its own.
+var errAlone = errors.New("nothing was committed in company")
+
+// InTxOf implements billing.Transactor.
+func (d *DB) InTxOf(ctx context.Context, a account.ID, fn func(tx billing.Tx) error) error {
+	g := &guest{ctx: ctx, account: a, fn: fn, resume: make(chan error), done: make(chan struct{})}
+	d.company.invite(g) //nolint:contextcheck // what is shared ends with nobody's context
+	<-g.done
+	if g.panicked != nil {
+		panic(g.panicked)
+	}
+	if errors.Is(g.err, errAlone) {
+		return d.InTx(ctx, fn)
+	}
+	return g.err
+}
+
+// company is who waits for a transaction to share.
+type company struct {
+	db *DB
+	// patience is how long a transaction under way keeps what arrives from beginning another beside it.
+	patience time.Duration
+
+	mu      sync.Mutex
+	running bool
+	waiting []*guest
+}
+
+func (c *company) invite(g *guest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = append(c.waiting, g)
+	if !c.running {
+		c.running = true
+		go c.work()
+	}
+}
+
+// work runs what waits until nothing does, or until somebody else does because this has taken too long.
+func (c *company) work() {
+	for {
+		guests := c.next()
+		if len(guests) == 0 {
+			return
+		}
+		slow := time.AfterFunc(c.patience, c.work)
+		c.db.host(guests)
+		if !slow.Stop() {
+			return
+		}
+	}
+}
+
+func (c *company) next() []*guest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := min(len(c.waiting), mostGuests)
+	guests := c.waiting[:n:n]
+	c.waiting = slices.Clone(c.waiting[n:])
+	c.running = n > 0
+	return guests
+}
+
+// host runs the guests and tells them how it ended.
+func (d *DB) host(guests []*guest) {
+	defer func() {
+		again := map[account.ID][]*guest{}
+		for _, g := range guests {
+			if g.unseated {
+				g.unseated = false
+				again[g.account] = append(again[g.account], g)
+				continue
+			}
+			close(g.done)
+		}
+		for _, of := range again {
+			go d.host(of)
+		}
+	}()
+	if len(guests) == 1 {
+		guests[0].attend(func() error { return d.InTx(guests[0].ctx, guests[0].fn) })
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), partyTime)
+	defer cancel()
+	waits := !slices.ContainsFunc(guests, func(g *guest) bool { return g.account != guests[0].account })
+	unknown := false
+	err := onOneConn(ctx, d.sql, func(conn *sql.Conn, bare *pgx.Conn) (err error) {
+		p := &party{transaction: newTransaction(bare), db: d, sql: conn, came: make(chan *guest, len(guests)), waits: waits}
+		defer p.rollback(ctx)
+		if err = p.run(ctx, guests); err == nil {
+			err = p.commit(ctx)
+			unknown = bare.IsClosed()
+		}
+		return err
+	})
+	if err == nil {
+		return
+	}
+	for _, g := range guests {
+		if g.err == nil && unknown {
+			g.err = ErrBusy.Because(err)
+		} else if !unknown {
+			g.err = errAlone
+		}
+	}
+}
+
+// A guest is an operation that shares its transaction. It is the session that the operation's stores write to.
+type guest struct {
+	ctx     context.Context //nolint:containedctx // the operation's own
+	account account.ID
+	fn      func(tx billing.Tx) error
+
+	party    *party
+	unseated bool   // somebody else holds the account
+	next     *guest // of the same account: begins when this one has ended
+	holds    held
+	waiting  []stmt
+	events   []eventRow
+	asks     []stmt     // what it waits to have sent
+	alone    bool       // it waits to have the connection for itself
+	wrote    bool       // something of it has been sent that is not read only
+	resume   chan error // ends a wait
+	ended    bool
+	failed   error
+	err      error
+	panicked any
+	done     chan struct{}
+}
+
+// attend runs fn and keeps what comes of it, even if that is a panic.
+func (g *guest) attend(fn func() error) {
+	defer func() { g.panicked = recover() }()
+	g.err = errAlone
+	g.err = fn()
+}
+
+func (g *guest) send(_ context.Context, stmts ...stmt) error {
+	g.wrote = g.wrote || len(g.waiting) > 0 || slices.ContainsFunc(stmts, func(s stmt) bool { return !reads(s.sql) })
+	g.asks = slices.Concat(g.waiting, stmts)
+	g.waiting = nil
+	return g.wait()
+}
+
+func (g *guest) later(_ context.Context, stmts ...stmt) error {
+	g.waiting = append(g.waiting, stmts...)
+	return g.failed
+}
+
+func (g *guest) publish(_ context.Context, e eventRow) error {
+	g.events = append(g.events, e)
+	return g.failed
+}
+
+func (g *guest) held() *held { return &g.holds }
+
+// flush returns when the connection is the guest's own, until it waits again or has ended.
+func (g *guest) flush(ctx context.Context, before string) error {
+	g.wrote = g.wrote || !reads(before)
+	g.alone = true
+	return g.send(ctx)
+}
+
+func (g *guest) wait() error {
+	if g.failed == nil {
+		g.party.came <- g
+		g.failed = <-g.resume
+	}
+	return g.failed
+}
+
+func reads(sql string) bool { return strings.HasPrefix(sql, "SELECT ") }
+
+// A party is a transaction that guests share. What a guest does and what the party does never happen at the
+// same time: a guest is running, or it is waiting or has ended and the party has it.
+type party struct {
+	*transaction
+	db      *DB
+	sql     *sql.Conn
+	waits   bool // for the lock of its only account
+	came    chan *guest
+	running int
+}
+
+// run runs the guests up to the commit. It returns an error if there is nothing to commit.
+func (p *party) run(ctx context.Context, guests []*guest) error {
+	first, err := p.seat(ctx, guests)
+	if err != nil {
+		return err
+	}
+	for _, g := range first {
+		p.begin(g)
+	}
+	var waiting, alone []*guest
+	for {
+		for ; p.running > 0; p.running-- {
+			switch g := <-p.came; {
+			case g.ended:
+				p.end(g)
+			case g.alone && len(g.asks) == 0:
+				alone = append(alone, g)
+			default:
+				waiting = append(waiting, g)
+			}
+		}
+		if n := len(alone); n > 0 {
+			p.goOn(alone[n-1], p.failed)
+			alone = alone[:n-1]
+			continue
+		}
+		if len(waiting) == 0 {
+			break
+		}
+		asks := make([][]stmt, len(waiting))
+		for i, g := range waiting {
+			asks[i], g.asks = g.asks, nil
+		}
+		err := p.send(ctx, together(asks)...)
+		for _, g := range waiting {
+			if g.alone && err == nil {
+				alone = append(alone, g)
+				continue
+			}
+			p.goOn(g, err)
+		}
+		waiting = waiting[:0]
+	}
+	if p.failed != nil {
+		return p.failed
+	}
+	var writes [][]stmt
+	for _, g := range guests {
+		if g.ended && g.err == nil {
+			writes = append(writes, g.waiting)
+			p.events = append(p.events, g.events...)
+		}
+	}
+	p.waiting = append(p.waiting, together(writes)...)
+	return nil
+}
+
+// seat locks the accounts of the guests and returns the first guest of each that it has got.
+func (p *party) seat(ctx context.Context, guests []*guest) (first []*guest, err error) {
+	last := map[account.ID]*guest{}
+	var ids [][16]byte
+	for _, g := range guests {
+		g.party, g.err = p, errAlone
+		if before := last[g.account]; before != nil {
+			before.next = g
+		} else {
+			first, ids = append(first, g), append(ids, g.account.UUID())
+		}
+		last[g.account] = g
+	}
+	hold := func(r accountRow) error {
+		p.holds.hold(r)
+		return nil
+	}
+	if p.waits {
+		err = p.send(ctx, accounts.where("id = $1", ids[0]).locked().each(hold))
+	} else {
+		err = p.send(ctx, stmt{sql: noLock}, accounts.where("id = ANY ($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED", ids).each(hold))
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range guests {
+		_, locked := p.holds.account(g.account)
+		g.unseated = !locked && !p.waits
+	}
+	return slices.DeleteFunc(first, func(g *guest) bool {
+		g.holds = p.holds.of(g.account)
+		_, locked := g.holds.account(g.account)
+		return !locked
+	}), nil
+}
+
+func (p *party) begin(g *guest) {
+	p.running++
+	go func() {
+		defer func() {
+			g.ended = true
+			p.came <- g
+		}()
+		g.attend(func() error {
+			if err := g.ctx.Err(); err != nil {
+				return context.Cause(g.ctx)
+			}
+			return g.fn(p.db.storesOn(g.ctx, p.sql, g))
+		})
+	}()
+}
+
+// goOn ends a guest's wait.
+func (p *party) goOn(g *guest, err error) {
+	p.running++
+	g.alone = false
+	g.resume <- err
+}
+
+// end keeps what a guest leaves behind. One that fails after it has written takes it all down.
+func (p *party) end(g *guest) {
+	if (g.err != nil || g.panicked != nil) && g.wrote && p.failed == nil {
+		p.failed = fmt.Errorf("%w: %w", errAlone, g.err)
+	}
+	next := g.next
+	if g.err == nil && g.panicked == nil {
+		p.holds.replace(g.account, g.holds)
+	}
+	if next == nil || p.failed != nil {
+		return
+	}
+	next.holds = p.holds.of(g.account)
+	p.begin(next)
+}
+
+// together makes one list of the lists, with inserts that differ in their rows alone made one. Each list stays in its order.
+func together(lists [][]stmt) []stmt {
+	if len(lists) == 1 {
+		return lists[0]
+	}
+	var out []stmt
+	last := map[[2]string]int{} // where the last insert of its kind is
+	for _, list := range lists {
+		at := 0
+		for _, s := range list {
+			kind := [2]string{s.sql, s.tail}
+			if i, ok := last[kind]; ok && s.width > 0 && i >= at {
+				out[i].args = append(out[i].args, s.args...)
+				at = i
+				continue
+			}
+			at = len(out)
+			out = append(out, s)
+			if s.width > 0 {
+				out[at].args = slices.Clip(s.args)
+				last[kind] = at
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,236 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/books"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/ledger"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/postgres"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+)
+
+var errRefused = errors.New("refused by a rule")
+
+// gathering lets operations wait for each other, so that they share a transaction: the first one runs, and
+// the others come together in the one after it.
+func gathering(t *testing.T, db *postgres.DB, ops map[string]func() error) map[string]error {
+	t.Helper()
+	db.BePatient()
+	first := mustAccount(t, db)
+	running, finish := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_ = db.InTxOf(t.Context(), first.ID, func(billing.Tx) error {
+			close(running)
+			<-finish
+			return nil
+		})
+	})
+	<-running
+	var mu sync.Mutex
+	got := map[string]error{}
+	for name, op := range ops {
+		wg.Go(func() {
+			err := op()
+			mu.Lock()
+			defer mu.Unlock()
+			got[name] = err
+		})
+	}
+	for db.Waiting() < len(ops) && t.Context().Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	close(finish)
+	wg.Wait()
+	return got
+}
+
+// fund books a top-up in company, and then does more.
+func fund(ctx context.Context, db *postgres.DB, a account.ID, more func(tx billing.Tx) error) error {
+	return db.InTxOf(ctx, a, func(tx billing.Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, a)
+		if err != nil {
+			return err
+		}
+		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.TopUpSucceeded, map[string]string{}, noon); err != nil {
+			return err
+		}
+		if err := tx.Ledger().Append(ctx, books.TopUp(fact(acct.ID, id.New[ledger.Transaction]().String()), usd(1000))); err != nil {
+			return err
+		}
+		if more == nil {
+			return nil
+		}
+		return more(tx)
+	})
+}
+
+func mustHaveFunds(t *testing.T, db *postgres.DB, a account.ID, times int64) {
+	t.Helper()
+	balance, err := db.Ledger().Balances(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := -balance[books.Funds]; got != 1000*times {
+		t.Errorf("funds of %d, want %d", got, 1000*times)
+	}
+	events, err := db.Outbox().After(t.Context(), a, 0, 1000)
+	if err != nil || int64(len(events)) != times {
+		t.Errorf("%d events, %v, want %d", len(events), err, times)
+	}
+	for i, e := range events {
+		if e.Sequence != int64(i+1) {
+			t.Errorf("event %d has number %d", i+1, e.Sequence)
+		}
+	}
+}
+
+func TestInTxOf(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+
+	t.Run("CommitsWhatComesTogetherAtOnce", func(t *testing.T) {
+		t.Parallel()
+		db := postgrestest.New(t)
+		ops := map[string]func() error{}
+		transactions := sync.Map{}
+		var all []account.ID
+		for i := range 20 {
+			a := mustAccount(t, db).ID
+			all = append(all, a)
+			for k := range 3 { // of one account, each sees what the one before has booked
+				ops[fmt.Sprint(i, "/", k)] = func() error {
+					return fund(ctx, db, a, func(tx billing.Tx) error {
+						transactions.Store(postgres.TransactionID(ctx, tx), true)
+						balance, err := tx.Ledger().Balances(ctx, a)
+						if err == nil && -balance[books.Funds]%1000 != 0 {
+							t.Errorf("balance %v", balance)
+						}
+						return err
+					})
+				}
+			}
+		}
+		for name, err := range gathering(t, db, ops) {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		for _, a := range all {
+			mustHaveFunds(t, db, a, 3)
+		}
+		n := 0
+		transactions.Range(func(any, any) bool { n++; return true })
+		if n != 1 {
+			t.Errorf("%d transactions for %d operations, want 1", n, len(ops))
+		}
+	})
+
+	t.Run("LetsNobodyFailWithAnother", func(t *testing.T) {
+		t.Parallel()
+		db := postgrestest.New(t)
+		good, early, late, taken, panics := mustAccount(t, db).ID, mustAccount(t, db).ID, mustAccount(t, db).ID, mustAccount(t, db).ID, mustAccount(t, db).ID
+		booked := books.TopUp(fact(taken, "pay_1"), usd(500))
+		if err := db.InTx(ctx, func(tx billing.Tx) error { return tx.Ledger().Append(ctx, booked) }); err != nil {
+			t.Fatal(err)
+		}
+		got := gathering(t, db, map[string]func() error{
+			"good": func() error { return fund(ctx, db, good, nil) },
+			"early": func() error { // has written nothing that was sent
+				return fund(ctx, db, early, func(billing.Tx) error { return errRefused })
+			},
+			"late": func() error {
+				return fund(ctx, db, late, func(tx billing.Tx) error {
+					if _, err := tx.Ledger().Balances(ctx, late); err != nil {
+						return err
+					}
+					return errRefused
+				})
+			},
+			"taken": func() error {
+				return fund(ctx, db, taken, func(tx billing.Tx) error {
+					return tx.Ledger().Append(ctx, books.TopUp(fact(taken, "pay_1"), usd(500)))
+				})
+			},
+			"unknown": func() error { return fund(ctx, db, id.New[account.Account](), nil) },
+			"panics": func() (err error) {
+				defer func() { err = fmt.Errorf("%v", recover()) }()
+				return fund(ctx, db, panics, func(billing.Tx) error { panic("a fault") })
+			},
+		})
+		for name, want := range map[string]error{"good": nil, "early": errRefused, "late": errRefused, "taken": ledger.ErrAlreadyBooked, "unknown": account.ErrNotFound} {
+			if !errors.Is(got[name], want) {
+				t.Errorf("%s: %v, want %v", name, got[name], want)
+			}
+		}
+		if err := got["panics"]; err == nil || err.Error() != "a fault" {
+			t.Errorf("a panic came out as %v", err)
+		}
+		mustHaveFunds(t, db, good, 1)
+		for _, a := range []account.ID{early, late, panics} {
+			mustHaveFunds(t, db, a, 0)
+		}
+	})
+
+	t.Run("WaitsForNoStrangersLock", func(t *testing.T) {
+		t.Parallel()
+		db := postgrestest.New(t)
+		busy, free := mustAccount(t, db).ID, mustAccount(t, db).ID
+		locked, release := make(chan struct{}), make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			err := db.InTx(ctx, func(tx billing.Tx) error {
+				_, err := tx.Accounts().Lock(ctx, busy)
+				close(locked)
+				<-release
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		<-locked
+		got := gathering(t, db, map[string]func() error{
+			"free": func() error {
+				defer close(release)
+				return fund(ctx, db, free, nil)
+			},
+			"busy":  func() error { return fund(ctx, db, busy, nil) },
+			"again": func() error { return fund(ctx, db, busy, nil) },
+		})
+		wg.Wait()
+		for name, err := range got {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		mustHaveFunds(t, db, free, 1)
+		mustHaveFunds(t, db, busy, 2)
+	})
+
+	t.Run("EndsWithTheCallersContext", func(t *testing.T) {
+		t.Parallel()
+		db := postgrestest.New(t)
+		a, b := mustAccount(t, db).ID, mustAccount(t, db).ID
+		gone, cancel := context.WithCancel(ctx)
+		cancel()
+		got := gathering(t, db, map[string]func() error{
+			"gone":  func() error { return fund(gone, db, a, nil) },
+			"there": func() error { return fund(ctx, db, b, nil) },
+		})
+		if !errors.Is(got["gone"], context.Canceled) || got["there"] != nil {
+			t.Errorf("got %v", got)
+		}
+		mustHaveFunds(t, db, a, 0)
+		mustHaveFunds(t, db, b, 1)
+	})
+}

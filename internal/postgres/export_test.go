@@ -1,0 +1,24 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/billing"
+)
+
+// Waiting is how many operations wait for a transaction to share.
+func (d *DB) Waiting() int {
+	d.company.mu.Lock()
+	defer d.company.mu.Unlock()
+	return len(d.company.waiting)
+}
+
+// BePatient keeps operations waiting for the one under way, however long it takes.
+func (d *DB) BePatient() { d.company.patience = time.Hour }
+
+// TransactionID is what the database calls the transaction that tx runs in.
+func TransactionID(ctx context.Context, tx billing.Tx) (id int64) {
+	_ = tx.(stores).db.WithContext(ctx).Raw("SELECT pg_current_xact_id()::text::bigint").Scan(&id)
+	return id
+}
