@@ -30,18 +30,18 @@ import (
 var now = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 
 // catalogue serves the shipped catalogue.
-type catalogue struct{ plan.Catalogue }
+type catalogue struct{ list plan.Catalogue }
 
 func (c catalogue) Plans(context.Context) ([]plan.Plan, error) {
 	var out []plan.Plan
-	for _, o := range c.Offers {
+	for _, o := range c.list.Offers {
 		out = append(out, o.Plan)
 	}
 	return out, nil
 }
 
 func (c catalogue) Plan(_ context.Context, code plan.Code) (plan.Plan, error) {
-	o, ok := c.Offer(code)
+	o, ok := c.list.Offer(code)
 	if !ok {
 		return plan.Plan{}, plan.ErrNotFound
 	}
@@ -49,13 +49,15 @@ func (c catalogue) Plan(_ context.Context, code plan.Code) (plan.Plan, error) {
 }
 
 func (c catalogue) Current(_ context.Context, code plan.Code) (plan.Version, error) {
-	o, ok := c.Offer(code)
+	o, ok := c.list.Offer(code)
 	if !ok {
 		return plan.Version{}, plan.ErrNotFound
 	}
 	o.Version.Number = 1
 	return o.Version, nil
 }
+
+func (c catalogue) Meters(context.Context) ([]plan.Meter, error) { return c.list.Meters, nil }
 
 func newDeps(t *testing.T) api.Deps {
 	t.Helper()

@@ -16,6 +16,7 @@ type planReader interface {
 	Plans(ctx context.Context) ([]plan.Plan, error)
 	Plan(ctx context.Context, code plan.Code) (plan.Plan, error)
 	Current(ctx context.Context, code plan.Code) (plan.Version, error)
+	Meters(ctx context.Context) ([]plan.Meter, error)
 }
 
 func planRoutes(d Deps) []route.Route {
@@ -31,13 +32,26 @@ func planRoutes(d Deps) []route.Route {
 
 // Plan is something that an account can be on, with the terms that it is sold on now.
 type Plan struct {
-	Code         string `json:"code" validate:"required" example:"pro"`
-	Name         string `json:"name" validate:"required" example:"Pro"`
-	Description  string `json:"description" validate:"required"`
-	RequiresCard bool   `json:"requires_card" validate:"required"`
-	ContactSales bool   `json:"contact_sales" validate:"required"`                 // not for self-service: terms come with a contract
-	Terms        *Terms `json:"terms" validate:"required" extensions:"x-nullable"` // null where sales agree them
+	Code         string    `json:"code" validate:"required" example:"pro"`
+	Name         string    `json:"name" validate:"required" example:"Pro"`
+	Description  string    `json:"description" validate:"required"`
+	RequiresCard bool      `json:"requires_card" validate:"required"`
+	ContactSales bool      `json:"contact_sales" validate:"required"`                 // not for self-service: terms come with a contract
+	Features     []Feature `json:"features" validate:"required"`                      // the terms in words, in the order of a pricing page
+	Terms        *Terms    `json:"terms" validate:"required" extensions:"x-nullable"` // null where sales agree them
 } //@name Plan
+
+// Feature is one thing to say of a plan on a pricing page. A page in one currency leaves out those that
+// name another.
+type Feature struct {
+	Kind     string  `json:"kind" validate:"required" enums:"fee,credit,minimum,included,price,limit,card,contact_sales"`
+	Name     *string `json:"name" validate:"required" extensions:"x-nullable" example:"Audio and video"`                 // of the charge or the meter; null for the plan as a whole
+	Meter    *string `json:"meter" validate:"required" extensions:"x-nullable" example:"voice"`                          // null where it is about no single one
+	Quantity *string `json:"quantity" validate:"required" extensions:"x-nullable" format:"decimal" example:"1000"`       // of what is included or limited, in unit
+	Unit     *string `json:"unit" validate:"required" extensions:"x-nullable" example:"minute"`                          // the one that prices are quoted in
+	Currency *string `json:"currency" validate:"required" extensions:"x-nullable" example:"USD"`                         // of the sum in the text; null: it holds in every currency
+	Text     string  `json:"text" validate:"required" example:"Audio and video: $0.027 per minute up to 30,000 minutes"` // in English, formatted
+} //@name Feature
 
 // Terms is one immutable version of a plan's prices and limits.
 type Terms struct {
@@ -109,7 +123,7 @@ type plans struct{ store planReader }
 //
 //	@ID				listPlans
 //	@Summary		List the plans on sale
-//	@Description	The catalogue as a pricing page shows it: prices with tiers, included amounts and limits. Needs no credential.
+//	@Description	The catalogue as a pricing page shows it: what each plan offers in words, with formatted prices, and the same in figures: prices with tiers, included amounts and limits. Needs no credential.
 //	@Tags			plans
 //	@Success		200	{object}	Page[Plan]
 //	@Router			/v1/plans [get]
@@ -119,12 +133,16 @@ func (h plans) list(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	meters, err := h.store.Meters(ctx)
+	if err != nil {
+		return err
+	}
 	out := Page[Plan]{Data: []Plan{}}
 	for _, p := range all {
 		if p.Archived {
 			continue
 		}
-		wire, err := h.wire(ctx, p)
+		wire, err := h.wire(ctx, p, meters)
 		if err != nil {
 			return err
 		}
@@ -148,27 +166,39 @@ func (h plans) get(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	wire, err := h.wire(ctx, p)
+	meters, err := h.store.Meters(ctx)
+	if err != nil {
+		return err
+	}
+	wire, err := h.wire(ctx, p, meters)
 	if err != nil {
 		return err
 	}
 	return tagged(c, wire)
 }
 
-func (h plans) wire(ctx context.Context, p plan.Plan) (Plan, error) {
+func (h plans) wire(ctx context.Context, p plan.Plan, meters []plan.Meter) (Plan, error) {
 	out := Plan{
 		Code: string(p.Code), Name: p.Name, Description: p.Description,
 		RequiresCard: p.RequiresCard, ContactSales: p.ContactSales,
 	}
 	v, err := h.store.Current(ctx, p.Code)
-	if errors.Is(err, plan.ErrVersionNotFound) {
-		return out, nil
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, plan.ErrVersionNotFound):
+		out.Features = convert(plan.Features(p, nil, meters), toFeature)
+	case err != nil:
 		return Plan{}, err
+	default:
+		out.Features, out.Terms = convert(plan.Features(p, &v, meters), toFeature), toTerms(v)
 	}
-	out.Terms = toTerms(v)
 	return out, nil
+}
+
+func toFeature(f plan.Feature) Feature {
+	return Feature{
+		Kind: string(f.Kind), Name: textIf(f.Name), Meter: textIf(f.Meter), Quantity: decimalIf(f.Quantity), Unit: textIf(f.Unit),
+		Currency: textIf(f.Currency), Text: f.Text,
+	}
 }
 
 func toTerms(v plan.Version) *Terms {

@@ -17,7 +17,10 @@ import (
 type plans struct {
 	list    []plan.Plan
 	current func(plan.Code) (plan.Version, error)
+	meters  []plan.Meter
 }
+
+func (p plans) Meters(context.Context) ([]plan.Meter, error) { return p.meters, nil }
 
 func (p plans) Plans(context.Context) ([]plan.Plan, error) { return p.list, nil }
 
@@ -56,7 +59,7 @@ func call(t *testing.T, d v1.Deps, name, target string, params ...string) (*http
 
 func shipped() plans {
 	c := plan.Shipped()
-	p := plans{current: func(code plan.Code) (plan.Version, error) {
+	p := plans{meters: c.Meters, current: func(code plan.Code) (plan.Version, error) {
 		o, _ := c.Offer(code)
 		if o.Plan.ContactSales {
 			return plan.Version{}, plan.ErrVersionNotFound

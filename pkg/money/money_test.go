@@ -361,3 +361,27 @@ func TestQuoProperty(t *testing.T) {
 		}
 	})
 }
+
+func TestDisplay(t *testing.T) {
+	t.Parallel()
+
+	for _, c := range []struct {
+		currency       money.Currency
+		decimal, shown string
+	}{
+		{money.USD, "0.027", "$0.027"},
+		{money.USD, "1234.5", "$1,234.50"},
+		{money.USD, "0.000000001", "$0.000000001"},
+		{money.USD, "-3", "-$3.00"},
+		{"EUR", "0.014", "€0.014"},
+		{"JPY", "3300", "¥3,300"},
+		{"KWD", "1.5", "KWD\u00a01.500"},
+	} {
+		if got := c.currency.Display(money.MustDecimal(c.decimal)); got != c.shown {
+			t.Errorf("%s %s is shown as %q, want %q", c.decimal, c.currency, got, c.shown)
+		}
+	}
+	if got := money.MustDecimal("1800000.25").Grouped(); got != "1,800,000.25" {
+		t.Errorf("grouped as %q", got)
+	}
+}
