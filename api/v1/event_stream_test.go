@@ -46,7 +46,7 @@ func (w *world) replica(t *testing.T, l v1.Streams, opt changes.Options, tune ..
 	t.Helper()
 	wire := postgres.Changes(w.db.Pool())
 	r := &replica{w: w, hub: changes.NewHub(wire, wire, w.Log, opt)}
-	ingester := metering.NewIngester(postgres.Journal(w.db.Pool()), w.deps.V1.Metering.Catalogue, w.clock, w.Log,
+	ingester := metering.NewIngester(postgres.Journal(w.db.ByKey()), w.deps.V1.Metering.Catalogue, w.clock, w.Log,
 		metering.Options{Pricer: billing.Pricer{Core: w.Core}, Changed: r.hub.UsageChanged})
 	l.Hub = r.hub
 	deps := w.deps

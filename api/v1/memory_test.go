@@ -20,8 +20,8 @@ func TestMemoryIsNeverStale(t *testing.T) {
 	a, user := w.upgraded(t, sandbox.TokenVisa)
 	forgetful := w.deps
 	forgetful.Revisions = nil
-	forgetful.V1.Metering.Checker = metering.NewChecker(postgres.Standings(w.db.Pool()), postgres.Revisions(w.db.Pool(), w.clock), forgetful.V1.Metering.Catalogue,
-		w.clock, billing.Pricer{Core: w.Core}, postgres.Uses(w.db.Pool()))
+	forgetful.V1.Metering.Checker = metering.NewChecker(postgres.Standings(w.db.ByKey()), postgres.Revisions(w.db.ByKey(), w.clock), forgetful.V1.Metering.Catalogue,
+		w.clock, billing.Pricer{Core: w.Core}, postgres.Uses(w.db.ByKey()))
 	fresh, err := api.New(forgetful)
 	if err != nil {
 		t.Fatal(err)

@@ -20,9 +20,9 @@ func TestEntitlements_ASecondBehindAnotherReplicaAtMost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	here := w.replica(t, v1.Streams{}, changes.Options{})
-	revisions := postgres.Revisions(w.db.Pool(), w.clock) // a replica's memory is its own
-	w.deps.V1.Metering.Checker = metering.NewChecker(postgres.Standings(w.db.Pool()), revisions, w.deps.V1.Metering.Catalogue, w.clock,
-		billing.Pricer{Core: w.Core}, postgres.Uses(w.db.Pool()))
+	revisions := postgres.Revisions(w.db.ByKey(), w.clock) // a replica's memory is its own
+	w.deps.V1.Metering.Checker = metering.NewChecker(postgres.Standings(w.db.ByKey()), revisions, w.deps.V1.Metering.Catalogue, w.clock,
+		billing.Pricer{Core: w.Core}, postgres.Uses(w.db.ByKey()))
 	there := w.replica(t, v1.Streams{}, changes.Options{})
 	ada := w.user(t, w.open(t).ID)
 

@@ -73,7 +73,7 @@ func newWorld(tb testing.TB) *world {
 		tb.Fatal(err)
 	}
 	meters := billing.Meters(plan.Shipped().Meters)
-	w.ingest = metering.NewIngester(postgres.Journal(w.db.Pool()), meters, w.clock, w.Log,
+	w.ingest = metering.NewIngester(postgres.Journal(w.db.ByKey()), meters, w.clock, w.Log,
 		metering.Options{Pricer: billing.Pricer{Core: w.Core}})
 	ctx, stop := context.WithCancel(context.WithoutCancel(tb.Context()))
 	done := make(chan struct{})
@@ -82,7 +82,7 @@ func newWorld(tb testing.TB) *world {
 
 	wire := postgres.Changes(w.db.Pool())
 	names := &billing.Directory{Core: w.Core}
-	revisions := postgres.Revisions(w.db.Pool(), w.clock)
+	revisions := postgres.Revisions(w.db.ByKey(), w.clock)
 	w.deps = api.Deps{
 		Config: middleware.Config{
 			Auth: w.authenticator(tb), Accounts: names, Revisions: revisions, Clock: w.clock, Log: log, Fingerprint: "a key for tests",
@@ -95,7 +95,7 @@ func newWorld(tb testing.TB) *world {
 				Ingester: w.ingest, Store: w.db.Usage(), Catalogue: meters, Accounts: names,
 				Reader:   metering.Reader{Store: w.db.Usage(), Entitlements: w.db.Entitlements(), Catalogue: meters},
 				Reserver: w.ingest, Reservations: w.db.Reservations(), Leases: entitlement.NewLeaseSigner(ed25519.NewKeyFromSeed(make([]byte, 32)), publicURL),
-				Checker: metering.NewChecker(postgres.Standings(w.db.Pool()), revisions, meters, w.clock, billing.Pricer{Core: w.Core}, postgres.Uses(w.db.Pool())),
+				Checker: metering.NewChecker(postgres.Standings(w.db.ByKey()), revisions, meters, w.clock, billing.Pricer{Core: w.Core}, postgres.Uses(w.db.ByKey())),
 				Zone:    func(context.Context, account.ID) (*time.Location, error) { return time.UTC, nil },
 			},
 		},

@@ -95,7 +95,10 @@ func (a *App) openDatabase(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	a.db, err = postgres.Open(ctx, postgres.Config{URL: a.database.url.Reveal(), MaxConns: int32(a.cfg.DatabaseConns)}) //nolint:gosec // Check bounds it
+	a.db, err = postgres.Open(ctx, postgres.Config{
+		URL:      a.database.url.Reveal(),
+		MaxConns: int32(a.cfg.DatabaseConns), ByKey: int32(a.cfg.connsByKey()), //nolint:gosec // Check bounds them
+	})
 	return err
 }
 

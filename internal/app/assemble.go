@@ -62,11 +62,11 @@ func (a *App) assemble(ctx context.Context) error {
 	}
 	watch := &worker.Watch{Core: a.svc.core}
 	pricer := billing.Pricer{Core: a.svc.core}
-	a.svc.revisions = a.svc.meters.Revisions(postgres.Revisions(a.db.Pool(), a.clock))
-	a.svc.checker = metering.NewChecker(postgres.Standings(a.db.Pool()), a.svc.revisions, a.svc.meters, a.clock, pricer, postgres.Uses(a.db.Pool()))
+	a.svc.revisions = a.svc.meters.Revisions(postgres.Revisions(a.db.ByKey(), a.clock))
+	a.svc.checker = metering.NewChecker(postgres.Standings(a.db.ByKey()), a.svc.revisions, a.svc.meters, a.clock, pricer, postgres.Uses(a.db.ByKey()))
 	wire := postgres.Changes(a.db.Pool())
 	a.svc.hub = changes.NewHub(wire, wire, a.log, changes.Options{PerAccount: a.cfg.StreamLimit, Changed: a.svc.checker.Forget})
-	a.svc.ingester = metering.NewIngester(postgres.Journal(a.db.Pool()), a.svc.meters, a.clock, a.log, metering.Options{
+	a.svc.ingester = metering.NewIngester(postgres.Journal(a.db.ByKey()), a.svc.meters, a.clock, a.log, metering.Options{
 		Committers: a.cfg.IngestCommitters, FlushSize: a.cfg.IngestFlushSize, QueueSize: a.cfg.IngestQueue, Pricer: pricer,
 		Changed: func(changed []account.ID) {
 			a.svc.checker.Forget(changed...)

@@ -31,6 +31,10 @@ const (
 	shared tenancy = true  // use that process's server: a command beside the running service
 )
 
+// connsByKey is how many connections usage has to itself: one for each committer, and two for the reads
+// that many share.
+func (c Config) connsByKey() int { return c.IngestCommitters + 2 }
+
 // openDatabase finds or starts the database.
 func openDatabase(ctx context.Context, cfg Config, log *slog.Logger, t tenancy) (*database, error) {
 	if cfg.DatabaseURL != "" {
@@ -44,7 +48,7 @@ func openDatabase(ctx context.Context, cfg Config, log *slog.Logger, t tenancy) 
 	}
 	server, err := embedded.Start(ctx, embedded.Config{
 		DataDir: dir, BinDir: cfg.PgBin, Logger: log,
-		Settings: map[string]string{"max_connections": strconv.Itoa(cfg.DatabaseConns + 24)}, // commands and a person with psql
+		Settings: map[string]string{"max_connections": strconv.Itoa(cfg.DatabaseConns + cfg.connsByKey() + 24)}, // commands and a person with psql
 	})
 	if t == shared && errors.Is(err, embedded.ErrInUse) {
 		url, err := embedded.Attach(dir, databaseName)

@@ -36,7 +36,7 @@ func (a *App) withDemo(stdout, stderr io.Writer) {
 func (a *App) seedDemo(ctx context.Context, stderr io.Writer) ([]demo.Customer, error) {
 	var bar *progressbar.ProgressBar
 	seeder := demo.Seeder{
-		Core: a.svc.core, Journal: postgres.Journal(a.db.Pool()), Meters: a.svc.meters, Seed: demoSeed,
+		Core: a.svc.core, Journal: postgres.Journal(a.db.ByKey()), Meters: a.svc.meters, Seed: demoSeed,
 		Progress: progress(stderr, "living the demo's weeks", &bar),
 	}
 	customers, err := seeder.Run(ctx, a.clock())

@@ -232,9 +232,6 @@ func (c Config) checkNumbers(p *problems) {
 	if c.IngestQueue < 10_000 {
 		p.add("ingest-queue", "%d is smaller than a full batch of 10000, which could never be taken", c.IngestQueue)
 	}
-	if c.IngestCommitters >= c.DatabaseConns {
-		p.add("database-conns", "%d leaves no connection beside the %d of ingest-committers", c.DatabaseConns, c.IngestCommitters)
-	}
 	for name, d := range map[string]int64{
 		"drain-timeout": int64(c.DrainTimeout), "database-deadline": int64(c.DatabaseDeadline), "provider-timeout": int64(c.ProviderTimeout),
 		"webhook-timeout": int64(c.WebhookTimeout),

@@ -69,7 +69,7 @@ func TestAggregations_FromEventsToTheInvoice(t *testing.T) {
 	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	in := metering.NewIngester(postgres.Journal(w.db.Pool()), billing.Meters(c.Meters), w.clock, w.Log, metering.Options{Pricer: billing.Pricer{Core: w.Core}})
+	in := metering.NewIngester(postgres.Journal(w.db.ByKey()), billing.Meters(c.Meters), w.clock, w.Log, metering.Options{Pricer: billing.Pricer{Core: w.Core}})
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan struct{})
 	go func() { defer close(done); _ = in.Run(ctx) }()

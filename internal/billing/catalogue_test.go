@@ -21,7 +21,7 @@ func TestLiveMeters_ARevisionIsOfTheMetersThatTheProcessKnows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	revisions := live.Revisions(postgres.Revisions(w.db.Pool(), w.clock))
+	revisions := live.Revisions(postgres.Revisions(w.db.ByKey(), w.clock))
 	before, err := revisions.Revision(t.Context(), acct.ID)
 	if err != nil {
 		t.Fatal(err)

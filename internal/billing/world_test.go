@@ -78,7 +78,7 @@ func buildWorld(t *testing.T) *world {
 	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), plan.Shipped()); err != nil {
 		t.Fatal(err)
 	}
-	w.ingest = metering.NewIngester(postgres.Journal(w.db.Pool()), billing.Meters(plan.Shipped().Meters), w.clock, w.Log,
+	w.ingest = metering.NewIngester(postgres.Journal(w.db.ByKey()), billing.Meters(plan.Shipped().Meters), w.clock, w.Log,
 		metering.Options{Pricer: billing.Pricer{Core: w.Core}})
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan struct{})

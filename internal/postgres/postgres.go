@@ -3,11 +3,13 @@
 // One file a concept; rows are unexported and stand beside their mapping. Nothing is shared between
 // the files but this one, errors.go, scope.go, and for the ways that go without GORM session.go and table.go.
 //
-// GORM and the hot paths that go without it share one pool of connections. Every tenant query names
+// GORM and most paths that go without it share one pool of connections; the hottest have one of their
+// own (DB.ByKey). Every tenant query names
 // its account: the stores take a typed account.ID as their first argument and refuse the zero one.
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -45,6 +47,7 @@ import (
 type Config struct {
 	URL      string // any PostgreSQL connection string
 	MaxConns int32  // of the pool; 0 means 16
+	ByKey    int32  // connections of the pool ByKey; 0 means 4
 	// Owner keeps the connection's own role. Only migrations and tests that break data on purpose set it.
 	Owner bool
 }
@@ -53,6 +56,7 @@ type Config struct {
 type DB struct {
 	stores
 	pool    *pgxpool.Pool
+	byKey   *pgxpool.Pool
 	sql     *sql.DB
 	company company
 }
@@ -118,6 +122,11 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 		pool.Close()
 		return nil, err
 	}
+	byKey, err := openByKey(ctx, pc, c.ByKey)
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
 	sqlDB := stdlib.OpenDBFromPool(pool)
 	g, err := gorm.Open(gormpg.New(gormpg.Config{Conn: sqlDB}), &gorm.Config{
 		SkipDefaultTransaction: true,
@@ -129,22 +138,42 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 		NowFunc: func() time.Time { return time.Time{} },
 	})
 	if err != nil {
+		byKey.Close()
 		pool.Close()
 		return nil, err
 	}
-	d := &DB{stores: stores{g, pooled{pool}}, pool: pool, sql: sqlDB}
+	d := &DB{stores: stores{g, pooled{pool}}, pool: pool, byKey: byKey, sql: sqlDB}
 	d.company.db, d.company.patience = d, patience
 	return d, nil
+}
+
+// openByKey opens the pool of ByKey. Its statements reach few rows by key, whatever their parameters:
+// each is planned once a connection, and never as a scan or a join of whole tables. PostgreSQL would
+// choose those where tables are small, and keep to the plan when they have grown; by itself it rather
+// plans statements with short arrays anew each time, which costs more than running them.
+func openByKey(ctx context.Context, pc *pgxpool.Config, conns int32) (*pgxpool.Pool, error) {
+	pc = pc.Copy()
+	pc.MaxConns = cmp.Or(conns, 4)
+	pc.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
+	for _, whole := range []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin"} {
+		pc.ConnConfig.RuntimeParams[whole] = "off"
+	}
+	return pgxpool.NewWithConfig(ctx, pc)
 }
 
 // Close returns when every connection is closed.
 func (d *DB) Close() {
 	_ = d.sql.Close()
 	d.pool.Close()
+	d.byKey.Close()
 }
 
 // Pool is the pool that GORM uses too, for the paths that go without it.
 func (d *DB) Pool() *pgxpool.Pool { return d.pool }
+
+// ByKey is the pool of what is done thousands of times a second: storing usage, and the reads that
+// answers from memory stand on. However busy the other pool is, these do not wait for it.
+func (d *DB) ByKey() *pgxpool.Pool { return d.byKey }
 
 // Ping reports whether the database answers.
 func (d *DB) Ping(ctx context.Context) error { return d.pool.Ping(ctx) }

@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/clock"
@@ -49,7 +52,7 @@ func newMeterBench(t *testing.T, opt metering.Options) *meterBench {
 // mustRun runs an ingester, at noon for ever, until the test ends.
 func mustRun(t *testing.T, db *postgres.DB, opt metering.Options) *metering.Ingester {
 	t.Helper()
-	in := metering.NewIngester(postgres.Journal(db.Pool()), testMeters, clock.Fixed(noon), slog.New(slog.DiscardHandler), opt)
+	in := metering.NewIngester(postgres.Journal(db.ByKey()), testMeters, clock.Fixed(noon), slog.New(slog.DiscardHandler), opt)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- in.Run(ctx) }()
@@ -440,4 +443,73 @@ func TestSpendLimit(t *testing.T) {
 	past := b.event("9", "text", "100")
 	past.OccurredAt = noon.AddDate(0, 0, -15)
 	wantStatuses(t, b.mustAdd(t, past), "accepted") // the limit is one of each period
+}
+
+// Whatever the tables hold when a statement is first planned, and however they grow after: usage is stored
+// and looked up by index, with plans that are made once.
+func TestStatementsOfUsageGoByKey(t *testing.T) {
+	t.Parallel()
+	db, err := postgres.Open(t.Context(), postgres.Config{URL: postgrestest.DSN(t), MaxConns: 2, ByKey: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	b := &meterBench{db: db, account: mustAccount(t, db)}
+	a := b.account.ID
+	mustEntitle(t, db, a, nil)
+	if _, err := db.Pool().Exec(t.Context(), "ANALYZE"); err != nil { // small, and known to be
+		t.Fatal(err)
+	}
+	b.in = mustRun(t, db, metering.Options{Committers: 1})
+	voice := b.event("1", "voice", "1")
+	voice.Dimensions = metering.DimensionsOf(map[string]string{"project": "p"})
+	b.mustAdd(t, voice, b.event("2", "peak", "2"), b.event("3", "seats", "3"))
+	b.mustAdd(t, b.event("2", "peak", "4")) // a conflict
+	r, err := b.reserve(t, "text", "10")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.act(t, metering.Commit, r, "7"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := postgres.Revisions(db.ByKey(), clock.Fixed(noon)).Revision(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := postgres.Standings(db.ByKey()).Standings(t.Context(), []account.ID{a}); err != nil {
+		t.Fatal(err)
+	}
+
+	conn, err := db.ByKey().Acquire(t.Context()) // the one that all of this went over
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	type prepared struct {
+		Name, Statement string
+		Parameters      int
+		Replanned       int64
+	}
+	rows, _ := conn.Query(t.Context(), `SELECT name, statement, cardinality(parameter_types), custom_plans FROM pg_prepared_statements
+WHERE name LIKE 'usage_%' AND statement ~ '(SELECT|INSERT|UPDATE)'`)
+	statements, err := pgx.CollectRows(rows, pgx.RowToStructByPos[prepared])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(statements) < 18 {
+		t.Errorf("only %d statements were used", len(statements))
+	}
+	for _, p := range statements {
+		execute := "EXPLAIN EXECUTE " + p.Name
+		if p.Parameters > 0 {
+			execute += "(NULL" + strings.Repeat(", NULL", p.Parameters-1) + ")"
+		}
+		rows, _ := conn.Query(t.Context(), execute, pgx.QueryExecModeSimpleProtocol)
+		plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if whole := strings.Join(plan, "\n"); p.Replanned > 0 || strings.Contains(whole, "Seq Scan") || strings.Contains(whole, "Hash Join") {
+			t.Errorf("planned %d times for its parameters:\n%s\n%s", p.Replanned, p.Statement, whole)
+		}
+	}
 }
