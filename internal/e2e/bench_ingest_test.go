@@ -11,7 +11,8 @@ import (
 
 // BenchmarkIngest measures the whole service, as a process of its own on a private PostgreSQL with
 // fsync, against what the machine can do at all. Everything shares the machine, the load included.
-// Absolute figures drift from run to run; the ratios are what counts:
+// Absolute figures drift from run to run; the ratios are what counts. Beside each stands the ratio of
+// processor times, which says the same where others use the machine meanwhile:
 //
 //	A  single-row inserts of pgbench, 16 clients
 //	B  a bare Echo handler, 64 connections
@@ -69,9 +70,11 @@ func (s *benchService) ingest(connections, batch int, span time.Duration) rate {
 }
 
 func (s *benchService) reads(connections int, path string, span time.Duration) rate {
-	return load(s.address, connections, span, func(conn, _ int) ([]byte, int) {
-		return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n\r\n", path, s.tokens[conn%len(s.tokens)]), 1
-	})
+	requests := make([][]byte, len(s.tokens))
+	for i, token := range s.tokens {
+		requests[i] = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n\r\n", path, token)
+	}
+	return load(s.address, connections, span, func(conn, _ int) ([]byte, int) { return requests[conn%len(requests)], 1 })
 }
 
 // reservations makes a reservation and commits it, in turns; a pair is one of both.

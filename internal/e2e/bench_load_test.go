@@ -2,8 +2,8 @@ package e2e_test
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -114,15 +114,20 @@ func (s *benchService) measure(b *testing.B, w work) {
 		const rounds, span = 3, 3 * time.Second
 		type round struct {
 			rate
-			base float64
-			used processors // for one operation
+			base           float64
+			used, baseUsed processors // for one operation, of the work and of its base
 		}
 		var all []round
 		for range rounds {
+			start := s.processors(b)
 			base := s.base(b, w.base, span)
 			before := s.processors(b)
 			r := w.run(span)
-			all = append(all, round{r, base, s.processors(b).since(before, r.perSecond*span.Seconds())})
+			all = append(all, round{
+				r, base,
+				s.processors(b).since(before, r.perSecond*span.Seconds()),
+				before.since(start, base*span.Seconds()),
+			})
 		}
 		slices.SortFunc(all, func(x, y round) int { return cmp.Compare(x.perSecond/x.base, y.perSecond/y.base) })
 		m := all[rounds/2]
@@ -140,7 +145,11 @@ func (s *benchService) measure(b *testing.B, w work) {
 		if w.guard > 0 {
 			fmt.Printf(" (<= %s)", w.guard)
 		}
-		fmt.Printf("; processor time: load %s, service %s, database %s\n", m.used.load, m.used.service, m.used.database)
+		fmt.Printf("; processor time: load %s, service %s, database %s", m.used.load, m.used.service, m.used.database)
+		if w.base != "spread" {
+			fmt.Printf("; %s takes %s, by which the ratio is %.2f", w.base, m.baseUsed.sum(), float64(m.baseUsed.sum())/float64(m.used.sum()))
+		}
+		fmt.Println()
 		b.ReportMetric(0, "ns/op")
 		b.ReportMetric(ratio, "of-"+w.base)
 		b.ReportMetric(w.must, "must-of-"+w.base)
@@ -158,6 +167,8 @@ func (p processors) since(before processors, n float64) processors {
 	return processors{each(p.load, before.load), each(p.service, before.service), each(p.database, before.database)}
 }
 
+func (p processors) sum() time.Duration { return p.load + p.service + p.database }
+
 // processors reads /proc. Where there is none, all times are zero.
 func (s *benchService) processors(b *testing.B) (p processors) {
 	b.Helper()
@@ -173,21 +184,28 @@ func (s *benchService) processors(b *testing.B) (p processors) {
 		f := strings.Fields(after) // from the third field on: state, parent, …
 		user, _ := strconv.ParseInt(f[11], 10, 64)
 		system, _ := strconv.ParseInt(f[12], 10, 64)
-		used := time.Duration(user+system) * 10 * time.Millisecond // a tick is a hundredth of a second
+		used := time.Duration(user+system) * tick
 		switch pid := filepath.Base(filepath.Dir(path)); {
-		case pid == strconv.Itoa(os.Getpid()):
-			p.load = used
+		case pid == strconv.Itoa(os.Getpid()): // with pgbench's or the bare handler's, which have ended
+			p.load = used + ended(f)
 		case pid == strconv.Itoa(s.pid):
 			p.service = used
-		case pid == server: // with those of its children that have ended
-			cuser, _ := strconv.ParseInt(f[13], 10, 64)
-			csystem, _ := strconv.ParseInt(f[14], 10, 64)
-			p.database += used + time.Duration(cuser+csystem)*10*time.Millisecond
+		case pid == server:
+			p.database += used + ended(f)
 		case f[1] == server:
 			p.database += used
 		}
 	}
 	return p
+}
+
+const tick = 10 * time.Millisecond // of /proc
+
+// ended returns what the children of a process that have ended had used.
+func ended(stat []string) time.Duration {
+	user, _ := strconv.ParseInt(stat[13], 10, 64)
+	system, _ := strconv.ParseInt(stat[14], 10, 64)
+	return time.Duration(user+system) * tick
 }
 
 // base measures what a work is compared with.
@@ -197,7 +215,7 @@ func (s *benchService) base(b *testing.B, name string, span time.Duration) float
 	case "A":
 		return s.pgbench(b, span)
 	case "B":
-		return s.bare(b, span)
+		return s.bare(b, span).perSecond
 	case "C":
 		return s.raw(b, span)
 	default:
@@ -232,20 +250,41 @@ func (s *benchService) pgbench(b *testing.B, span time.Duration) float64 {
 	return f
 }
 
-// bare is calibrator B.
-func (s *benchService) bare(b *testing.B, span time.Duration) float64 {
-	b.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
+// bareAddress makes this program a bare Echo handler at an address, and nothing else.
+const bareAddress = "ACCRUE_BENCH_BARE"
+
+func serveBare(address string) int {
 	e := echo.New()
 	e.GET("/", func(c echo.Context) error { return c.String(http.StatusOK, "hello") })
-	server := &http.Server{Handler: e}
-	go func() { _ = server.Serve(l) }()
-	defer func() { _ = server.Close() }()
+	server := &http.Server{Addr: address, Handler: e, ReadHeaderTimeout: time.Minute}
+	fmt.Fprintln(os.Stderr, server.ListenAndServe())
+	return 1
+}
+
+// bare is calibrator B. Like the service it is a process of its own: within the load's, an answer would
+// cost no switch from one process to the other.
+func (s *benchService) bare(b *testing.B, span time.Duration) rate {
+	b.Helper()
+	address := freeAddress(b)
+	server := exec.CommandContext(b.Context(), os.Args[0])
+	server.Env, server.Stderr = append(os.Environ(), bareAddress+"="+address), os.Stderr
+	if err := server.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		_ = server.Process.Kill()
+		_ = server.Wait()
+	}()
+	for {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = c.Close()
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
 	request := []byte("GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
-	return load(l.Addr().String(), 64, span, func(int, int) ([]byte, int) { return request, 1 }).perSecond
+	return load(address, 64, span, func(int, int) ([]byte, int) { return request, 1 })
 }
 
 // raw is calibrator C.
@@ -310,11 +349,10 @@ func load(address string, connections int, span time.Duration, request func(conn
 }
 
 // loadWith sends requests over connections of its own, with as little work as it can, since it takes
-// its time from the same machine. request returns the bytes and what they count.
+// its time from the same machine. request returns the bytes and what they count; answered is given the
+// body, which is its own until it returns.
 func loadWith(address string, connections int, span time.Duration, request func(conn, round int) ([]byte, int), answered func(int, []byte)) rate {
-	ctx, cancel := context.WithTimeout(context.Background(), span)
-	defer cancel()
-	var total atomic.Int64
+	var total int
 	var mu sync.Mutex
 	var took []time.Duration
 	var wg sync.WaitGroup
@@ -328,62 +366,67 @@ func loadWith(address string, connections int, span time.Duration, request func(
 			defer func() { _ = c.Close() }()
 			in := bufio.NewReaderSize(c, 64<<10)
 			var own []time.Duration
-			for round := 0; ctx.Err() == nil; round++ {
+			var counted int
+			for round, now := 0, begin; now.Sub(begin) < span; round++ {
 				bytes, counts := request(conn, round)
 				sent := time.Now()
 				if _, err := c.Write(bytes); err != nil {
 					panic(err)
 				}
 				answer := readAnswer(in)
-				own = append(own, time.Since(sent))
-				total.Add(int64(counts))
+				now = time.Now()
+				own = append(own, now.Sub(sent))
+				counted += counts
 				if answered != nil {
 					answered(conn, answer)
 				}
 			}
 			mu.Lock()
 			took = append(took, own...)
+			total += counted
 			mu.Unlock()
 		})
 	}
 	wg.Wait()
 	slices.Sort(took)
-	return rate{float64(total.Load()) / time.Since(begin).Seconds(), took[len(took)/2], took[len(took)*99/100]}
+	return rate{float64(total) / time.Since(begin).Seconds(), took[len(took)/2], took[len(took)*99/100]}
 }
 
-// readAnswer reads one answer of HTTP/1.1 and returns its body. Anything but success ends the benchmark.
+// readAnswer reads one answer of HTTP/1.1 and returns its body, which is good until the next is read.
+// Anything but success ends the benchmark.
 func readAnswer(in *bufio.Reader) []byte {
-	length, head := -1, ""
-	for i := 0; ; i++ {
-		l, err := in.ReadSlice('\n')
-		if err != nil {
+	var head []byte
+	for size := 1; ; size = in.Buffered() + 1 {
+		if _, err := in.Peek(size); err != nil {
 			panic(err)
 		}
-		switch {
-		case i == 0:
-			head = string(l)
-		case len(l) <= 2:
-			if length < 0 {
-				body := readChunks(in)
-				check(head, body)
-				return body
-			}
-			body := make([]byte, length)
-			if _, err := io.ReadFull(in, body); err != nil {
-				panic(err)
-			}
-			check(head, body)
-			return body
-		case len(l) > 16 && strings.EqualFold(string(l[:15]), "content-length:"):
-			length, _ = strconv.Atoi(strings.TrimSpace(string(l[15:])))
+		buffered, _ := in.Peek(in.Buffered())
+		if end := bytes.Index(buffered, []byte("\r\n\r\n")); end >= 0 {
+			head = buffered[:end+4]
+			break
 		}
 	}
-}
-
-func check(head string, body []byte) {
-	if !strings.HasPrefix(head, "HTTP/1.1 2") || strings.Contains(string(body), `"status":"rejected"`) {
-		panic(head + string(body))
+	succeeded := bytes.HasPrefix(head, []byte("HTTP/1.1 2"))
+	_, rest, known := bytes.Cut(head, []byte("\r\nContent-Length: "))
+	length := 0
+	for i := 0; known && rest[i] != '\r'; i++ {
+		length = 10*length + int(rest[i]-'0')
 	}
+	_, _ = in.Discard(len(head))
+	var body []byte
+	if !known {
+		body = readChunks(in)
+	} else {
+		var err error
+		if body, err = in.Peek(length); err != nil {
+			panic(err)
+		}
+		_, _ = in.Discard(length)
+	}
+	if !succeeded || bytes.Contains(body, []byte(`"status":"rejected"`)) {
+		panic(string(body))
+	}
+	return body
 }
 
 func readChunks(in *bufio.Reader) (body []byte) {

@@ -67,6 +67,9 @@ var programs string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if address := os.Getenv(bareAddress); address != "" {
+		return serveBare(address)
+	}
 	var err error
 	if programs, err = os.MkdirTemp("", "accrue-e2e-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
