@@ -64,6 +64,11 @@ lint: $(BIN)/golangci-lint ## Vet and lint
 	@go vet ./...
 	@golangci-lint run
 
+.PHONY: lint-containers
+lint-containers: ## Lint the Dockerfile and the compose file (needs Node)
+	@npx --yes dockerfilelint@1.8.0 Dockerfile
+	@npx --yes dclint@3.1.0 --max-warnings 0 compose.yaml
+
 .PHONY: fmt
 fmt: $(BIN)/golangci-lint ## Format the code
 	@golangci-lint fmt
