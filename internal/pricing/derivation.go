@@ -52,13 +52,11 @@ type Derivation struct {
 
 // Part is what one tier contributes to a usage line. Without tiers there is one part, from 0 on.
 type Part struct {
-	Over      money.Decimal `json:"over"`           // the tier begins after this total quantity
-	UpTo      money.Decimal `json:"up_to,omitzero"` // and ends with this; 0: without end
-	Units     money.Decimal `json:"units"`          // billable units in the tier, in the unit of the meter
-	Packages  int64         `json:"packages,omitempty"`
-	UnitPrice money.Decimal `json:"unit_price"` // in major units, per quoted unit or package
-	Flat      *money.Amount `json:"flat,omitempty"`
-	Amount    money.Amount  `json:"amount"` // its share of the line, by largest remainder
+	Over       money.Decimal `json:"over"` // the tier begins after this total quantity
+	*plan.Tier               // that of the version, which never changes; of a package its unit price is the package's
+	Units      money.Decimal `json:"units"` // billable units in the tier, in the unit of the meter
+	Packages   int64         `json:"packages,omitempty"`
+	Amount     money.Amount  `json:"amount"` // its share of the line, by largest remainder
 }
 
 // Evidence says which events a quantity comes from. Rate knows only their number; who reads them

@@ -120,7 +120,7 @@ func (r *rater) tiers(p *plan.Price, total, included, billable *money.Decimal) e
 	switch p.Model {
 	case plan.PerUnit:
 		b := r.part()
-		b.Units, b.UnitPrice = *billable, p.UnitPrice
+		b.Tier, b.Units = &plan.Tier{UnitPrice: p.UnitPrice}, *billable
 		return r.cost(b, billable)
 	case plan.Package:
 		n, err := billable.CeilDiv(p.Package)
@@ -128,7 +128,7 @@ func (r *rater) tiers(p *plan.Price, total, included, billable *money.Decimal) e
 			return err
 		}
 		b := r.part()
-		b.Units, b.Packages, b.UnitPrice = *billable, n, p.UnitPrice
+		b.Tier, b.Units, b.Packages = &plan.Tier{UnitPrice: p.UnitPrice}, *billable, n
 		return r.cost(b, new(money.DecimalFromInt(n)))
 	case plan.Volume:
 		for i := range p.Tiers {
@@ -140,7 +140,7 @@ func (r *rater) tiers(p *plan.Price, total, included, billable *money.Decimal) e
 			if i > 0 {
 				b.Over = p.Tiers[i-1].UpTo
 			}
-			b.UpTo, b.Units, b.UnitPrice, b.Flat = t.UpTo, *billable, t.UnitPrice, t.Flat
+			b.Tier, b.Units = t, *billable
 			return r.cost(b, billable)
 		}
 	case plan.Graduated:
@@ -157,7 +157,7 @@ func (r *rater) graduated(tiers []plan.Tier, total, included *money.Decimal) err
 		if i > 0 {
 			b.Over = tiers[i-1].UpTo
 		}
-		b.UpTo, b.UnitPrice, b.Flat = t.UpTo, t.UnitPrice, t.Flat
+		b.Tier = t
 		to, last := total, true
 		if !t.UpTo.IsZero() && total.Cmp(t.UpTo) > 0 {
 			to, last = &t.UpTo, false

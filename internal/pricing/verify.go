@@ -77,6 +77,12 @@ func (v *verifier) usage() money.Amount {
 	}
 	v.equal("billable", d.Billable.Rat(), new(big.Rat).Sub(rounded, d.Included.Rat()))
 
+	for i := range d.Parts {
+		if d.Parts[i].Tier == nil {
+			v.refuse(fmt.Sprintf("parts/%d", i), "it has no price")
+			return money.Amount{}
+		}
+	}
 	exact, units, shares := new(big.Rat), new(big.Rat), int64(0)
 	for i := range d.Parts {
 		p := &d.Parts[i]

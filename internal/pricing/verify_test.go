@@ -75,6 +75,7 @@ func TestVerifyFindsWhatWasChanged(t *testing.T) {
 			return len(d.Parts) > 0 && set(&d.Parts[len(d.Parts)-1].Over, dec("1000"))
 		},
 		"PartAmount":  func(d *pricing.Derivation) bool { return len(d.Parts) > 0 && set(&d.Parts[0].Amount, one) },
+		"Tier":        func(d *pricing.Derivation) bool { return len(d.Parts) > 0 && set(&d.Parts[0].Tier, nil) },
 		"Packages":    func(d *pricing.Derivation) bool { return d.Model == plan.Package && set(&d.Parts[0].Packages, 7) },
 		"Flat":        func(d *pricing.Derivation) bool { return len(d.Parts) > 1 && set(&d.Parts[0].Flat, nil) },
 		"Exact":       func(d *pricing.Derivation) bool { d.Exact = money.FractionOf(one); return true },
