@@ -63,6 +63,7 @@ type Contract struct {
 // Commitment is spending that was agreed on.
 type Commitment struct {
 	Term        bool             `json:"term" validate:"required"`                                                  // for the whole time of a step, and not for each period
+	Prepaid     bool             `json:"prepaid" validate:"required"`                                               // a step's sum is billed when it begins; usage then draws on it
 	OverageRate *string          `json:"overage_rate" validate:"required" extensions:"x-nullable" format:"decimal"` // what usage beyond it costs, in percent of its price
 	Steps       []CommitmentStep `json:"steps" validate:"required"`
 } //@name Commitment
@@ -86,7 +87,7 @@ func toContract(a billing.Agreement) Contract {
 	}
 	if c := d.Commitment; c != nil {
 		out.Commitment = &Commitment{
-			Term: c.Term, OverageRate: decimalIf(c.OverageRate),
+			Term: c.Term, Prepaid: c.Prepaid, OverageRate: decimalIf(c.OverageRate),
 			Steps: convert(c.Steps, func(s plan.Step) CommitmentStep { return CommitmentStep{s.From.UTC(), convert(s.Sums, toMoney)} }),
 		}
 	}
@@ -156,7 +157,7 @@ func (h adminContracts) preview(c echo.Context) error {
 //
 //	@ID				adminCreateContract
 //	@Summary		Put an account on a contract
-//	@Description	Overrides on a version of a plan: prices, limits, fee, committed spend with ramp and true-up. A contract holds for whole periods: one without a start, or whose start is not after the running period's, takes effect at once for all of the running period and replaces the contract that the account has; any other begins by itself with the first period after its start. When it ends, by its own date or by the end operation, the account goes to the plan named in then.
+//	@Description	Overrides on a version of a plan: prices, limits, fee, committed spend with ramp and true-up, or usage that is paid ahead and drawn on. A contract holds for whole periods: one without a start, or whose start is not after the running period's, takes effect at once for all of the running period and replaces the contract that the account has; any other begins by itself with the first period after its start. When it ends, by its own date or by the end operation, the account goes to the plan named in then.
 //	@Tags			admin
 //	@Accept			json
 //	@Param			contract	body		ContractDocument	true	"The contract"

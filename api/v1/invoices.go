@@ -44,7 +44,7 @@ const paymentTimeout = 28 * time.Second
 type Invoice struct {
 	ID          string        `json:"id" validate:"required" example:"inv_01k4w3c9t2e8rv5m0a7b6d1x9q"`
 	Number      *string       `json:"number" validate:"required" extensions:"x-nullable" example:"6d1x9q2c-000001"` // of the account's own series, without gaps
-	Kind        string        `json:"kind" validate:"required" enums:"cycle,threshold"`
+	Kind        string        `json:"kind" validate:"required" enums:"cycle,threshold,prepayment"`
 	Status      string        `json:"status" validate:"required" enums:"draft,open,paid,void,uncollectible"`
 	Period      Period        `json:"period" validate:"required"`
 	Total       Money         `json:"total" validate:"required"` // of a draft: zero until it is final

@@ -82,6 +82,9 @@ func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub su
 	if err := tx.Subscriptions().Save(ctx, &sub); err != nil {
 		return err
 	}
+	if err := c.prepay(ctx, tx, acct, ended, sub.Opened(), now); err != nil {
+		return err
+	}
 	v, contract, err := terms(ctx, tx, acct.ID, ended.Terms, ended.Bounds.Start)
 	if err != nil {
 		return err
@@ -158,11 +161,7 @@ func (c Closer) finalize(ctx context.Context, tx Tx, acct account.Account, inv i
 	if err != nil {
 		return err
 	}
-	content, err := c.content(ctx, tx, acct, inv, p, r, now)
-	if err != nil {
-		return err
-	}
-	if err := tx.Invoices().Issue(ctx, content); err != nil {
+	if err := c.issue(ctx, tx, acct, inv, p, r, now); err != nil {
 		return err
 	}
 	if err := markBilled(ctx, tx, acct.ID, p, r.totals); err != nil {
@@ -172,6 +171,44 @@ func (c Closer) finalize(ctx context.Context, tx Tx, acct account.Account, inv i
 		if err := markBilled(ctx, tx, acct.ID, adj.period, adj.totals); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// prepay bills at once what the account pays ahead, if that begins with the period that has been opened.
+func (c Closer) prepay(ctx context.Context, tx Tx, acct account.Account, before, opened subscription.Period, now time.Time) error {
+	v, contract, err := terms(ctx, tx, acct.ID, opened.Terms, opened.Bounds.Start)
+	if err != nil || contract == nil || contract.Commitment == nil {
+		return err
+	}
+	var held time.Time
+	if before.Contract == opened.Contract {
+		held = before.Bounds.Start
+	}
+	if !contract.Commitment.Begins(opened.Bounds.Start, held) {
+		return nil
+	}
+	line, err := pricing.Prepayment(pricing.Input{Version: v, Contract: contract, Currency: acct.Currency, Period: opened.Bounds})
+	if err != nil {
+		return err
+	}
+	inv := invoice.NewPrepayment(opened, acct.Currency, now)
+	if err := tx.Invoices().Create(ctx, inv); err != nil {
+		return err
+	}
+	bill := pricing.Bill{Lines: []pricing.Line{line}, Total: line.Amount, Absorbed: zeroOf(acct)}
+	return c.issue(ctx, tx, acct, inv, opened, rated{bill: bill}, now)
+}
+
+// issue gives the invoice its number and its content, lets credit and funds pay what they can, and makes the
+// rest due.
+func (c Closer) issue(ctx context.Context, tx Tx, acct account.Account, inv invoice.Invoice, p subscription.Period, r rated, now time.Time) error {
+	content, err := c.content(ctx, tx, acct, inv, p, r, now)
+	if err != nil {
+		return err
+	}
+	if err := tx.Invoices().Issue(ctx, content); err != nil {
+		return err
 	}
 	inv.Total, inv.FinalizedAt, inv.DueAt = content.Total, now, now.Add(c.Policy.PaymentTerms)
 	if err := c.book(ctx, tx, acct, &inv, content, now); err != nil {

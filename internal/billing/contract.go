@@ -48,7 +48,10 @@ func (c Contractor) Agree(ctx context.Context, asked Asked, def plan.Contract, r
 			return Agreement{}, err
 		}
 		terms := subscription.Terms{Plan: v.Plan, Version: v.Number, Contract: out.ID}
-		err = c.switchTo(ctx, tx, acct, &sub, terms, asked, "contract.agree", def.Reference, now)
+		if err := c.switchTo(ctx, tx, acct, &sub, terms, asked, "contract.agree", def.Reference, now); err != nil {
+			return Agreement{}, err
+		}
+		err = Closer(c).prepay(ctx, tx, acct, subscription.Period{}, sub.Opened(), now)
 		return agreement(out, sub, now), err
 	})
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/subscription"
@@ -222,6 +224,120 @@ func TestCommitmentOverATermCountsLateUsage(t *testing.T) {
 	w.until(t, day(time.June, 12))
 	if got := w.lines(t, a, day(time.May, 10)); got != "adjustment 1000, adjustment -1000" {
 		t.Errorf("the next invoice: %s, want ten minutes more and as much less true-up", got)
+	}
+}
+
+// prepaid is 1,000 dollars paid ahead for three months, then 500, at a dollar a minute.
+func prepaid(t *testing.T, w *world, token string) (account.ID, billing.Agreement) {
+	t.Helper()
+	a := w.open(t).ID
+	w.upgrade(t, a, token)
+	def := perMinute("C-1")
+	def.End, def.Commitment = day(time.September, 10), commitment(false, 100_000, 50_000)
+	def.Commitment.Prepaid = true
+	return a, w.agree(t, a, def)
+}
+
+// prepayments are the account's prepayment invoices, the latest first, every line verified.
+func (w *world) prepayments(t *testing.T, a account.ID) string {
+	t.Helper()
+	all, err := w.DB.Invoices().List(t.Context(), a, "", page.Request{Limit: page.MaxLimit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, inv := range all.Data {
+		if inv.Kind != invoice.Prepayment {
+			continue
+		}
+		out = append(out, fmt.Sprintf("%s %s %d", inv.Period.Start.Format(time.DateOnly), inv.Status, inv.Total.Minor))
+		if v, err := (billing.Reader{Core: w.Core}).Verify(t.Context(), a, inv.ID, 1); err != nil || !v.Verified || v.Line.Kind != "prepayment" {
+			t.Errorf("the line of %s is not verified: %+v, %v", inv.ID, v, err)
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+func TestPrepaidUsageIsDrawnDown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, _ := prepaid(t, w, sandbox.TokenVisa)
+	if got := w.prepayments(t, a); got != "2026-03-10 open 100000" {
+		t.Fatalf("billed ahead: %s", got)
+	}
+	w.sweep(t)
+	if got, b := w.prepayments(t, a), w.balance(t, a); got != "2026-03-10 paid 100000" || b.Due != usd(0) || b.Accrued != usd(0) {
+		t.Fatalf("the card is charged at once: %s, %+v", got, b)
+	}
+	for i, minutes := range []int64{600, 700, 100, 200, 0, 400} {
+		if minutes > 0 {
+			w.use(t, a, "voice", fmt.Sprint(60*minutes))
+		}
+		want := []int64{0, 30_000, 10_000, 0, 0, 10_000}[i] // what is beyond
+		if b := w.balance(t, a); b.Accrued != usd(want) {
+			t.Errorf("month %d: accrued %s, want %s", i+1, b.Accrued, usd(want))
+		}
+		w.until(t, day(time.April+time.Month(i), 10))
+		w.until(t, day(time.April+time.Month(i), 12))
+	}
+	for i, want := range []string{
+		"usage 60000, drawdown -60000",
+		"usage 70000, drawdown -40000", // the last 400 of 1,000
+		"usage 10000",
+		"usage 20000, drawdown -20000", // of the next 500
+		"",
+		"usage 40000, drawdown -30000",
+	} {
+		if got := w.lines(t, a, day(time.March+time.Month(i), 10)); got != want {
+			t.Errorf("month %d: %s, want %s", i+1, got, want)
+		}
+	}
+	if got := w.prepayments(t, a); got != "2026-06-10 paid 50000, 2026-03-10 paid 100000" {
+		t.Errorf("billed ahead: %s", got)
+	}
+	all, err := w.DB.Payments().Payments(t.Context(), a, page.Request{Limit: page.MaxLimit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	paid := int64(0)
+	for _, p := range all.Data {
+		if p.Status == payment.Succeeded {
+			paid += p.Amount.Minor
+		}
+	}
+	if paid != 200_000 { // 1,500 ahead, and 300 + 100 + 100 beyond
+		t.Errorf("the card has paid %d", paid)
+	}
+}
+
+// What comes late for a period draws on what was prepaid before what was used in later periods does.
+func TestPrepaidUsageCountsLateUsage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, _ := prepaid(t, w, sandbox.TokenVisa)
+	w.use(t, a, "voice", "54000") // 900 minutes
+	w.until(t, day(time.April, 10))
+	w.until(t, day(time.April, 12))
+	if r := w.useAt(t, a, "voice", "3000", day(time.April, 9)); r.Problem != nil {
+		t.Fatalf("late usage: %+v", r)
+	}
+	w.use(t, a, "voice", "6000")
+	w.until(t, day(time.May, 10))
+	w.until(t, day(time.May, 12))
+	// 50 minutes late, which 50.00 of the 100.00 left pay for; of the 100 minutes of April 50 are left to pay.
+	if got := w.lines(t, a, day(time.April, 10)); got != "usage 10000, drawdown -5000, adjustment 5000, adjustment -5000" {
+		t.Errorf("the invoice of April: %s", got)
+	}
+}
+
+// A prepayment that no card pays is owed like any other invoice.
+func TestPrepaymentThatIsDeclinedIsDue(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, _ := prepaid(t, w, sandbox.TokenChargeDeclined)
+	w.sweep(t)
+	if got, b := w.prepayments(t, a), w.balance(t, a); got != "2026-03-10 open 100000" || b.Due != usd(100_000) {
+		t.Errorf("%s, %+v", got, b)
 	}
 }
 

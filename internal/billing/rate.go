@@ -153,9 +153,10 @@ const maxTerm = 120
 
 // termOf returns where a period stands in the term of its contract's commitment, and nil where there is
 // none. What was spent before is priced again from the usage of the periods before, so that what came late
-// counts; it is looked up in the last period of the term only, where it is due.
+// counts; it is looked up where the bill depends on it: in the last period of the term, where the true-up is
+// due, and in every period of a prepaid one.
 func termOf(ctx context.Context, tx Tx, acct account.Account, p subscription.Period, in pricing.Input, of func(metering.SeriesTotal) (money.Decimal, int64)) (*pricing.Term, error) {
-	if in.Contract == nil || in.Contract.Commitment == nil || !in.Contract.Commitment.Term {
+	if in.Contract == nil || in.Contract.Commitment == nil || !in.Contract.Commitment.Term && !in.Contract.Commitment.Prepaid {
 		return nil, nil //nolint:nilnil // no term
 	}
 	held, err := tx.Subscriptions().Contract(ctx, acct.ID, p.Contract)
@@ -169,7 +170,7 @@ func termOf(ctx context.Context, tx Tx, acct account.Account, p subscription.Per
 	next, _ := in.Contract.Commitment.In(p.Bounds.End)
 	goesOn := held.InForce(p.Bounds.End) && next.From.Equal(step.From) && (p.ClosedAt.IsZero() || !p.ClosedAt.Before(p.Bounds.End))
 	out := &pricing.Term{Spent: zeroOf(acct), Last: !goesOn}
-	if goesOn {
+	if goesOn && !in.Contract.Commitment.Prepaid {
 		return out, nil
 	}
 	periods, err := tx.Subscriptions().Periods(ctx, acct.ID, maxTerm)

@@ -41,8 +41,9 @@ type Kind string
 
 // The kinds of invoice.
 const (
-	Cycle     Kind = "cycle"     // a billing period has ended
-	Threshold Kind = "threshold" // a progress bill within a period, deducted by its cycle invoice
+	Cycle      Kind = "cycle"      // a billing period has ended
+	Threshold  Kind = "threshold"  // a progress bill within a period, deducted by its cycle invoice
+	Prepayment Kind = "prepayment" // what a contract has its account pay ahead, drawn on by cycle invoices
 )
 
 // Status is where an invoice is in its life.
@@ -125,9 +126,18 @@ var (
 
 // NewCycle returns the draft for a period that has ended.
 func NewCycle(p subscription.Period, c money.Currency, finalizeAt, now time.Time) Invoice {
+	return draft(Cycle, p, c, finalizeAt, now)
+}
+
+// NewPrepayment returns the draft of what is paid ahead from a period on.
+func NewPrepayment(p subscription.Period, c money.Currency, now time.Time) Invoice {
+	return draft(Prepayment, p, c, now, now)
+}
+
+func draft(k Kind, p subscription.Period, c money.Currency, finalizeAt, now time.Time) Invoice {
 	zero := money.Zero(c)
 	return Invoice{
-		ID: id.New[Invoice](), Account: p.Account, Kind: Cycle, Status: Draft, Subscription: p.Subscription,
+		ID: id.New[Invoice](), Account: p.Account, Kind: k, Status: Draft, Subscription: p.Subscription,
 		Period: p.Bounds, Currency: c, Total: zero, AmountPaid: zero, Credited: zero, FinalizeAt: finalizeAt,
 		Dunning: NotDunned, CreatedAt: now, UpdatedAt: now, Version: 1,
 	}

@@ -38,6 +38,9 @@ type Commitment struct {
 	// Term says that a step's sum is for the whole time to the next step (or the contract's end),
 	// with one true-up in the last period of that time, and not for each period. Such a contract has an end.
 	Term bool `json:"term,omitempty"`
+	// Prepaid says that a step's sum is billed when the step begins. Usage then draws on it until it is
+	// spent or the next step begins (or the contract ends); what is left then is not given back.
+	Prepaid bool `json:"prepaid,omitempty"`
 	// OverageRate is what usage beyond the commitment costs, in percent of the price: 120. Zero
 	// means 100. It applies to commitments per period.
 	OverageRate money.Decimal `json:"overage_rate,omitzero"`
@@ -57,6 +60,14 @@ func (c *Commitment) In(t time.Time) (Step, bool) {
 		}
 	}
 	return Step{}, false
+}
+
+// Begins reports whether a step that is prepaid begins with the period from start. before is the start of
+// the last period, and zero if that was not under the contract.
+func (c *Commitment) Begins(start, before time.Time) bool {
+	step, ok := c.In(start)
+	last, had := c.In(before)
+	return c.Prepaid && ok && (before.IsZero() || !had || !last.From.Equal(step.From))
 }
 
 // InForce reports whether the contract holds for a period that starts at t.

@@ -83,15 +83,18 @@ func (r *terms) contract(it item, v Version) Contract {
 }
 
 func (r *terms) commitment(it item, c *Contract) *Commitment {
-	o, ok := r.object(it, "steps", "term", "overage_rate")
+	o, ok := r.object(it, "steps", "term", "prepaid", "overage_rate")
 	if !ok || !o.require("steps") {
 		return nil
 	}
-	out := &Commitment{Term: o.boolean("term"), OverageRate: o.decimal("overage_rate")}
+	out := &Commitment{Term: o.boolean("term"), Prepaid: o.boolean("prepaid"), OverageRate: o.decimal("overage_rate")}
 	if out.OverageRate.Cmp(money.DecimalFromInt(1000)) > 0 {
 		r.fault(at(o.ptr, "overage_rate"), "rate", "A percentage is at most 1000.")
 	}
-	if out.Term && !out.OverageRate.IsZero() {
+	if out.Prepaid && out.Term {
+		r.fault(at(o.ptr, "prepaid"), "prepaid", "What is paid ahead is not trued up: want one of term and prepaid.")
+	}
+	if (out.Term || out.Prepaid) && !out.OverageRate.IsZero() {
 		r.fault(at(o.ptr, "overage_rate"), "overage", "Overage of its own price needs a commitment per period.")
 	}
 	if out.Term && c.End.IsZero() {

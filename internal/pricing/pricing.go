@@ -36,7 +36,7 @@ type Input struct {
 	Before   []Holding     // plans with a fee that were held in the period before this one
 	Usage    []Usage
 	Cap      *money.Amount // the most that may be billed; the rest is absorbed
-	Term     *Term         // for commitments over a term
+	Term     *Term         // for commitments over a term, and prepaid ones
 }
 
 // Holding is a version that was held for a part of the period. Only its fee counts, and the credit that
@@ -46,9 +46,9 @@ type Holding struct {
 	Held    period.Bounds
 }
 
-// Term is where a period stands in the term of a commitment.
+// Term is where a period stands in the term of a commitment, or in the time for which usage is prepaid.
 type Term struct {
-	Spent money.Amount // usage in the term before this period
+	Spent money.Amount // usage in the term before this period, as Spent returns it
 	Last  bool         // the term ends with this period: the true-up is due
 }
 
@@ -64,6 +64,8 @@ const (
 	KindPercent    Kind = "percent"    // in proportion to other lines
 	KindCredit     Kind = "credit"     // usage that the fee covers, taken off
 	KindCommitment Kind = "commitment" // the true-up of a commitment
+	KindPrepayment Kind = "prepayment" // what is paid ahead for usage; it stands on a bill of its own
+	KindDrawdown   Kind = "drawdown"   // usage that was paid ahead, taken off
 	KindOverage    Kind = "overage"    // what usage beyond a commitment costs more or less
 	KindAdjustment Kind = "adjustment" // late usage of a period that is closed
 	KindAbsorbed   Kind = "absorbed"   // what passes the spending limit, taken off

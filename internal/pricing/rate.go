@@ -2,6 +2,7 @@ package pricing
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -34,14 +35,30 @@ func Accrued(in Input) (money.Amount, error) {
 }
 
 // Spent returns what a period's usage counts toward a commitment: its usage lines with their minimums and
-// maximums, without fees, credit and percentages.
+// maximums, without fees and percentages. From one that is prepaid, what a credit covers is not drawn.
 func Spent(in Input) (money.Amount, error) {
 	in.Term, in.Cap = nil, nil
 	r := rater{in: &in, v: &in.Version}
 	if err := r.run(); err != nil {
 		return money.Amount{}, refine(err)
 	}
+	if r.commitment != nil && r.commitment.Prepaid {
+		return r.uncovered, nil
+	}
 	return r.usage, nil
+}
+
+// Prepayment returns the line that bills the step of a prepaid commitment that the period lies in.
+func Prepayment(in Input) (Line, error) {
+	r := rater{in: &in, v: &in.Version, explain: true, lines: make([]Line, 0, 1), total: money.Zero(in.Currency)}
+	err := r.terms()
+	if err == nil {
+		err = r.prepayment()
+	}
+	if err != nil {
+		return Line{}, refine(err)
+	}
+	return r.lines[0], nil
 }
 
 // refine gives the errors of arithmetic a kind.
@@ -80,12 +97,13 @@ type rater struct {
 	tallies []tally
 	other   []Usage // of meters that the version does not price
 
-	lines    []Line       // without explain, room for the one in hand
-	parts    []Part       // of all lines, one after the other
-	costs    money.Costs  // of the parts of the line in hand
-	usage    money.Amount // usage lines with their minimums and maximums
-	total    money.Amount
-	absorbed money.Amount
+	lines     []Line       // without explain, room for the one in hand
+	parts     []Part       // of all lines, one after the other
+	costs     money.Costs  // of the parts of the line in hand
+	usage     money.Amount // usage lines with their minimums and maximums
+	uncovered money.Amount // usage less the credit that covers it
+	total     money.Amount
+	absorbed  money.Amount
 }
 
 func (r *rater) run() error {
@@ -435,6 +453,7 @@ func (r *rater) minimum() error {
 // credits takes off the usage that the fees cover.
 func (r *rater) credits() error {
 	left := r.usage
+	defer func() { r.uncovered = left }()
 	for i := range len(r.in.Before) + 1 {
 		v, s, err := r.held(i)
 		if err != nil {
@@ -461,18 +480,61 @@ func (r *rater) credits() error {
 	return nil
 }
 
-// commit bills what is missing from a commitment, and what usage beyond it costs more or less.
-func (r *rater) commit() error {
+// committed returns the sum of the commitment's step that the period lies in, if there is one.
+func (r *rater) committed() (sum money.Amount, ok bool, err error) {
 	if r.commitment == nil {
-		return nil
+		return sum, false, nil
 	}
 	step, ok := r.commitment.In(r.in.Period.Start)
 	if !ok {
+		return sum, false, nil
+	}
+	if sum, ok = step.Sums.In(r.in.Currency); !ok {
+		err = ErrCurrency.With("commitment", r.contract)
+	}
+	return sum, ok, err
+}
+
+// prepayment bills a step of a commitment ahead.
+func (r *rater) prepayment() error {
+	sum, ok, err := r.committed()
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("pricing: nothing is prepaid in %s", r.in.Period)
+	}
+	line := r.line(KindPrepayment, "", "", "Prepaid usage")
+	if err := r.derive(line, sum, whole, nil); err != nil {
+		return err
+	}
+	return r.add(line)
+}
+
+// draw takes off the usage that was paid ahead.
+func (r *rater) draw(paid money.Amount) error {
+	if r.in.Term == nil { // what was drawn before is not known
 		return nil
 	}
-	sum, ok := step.Sums.In(r.in.Currency)
-	if !ok {
-		return ErrCurrency.With("commitment", r.contract)
+	left, err := paid.Sub(r.in.Term.Spent)
+	if err != nil || left.Sign() <= 0 || r.uncovered.Sign() <= 0 {
+		return err
+	}
+	line := r.line(KindDrawdown, "", "", "Drawn from prepaid usage")
+	if err := r.derive(line, left, whole, &r.uncovered); err != nil {
+		return err
+	}
+	return r.add(line)
+}
+
+// commit bills what is missing from a commitment, and what usage beyond it costs more or less.
+func (r *rater) commit() error {
+	sum, ok, err := r.committed()
+	if err != nil || !ok {
+		return err
+	}
+	if r.commitment.Prepaid {
+		return r.draw(sum)
 	}
 	line := r.line(KindCommitment, "", "", "Commitment true-up")
 	spent, held := r.usage, r.share
@@ -481,7 +543,6 @@ func (r *rater) commit() error {
 		if t == nil || !t.Last {
 			return nil
 		}
-		var err error
 		if spent, err = spent.Add(t.Spent); err != nil {
 			return err
 		}

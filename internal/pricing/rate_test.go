@@ -272,6 +272,12 @@ commitment:
   term: true
   steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1200}}]
 `
+	prepaid := head + `
+credit: {USD: 10}
+commitment:
+  prepaid: true
+  steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1200}}]
+`
 	february := period.Bounds{Start: january.End, End: january.End.AddDate(0, 1, 0)}
 	march := period.Bounds{Start: february.End, End: february.End.AddDate(0, 1, 0)}
 	before := period.Bounds{Start: january.Start.AddDate(0, -1, 0), End: january.Start}
@@ -293,6 +299,10 @@ commitment:
 		{"TermRuns", term, "30", january, spent(0, false), "fee 0, usage 3000"},
 		{"TermEnds", term, "30", january, spent(100_000, true), "fee 0, usage 3000, commitment 17000"},
 		{"TermMet", term, "30", january, spent(200_000, true), "fee 0, usage 3000"},
+		{"Drawdown", prepaid, "30", january, spent(0, false), "fee 0, usage 3000, credit -1000, drawdown -2000"},
+		{"DrawdownOfWhatIsLeft", prepaid, "30", february, spent(118_500, false), "fee 0, usage 3000, credit -1000, drawdown -1500"},
+		{"DrawnDown", prepaid, "30", february, spent(130_000, true), "fee 0, usage 3000, credit -1000"},
+		{"NothingToDraw", prepaid, "10", february, spent(0, true), "fee 0, usage 1000, credit -1000"},
 		{"OwnPrice", head + "charges: [{meter: n, prices: {USD: {model: per_unit, unit_price: \"0.5\"}}}]\n", "30", january, nil, "fee 0, usage 1500"},
 		{"AddedCharge", head + "charges: [{code: support, percent: {rate: 10, of: [n]}}]\n", "30", january, nil, "fee 0, usage 3000, percent 300"},
 	} {
@@ -328,14 +338,16 @@ commitment:
 		t.Errorf("applied to another version: %v", err)
 	}
 	for name, doc := range map[string]string{
-		"StepOrder":  head + "commitment: {steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1}}, {from: 2026-01-01T00:00:00Z, sums: {USD: 1}}]}",
-		"StepGap":    head + "commitment: {steps: [{from: 2026-02-01T00:00:00Z, sums: {USD: 1}}]}",
-		"NoStart":    "reference: C-1\ncommitment: {steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1}}]}\n",
-		"TermNoEnd":  head + "commitment: {term: true, steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1}}]}",
-		"EndsBefore": head + "end: 2025-01-01T00:00:00Z\n",
-		"Currency":   head + "minimum: {EUR: 5}\n",
-		"Unlimited":  head + "unlimited: [images]\n",
-		"NoTime":     "reference: C-1\nstart: tomorrow\n",
+		"StepOrder":      head + "commitment: {steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1}}, {from: 2026-01-01T00:00:00Z, sums: {USD: 1}}]}",
+		"StepGap":        head + "commitment: {steps: [{from: 2026-02-01T00:00:00Z, sums: {USD: 1}}]}",
+		"NoStart":        "reference: C-1\ncommitment: {steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1}}]}\n",
+		"TermNoEnd":      head + "commitment: {term: true, steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1}}]}",
+		"PrepaidTerm":    head + "end: 2027-01-01T00:00:00Z\ncommitment: {term: true, prepaid: true, steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1}}]}",
+		"PrepaidOverage": head + "commitment: {prepaid: true, overage_rate: 120, steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1}}]}",
+		"EndsBefore":     head + "end: 2025-01-01T00:00:00Z\n",
+		"Currency":       head + "minimum: {EUR: 5}\n",
+		"Unlimited":      head + "unlimited: [images]\n",
+		"NoTime":         "reference: C-1\nstart: tomorrow\n",
 	} {
 		if _, err := plan.ParseContract([]byte(doc), meters, base); errs.KindOf(err) != errs.Invalid {
 			t.Errorf("%s: %v", name, err)

@@ -103,7 +103,7 @@ func settle(k Kind, due money.Amount, against *money.Amount) (money.Amount, erro
 		return due, nil
 	}
 	switch k {
-	case KindCredit: // no more than there is to cover
+	case KindCredit, KindDrawdown: // no more than there is to cover
 		if against.Minor < due.Minor {
 			due = *against
 		}
