@@ -1,9 +1,13 @@
 package v1_test
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/accrue-billing/accrue/internal/account"
 )
@@ -91,6 +95,70 @@ func TestAdminContracts(t *testing.T) {
 		if level := ada.get(t, "/v1/account").str(t, "level"); level != "enterprise" {
 			t.Errorf("level %s after its start", level)
 		}
+	})
+
+	// Pro stops real-time assist at 300 seconds and has 50 connections; voice has no limit.
+	t.Run("ItsLimitsHold", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a, ada := w.upgraded(t, "pm_sandbox_visa")
+		op := w.operator(t, a.ID)
+		report := func(meter, quantity string) string {
+			t.Helper()
+			id := uuid.NewString()
+			got := ada.post(t, "/v1/usage/events", fmt.Sprintf(`{"events":[{"id":%q,"meter":%q,"quantity":%q,"timestamp":"2026-03-10T08:15:00Z"}]}`, id, meter, quantity)).want(t, http.StatusOK)
+			return strings.TrimSpace(got.str(t, "results", 0, "status") + " " + got.str(t, "results", 0, "code"))
+		}
+		connect := func(want int) {
+			t.Helper()
+			ada.post(t, "/v1/usage/reservations", `{"meter":"concurrent_connections","quantity":"1"}`).want(t, want)
+		}
+		entitled := func(meter, limit, remaining string, allowed bool) {
+			t.Helper()
+			got := ada.get(t, "/v1/entitlements/"+meter+"?strict=true").want(t, http.StatusOK)
+			if got.str(t, "limit") != limit || got.str(t, "remaining") != remaining || got.at(t, "allowed") != allowed {
+				t.Errorf("%s: want %s, %s left, %v: %s", meter, limit, remaining, allowed, got.Body)
+			}
+		}
+		if got := report("realtime_assist", "301"); got != "rejected limit_reached" {
+			t.Fatalf("beyond the limit of Pro: %s", got)
+		}
+		connect(http.StatusCreated)
+
+		k := op.document(t, "/v1/admin/contracts", `
+plan: pro
+reference: LIM-1
+limits:
+  - {meter: realtime_assist, quantity: 10, unit: minute}
+  - {meter: concurrent_connections, quantity: 2}
+  - {meter: voice, quantity: 100, mode: hard}
+  - {meter: text, quantity: 50, mode: soft}
+`).want(t, http.StatusCreated)
+		for _, c := range []struct{ meter, quantity, want string }{
+			{"realtime_assist", "301", "accepted"}, // raised: 300 is 600 now
+			{"realtime_assist", "300", "rejected limit_reached"},
+			{"realtime_assist", "299", "accepted"},
+			{"voice", "100", "accepted"}, // added
+			{"voice", "0.1", "rejected limit_reached"},
+			{"text", "60", "accepted"}, // counted, and flagged
+			{"call_score", "1000", "accepted"},
+		} {
+			if got := report(c.meter, c.quantity); got != c.want {
+				t.Errorf("%s of %s under the contract: %s, want %s", c.quantity, c.meter, got, c.want)
+			}
+		}
+		connect(http.StatusCreated)
+		connect(http.StatusConflict) // lowered: the third of 2
+		entitled("realtime_assist", "600", "0", false)
+		entitled("voice", "100", "0", false)
+		entitled("text", "50", "0", true)
+
+		op.post(t, "/v1/admin/contracts/"+k.str(t, "id")+"/end", `{"reason":"terminated"}`).want(t, http.StatusOK)
+		w.advance(time.Date(2026, 4, 10, 8, 0, 0, 0, time.UTC).Sub(w.clock()))
+		w.sweep(t)
+		entitled("realtime_assist", "300", "300", true) // those of Pro again
+		ada.post(t, "/v1/usage/events", `{"events":[{"id":"a","meter":"voice","quantity":"5000","timestamp":"2026-04-10T07:00:00Z"}]}`).want(t, http.StatusOK)
+		w.check(t)
 	})
 
 	t.Run("NamesEveryFault", func(t *testing.T) {

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/clock"
@@ -17,7 +19,7 @@ import (
 
 type plansCommand struct {
 	Validate plansValidate `cmd:"" help:"Name every fault of a catalogue file. Needs no database."`
-	Diff     plansDiff     `cmd:"" help:"Show what a catalogue file would change, and on how many accounts. Changes nothing."`
+	Diff     plansDiff     `cmd:"" help:"Show what a catalogue file would change, on which accounts, and what they would pay. Changes nothing."`
 	Apply    plansApply    `cmd:"" help:"Put a catalogue file on sale; accounts stay on the versions that they bought."`
 	Migrate  plansMigrate  `cmd:"" help:"Show who would pay more on a version of their plan; with --yes, move them to it."`
 	Cancel   plansCancel   `cmd:"" help:"End a migration that runs: who has been moved stays moved, nobody else is."`
@@ -47,7 +49,10 @@ type catalogueFile struct {
 type (
 	plansValidate struct{ catalogueFile }
 	plansDiff     struct{ catalogueFile }
-	plansApply    struct{ catalogueFile }
+	plansApply    struct {
+		catalogueFile
+		DryRun bool `help:"Change nothing, as diff does."`
+	}
 )
 
 // read parses the file; each of its faults is one line that names the entry.
@@ -92,7 +97,7 @@ func (d plansDiff) Run(in *invocation) error {
 	})
 }
 
-// Run publishes, and prints what has changed.
+// Run publishes unless it is to change nothing, and prints what changes.
 func (a plansApply) Run(in *invocation) error {
 	c, err := a.read()
 	if err != nil {
@@ -104,8 +109,10 @@ func (a plansApply) Run(in *invocation) error {
 		if err != nil {
 			return err
 		}
-		if _, err := p.Publish(in.ctx, c); err != nil {
-			return err
+		if !a.DryRun {
+			if _, err := p.Publish(in.ctx, c); err != nil {
+				return err
+			}
 		}
 		return printEffects(in.stdout, effects)
 	})
@@ -189,8 +196,8 @@ func printEffects(w io.Writer, effects []billing.PlanEffect) error {
 		for _, c := range e.Changes {
 			_, _ = fmt.Fprintf(w, "  %s: %s → %s\n", c.Pointer, orNothing(c.Before), orNothing(c.After))
 		}
-		for version, accounts := range e.Accounts {
-			_, _ = fmt.Fprintf(w, "  %d accounts stay on version %d\n", accounts, version)
+		for _, version := range slices.Sorted(maps.Keys(e.Accounts)) {
+			_, _ = fmt.Fprintf(w, "  %d accounts stay on version %d\n", e.Accounts[version], version)
 		}
 		if e.IfMigrated != nil {
 			_, _ = fmt.Fprint(w, "  if they were moved: ")

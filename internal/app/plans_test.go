@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -10,13 +11,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/app"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
 	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 func TestPlans(t *testing.T) {
@@ -88,15 +92,125 @@ func TestPlans(t *testing.T) {
 	}
 }
 
-// begin leaves a migration of Pro for the sweep, as the operator's API does.
-func begin(t *testing.T, dsn string) string {
+// A dry run says what a catalogue would change and what the accounts that there are would pay; accounts stay
+// on the version that they have when it is put on sale.
+func TestPlans_DryRunTellsTheEffectOnAccounts(t *testing.T) {
+	t.Parallel()
+
+	shipped, err := os.ReadFile("../plan/catalogue.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipped = bytes.ReplaceAll(shipped, []byte("    requires_card: true\n"), nil) // no provider here to save a card with
+	dir, dsn := t.TempDir(), postgrestest.DSN(t)
+	run := func(catalogue []byte, args ...string) string {
+		t.Helper()
+		file := filepath.Join(dir, "catalogue.yaml")
+		if err := os.WriteFile(file, catalogue, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := app.Execute(t.Context(), append(args, file, "--data-dir="+dir, "--database-url="+dsn), noEnvironment, &out, io.Discard); err != nil {
+			t.Fatalf("%s: %v", args, err)
+		}
+		return out.String()
+	}
+	run(shipped, "plans", "apply")
+	accounts := onPro(t, dsn)
+
+	dearer := bytes.Replace(shipped, []byte(`"0.027"`), []byte(`"0.03"`), 1)
+	dearer = bytes.Replace(dearer, []byte(`"0.10"`), []byte(`"0.08"`), 1)
+	const want = `pro: version 1 becomes 2
+  #/charges/call_score/prices/USD/unit_price: 0.1 → 0.08
+  #/charges/voice/prices/USD/tiers/0/unit_price: 0.027 → 0.03
+  4 accounts stay on version 1
+  if they were moved: 4 of 4 accounts compared by their last months: 1 would have paid more, 1 less, 1 the same
+  37.00 USD → 38.00 USD
+  caller: 27.00 USD → 30.00 USD (3.00 USD)
+  idle: 0.00 USD → 0.00 USD (0.00 USD)
+  agreed stays on version 1: contract
+  scorer: 10.00 USD → 8.00 USD (-2.00 USD)
+`
+	for _, command := range [][]string{{"plans", "diff"}, {"plans", "apply", "--dry-run"}} {
+		if got := run(dearer, command...); got != want {
+			t.Errorf("%s prints\n%s\nwant\n%s", command, got, want)
+		}
+	}
+	if got := run(shipped, "plans", "diff"); got != "nothing changes\n" {
+		t.Errorf("a dry run has put something on sale: %s", got)
+	}
+	if got := run(dearer, "plans", "apply"); got != want {
+		t.Errorf("apply prints\n%s\nwant\n%s", got, want)
+	}
+	if got := run(dearer, "plans", "diff"); got != "nothing changes\n" {
+		t.Errorf("apply has not put it on sale: %s", got)
+	}
+	db := open(t, dsn)
+	for _, a := range accounts {
+		if sub, err := db.Subscriptions().Active(t.Context(), a); err != nil || sub.Terms.Version != 1 {
+			t.Errorf("%s is on version %d, %v", a, sub.Terms.Version, err)
+		}
+	}
+}
+
+// onPro opens four accounts on Pro: one that calls, one that scores calls, one that does nothing and one
+// with a contract.
+func onPro(t *testing.T, dsn string) (out []account.ID) {
+	t.Helper()
+	core := &billing.Core{DB: open(t, dsn), Clock: clock.System, Policy: billing.DefaultPolicy(), Log: slog.New(slog.DiscardHandler)}
+	core.Policy.StartPlan = string(plan.Pro)
+	ingest := metering.NewIngester(postgres.Journal(open(t, dsn).Pool()), billing.Meters(plan.Shipped().Meters), clock.System, core.Log, metering.Options{})
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- ingest.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, customer := range []struct{ name, meter, quantity string }{
+		{"caller", "voice", "120000"}, // 2,000 minutes, 1,000 of them at 0.027
+		{"scorer", "call_score", "100"},
+		{"idle", "", ""},
+		{"agreed", "", ""},
+	} {
+		a, err := billing.Opener{Core: core}.Open(ctx, billing.NewAccount{ExternalID: customer.name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, a.ID)
+		if customer.meter == "" {
+			continue
+		}
+		res, err := ingest.Add(ctx, []metering.Event{{
+			Account: a.ID, Source: "test", ID: "1", Meter: customer.meter, Quantity: money.MustDecimal(customer.quantity), OccurredAt: clock.System(),
+		}})
+		if err != nil || res[0].Status != metering.Accepted {
+			t.Fatalf("usage of %s: %+v, %v", customer.name, res, err)
+		}
+	}
+	_, err := billing.Contractor{Core: core}.Agree(ctx, billing.Asked{Account: out[3], Actor: "operator:test"}, plan.Contract{Reference: "C-1", Plan: plan.Pro}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func open(t *testing.T, dsn string) *postgres.DB {
 	t.Helper()
 	db, err := postgres.Open(t.Context(), postgres.Config{URL: dsn, MaxConns: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
-	m := billing.Migrator{Core: &billing.Core{DB: db, Clock: clock.System, Policy: billing.DefaultPolicy(), Log: slog.New(slog.DiscardHandler)}}
+	t.Cleanup(db.Close)
+	return db
+}
+
+// begin leaves a migration of Pro for the sweep, as the operator's API does.
+func begin(t *testing.T, dsn string) string {
+	t.Helper()
+	m := billing.Migrator{Core: &billing.Core{DB: open(t, dsn), Clock: clock.System, Policy: billing.DefaultPolicy(), Log: slog.New(slog.DiscardHandler)}}
 	got, err := m.Begin(t.Context(), billing.Asked{Actor: "operator:test"}, billing.MigrationInput{Plan: plan.Pro, To: 2, When: subscription.AtPeriodEnd}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -139,7 +139,7 @@ func (p Publisher) Preview(ctx context.Context, c plan.Catalogue) ([]PlanEffect,
 		}
 		offer, _ := c.Offer(e.Plan)
 		offer.Version.Number = e.After
-		r, err := p.reprice(ctx, e.Plan, offer.Version, 0, maxPreviewed)
+		r, err := p.reprice(ctx, e.Plan, offer.Version, maxListed, maxPreviewed)
 		if err != nil {
 			return nil, err
 		}
@@ -148,8 +148,12 @@ func (p Publisher) Preview(ctx context.Context, c plan.Catalogue) ([]PlanEffect,
 	return out, nil
 }
 
-// maxPreviewed bounds the accounts that one plan's preview prices.
-const maxPreviewed = 1000
+// Bounds of one plan's preview: the accounts that it prices, and of these those that it lists, whose bill
+// rises most.
+const (
+	maxPreviewed = 1000
+	maxListed    = 20
+)
 
 func withAccounts(ctx context.Context, tx Tx, effects []plan.Effect) ([]PlanEffect, error) {
 	out := make([]PlanEffect, 0, len(effects))
