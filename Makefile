@@ -31,7 +31,7 @@ down: ## Stop the containers; the data stays
 	docker compose down
 
 .PHONY: run
-run: postgres build ## Start the service on a private database, with demo data and nothing else to set up
+run: database build ## Start the service on a private database, with demo data and nothing else to set up
 	@bin/accrue serve --demo --log-level warn --data-dir "$(DATA)"
 
 .PHONY: build
@@ -115,13 +115,17 @@ migrate-new: ## Begin a migration: make migrate-new NAME=add_something
 	@.make/migration "$(NAME)"
 
 .PHONY: migrate-up
-migrate-up: postgres build ## Apply what is missing to ACCRUE_DATABASE_URL or the private database
+migrate-up: database build ## Apply what is missing to DATABASE_URL or the private database
 	@bin/accrue migrate up --data-dir "$(DATA)"
 
-# What the targets above need; installed only if missing.
+# What the targets above need; installed only if missing: a database for the service, and one for the tests.
+.PHONY: database
+database:
+	@.make/postgres "$${ACCRUE_DATABASE_URL:-$${DATABASE_URL:-}}"
+
 .PHONY: postgres
 postgres:
-	@.make/postgres
+	@.make/postgres "$${ACCRUE_TEST_DATABASE_URL:-}"
 
 .PHONY: cc
 cc:

@@ -13,7 +13,7 @@ import (
 
 // Config is everything that can be configured. An option is a flag, a variable ACCRUE_… of the
 // environment, or a line of the configuration file, in this order of precedence; the name is the same
-// everywhere. `accrue config` prints what is in force.
+// everywhere, but that DATABASE_URL is read too. `accrue config` prints what is in force.
 type Config struct {
 	// Listening.
 	Addr           string        `group:"Listening" default:"127.0.0.1:8080" help:"Address of the API."`

@@ -60,6 +60,30 @@ func TestConfig_SecretsMayComeFromFiles(t *testing.T) {
 	}
 }
 
+func TestConfig_DatabaseURLIsAlsoReadFromItsUsualVariable(t *testing.T) {
+	t.Parallel()
+	const ours, usual = "postgres://ours", "postgres://usual"
+	file := write(t, ours)
+	for name, c := range map[string]struct {
+		env  Environment
+		want string
+	}{
+		"Alone":              {environmentOf("DATABASE_URL", usual), usual},
+		"OursOutranksIt":     {environmentOf("DATABASE_URL", usual, "ACCRUE_DATABASE_URL", ours), ours},
+		"OurFileOutranksIt":  {environmentOf("DATABASE_URL", usual, "ACCRUE_DATABASE_URL_FILE", file), ours},
+		"EmptyOursIsPrivate": {environmentOf("DATABASE_URL", usual, "ACCRUE_DATABASE_URL", ""), ""},
+		"Neither":            {environmentOf(), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg, err := load(t, nil, c.env)
+			if err != nil || cfg.DatabaseURL.Reveal() != c.want {
+				t.Errorf("%q, %v, want %q", cfg.DatabaseURL.Reveal(), err, c.want)
+			}
+		})
+	}
+}
+
 func TestConfig_Issuers(t *testing.T) {
 	t.Parallel()
 	const one = "issuer=https://a.example/,audience=billing,jwks=https://a.example/keys"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -51,8 +52,8 @@ func openDatabase(ctx context.Context, cfg Config, log *slog.Logger, t tenancy) 
 		Settings: map[string]string{"max_connections": strconv.Itoa(cfg.DatabaseConns + cfg.connsByKey() + 24)}, // commands and a person with psql
 	})
 	if t == shared && errors.Is(err, embedded.ErrInUse) {
-		url, err := embedded.Attach(dir, databaseName)
-		return &database{url: secret.Text(url)}, err
+		dsn, err := embedded.Attach(dir, databaseName)
+		return &database{url: secret.Text(dsn)}, err
 	}
 	if err != nil {
 		return nil, err
@@ -63,6 +64,18 @@ func openDatabase(ctx context.Context, cfg Config, log *slog.Logger, t tenancy) 
 	}
 	log.InfoContext(ctx, "private database started", "folder", dir)
 	return d, nil
+}
+
+// databasePlace says where the database is, for people: no user, no password.
+func (c Config) databasePlace() string {
+	if c.DatabaseURL == "" {
+		return "private, in " + filepath.Join(c.DataDir, "postgres")
+	}
+	u, err := url.Parse(c.DatabaseURL.Reveal())
+	if err != nil { // validated before
+		return "at database-url"
+	}
+	return u.Host + u.Path
 }
 
 // migrate applies what is missing.

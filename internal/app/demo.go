@@ -96,14 +96,14 @@ func (a *App) welcome(ctx context.Context, w io.Writer, customers []demo.Custome
 		Token, File string
 	}
 	var v struct {
-		API, Sandbox, Swagger string
-		Customers             []shown
-		Operator, Key         shown
-		SandboxKey            string
-		EventID, Now          string
-		Until                 string
+		API, Sandbox, Database string
+		Customers              []shown
+		Operator, Key          shown
+		SandboxKey             string
+		EventID, Now           string
 	}
 	v.API, v.Sandbox = "http://"+reachable(a.Addr("api")), "http://"+reachable(a.Addr("sandbox"))
+	v.Database = a.cfg.databasePlace()
 	keep := func(name, text string) (string, error) {
 		path := filepath.Join(dir, name)
 		return path, os.WriteFile(path, []byte(text), 0o600)
@@ -144,7 +144,6 @@ func (a *App) welcome(ctx context.Context, w io.Writer, customers []demo.Custome
 		return err
 	}
 	v.EventID, v.Now = "call-"+id.New[demoEvent]().String()[6:], a.clock().Add(-time.Minute).Format(time.RFC3339)
-	v.Until = a.clock().Add(auth.DevelopmentLifetime).Format("15:04 MST")
 	return welcomeText.Execute(w, v)
 }
 
@@ -160,6 +159,7 @@ Accrue is running, with the sandbox payment provider and demo data.
   API documentation  {{.API}}/swagger/
   OpenAPI document   {{.API}}/openapi.json
   Sandbox provider   {{.Sandbox}}   (key in {{.SandboxKey}})
+  Database           {{.Database}}
 {{range .Customers}}
   {{printf "%-11s" .Level}} {{.Name}} ({{.ExternalID}}, {{.Account}})
     token, also in {{.File}}

@@ -23,12 +23,19 @@ func envName(option string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(option, "-", "_"))
 }
 
+// conventional are the variables that platforms set and people expect, for options that have one. Ours
+// outrank them.
+var conventional = map[string]string{"database-url": "DATABASE_URL"}
+
 // Environment looks up a variable, as os.LookupEnv does.
 type Environment func(name string) (value string, ok bool)
 
 // parse reads the command line, the environment and the configuration file into the command tree. What
 // it returns for a mistake is a *UsageError. The context is nil when help was asked for and given.
 func parse(tree *commands, args []string, env Environment, stdout, stderr io.Writer) (_ *kong.Context, err error) {
+	if len(args) == 0 {
+		return nil, &UsageError{[]string{"a command is missing, such as serve; accrue --help lists them"}}
+	}
 	exited := false
 	parser, err := kong.New(tree,
 		kong.Name("accrue"),
@@ -62,7 +69,11 @@ func parse(tree *commands, args []string, env Environment, stdout, stderr io.Wri
 func describeEnvironment(k *kong.Kong) error {
 	for _, f := range k.Model.Flags {
 		if f.Name != "help" {
-			f.Help = strings.TrimSuffix(f.Help, ".") + " [" + envName(f.Name) + "]"
+			names := envName(f.Name)
+			if other, ok := conventional[f.Name]; ok {
+				names += " or " + other
+			}
+			f.Help = strings.TrimSuffix(f.Help, ".") + " [" + names + "]"
 		}
 	}
 	return nil
@@ -103,18 +114,17 @@ func environment(env Environment) kong.Resolver {
 		if value, ok := env(envName(flag.Name)); ok {
 			return value, nil
 		}
-		if !isSecret(flag) {
-			return nil, nil
+		if path, ok := env(envName(flag.Name) + "_FILE"); ok && isSecret(flag) {
+			b, err := os.ReadFile(path) //nolint:gosec // the operator names the file
+			if err != nil {
+				return nil, err
+			}
+			return strings.TrimSpace(string(b)), nil
 		}
-		path, ok := env(envName(flag.Name) + "_FILE")
-		if !ok {
-			return nil, nil
+		if value, ok := env(conventional[flag.Name]); ok {
+			return value, nil
 		}
-		b, err := os.ReadFile(path) //nolint:gosec // the operator names the file
-		if err != nil {
-			return nil, err
-		}
-		return strings.TrimSpace(string(b)), nil
+		return nil, nil
 	}
 	return r
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/telemetry"
 )
 
 type demoCommand struct{}
@@ -38,7 +40,11 @@ func (demoCommand) Run(in *invocation) (err error) {
 	cfg := in.cfg
 	cfg.DataDir, cfg.Addr, cfg.SandboxAddr, cfg.AdminAddr = dir, "127.0.0.1:0", "127.0.0.1:0", ""
 	clk := demo.NewClock(storyBegins)
-	a, err := newAt(in.ctx, cfg, in.log, clk.Now)
+	log := in.log
+	if cfg.LogLevel == "info" { // by default nothing stands between the lines of the story; debug shows all
+		log = telemetry.NewLogger(in.stderr, slog.LevelWarn, telemetry.Format(cfg.LogFormat))
+	}
+	a, err := newAt(in.ctx, cfg, log, clk.Now)
 	if err != nil {
 		return err
 	}

@@ -70,6 +70,14 @@ func run(m *testing.M) int {
 	if address := os.Getenv(bareAddress); address != "" {
 		return serveBare(address)
 	}
+	// The programs that the tests start must not find what a developer has set for the service.
+	for _, variable := range os.Environ() {
+		name, _, _ := strings.Cut(variable, "=")
+		ofTests := strings.HasPrefix(name, "ACCRUE_TEST_") || name == "ACCRUE_PG_BIN"
+		if name == "DATABASE_URL" || strings.HasPrefix(name, "ACCRUE_") && !ofTests {
+			_ = os.Unsetenv(name) // fails for no name that the environment has
+		}
+	}
 	var err error
 	if programs, err = os.MkdirTemp("", "accrue-e2e-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
