@@ -20,7 +20,7 @@ func (j *judge) Helper() {}
 
 func (j *judge) Errorf(format string, _ ...any) { j.faults = append(j.faults, format) }
 
-const plan = `{"code":"pro","name":"Pro","description":"","requires_card":true,"contact_sales":false,"terms":null}`
+const plan = `{"code":"pro","name":"Pro","description":"","requires_card":true,"contact_sales":false,"terms":null,"features":[]}`
 
 const notFound = `{"type":"x","title":"Plan not found","status":404,"instance":"urn:uuid:01000000-0000-0000-0000-000000000000","code":"plan_not_found","more":1}`
 
