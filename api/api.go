@@ -55,14 +55,18 @@ func New(d Deps) (*echo.Echo, error) {
 	e.JSONSerializer = serializer{}
 	e.IPExtractor = extractor(d.TrustedProxies)
 
-	e.Use(
-		middleware.RequestID,
-		middleware.AccessLog(d.Log, d.Clock),
-		observe(d),
-		middleware.Recover,
-		middleware.SecurityHeaders,
+	// Echo would wrap its handler anew for each request. Wrapped once, it asks for the handler that was found.
+	every := func(c echo.Context) error { return c.Handler()(c) }
+	for _, around := range []echo.MiddlewareFunc{
 		middleware.CORS(d.Origins),
-	)
+		middleware.SecurityHeaders,
+		middleware.Recover,
+		middleware.AccessLog(d.Log, d.Clock, d.Observe),
+		middleware.RequestID,
+	} {
+		every = around(every)
+	}
+	e.Use(func(echo.HandlerFunc) echo.HandlerFunc { return every })
 	mountOperation(e, d)
 
 	chain := middleware.NewChain(d.Config)
@@ -107,26 +111,6 @@ func mountOperation(e *echo.Echo, d Deps) {
 
 // ErrNotReady says that the service is starting, stopping or without its database.
 var ErrNotReady = errs.New(errs.Unavailable, "not_ready", "The service cannot take requests now.")
-
-func observe(d Deps) echo.MiddlewareFunc {
-	return func(next echo.HandlerFunc) echo.HandlerFunc {
-		if d.Observe == nil {
-			return next
-		}
-		return func(c echo.Context) error {
-			begin := d.Clock()
-			if err := next(c); err != nil {
-				c.Error(err)
-			}
-			name := c.Path()
-			if name == "" {
-				name = "unmatched" // an address that a stranger made up must not become a label
-			}
-			d.Observe(name, c.Request().Method, c.Response().Status, d.Clock().Sub(begin))
-			return nil
-		}
-	}
-}
 
 // extractor finds the caller's address. A header that anyone can send is believed only from the
 // proxies that are named.

@@ -14,8 +14,6 @@ import (
 
 const (
 	headerAccount = "Accrue-Account"
-	principalKey  = "accrue.principal"
-	accountKey    = "accrue.account"
 	// loginClass is the class of wrong credentials; it has no routes.
 	loginClass route.Class = "credentials"
 )
@@ -46,7 +44,8 @@ func (ch *Chain) authenticate(r route.Route) echo.MiddlewareFunc {
 				}
 				return err
 			}
-			c.Set(principalKey, p)
+			k := callOf(c)
+			k.principal, k.authenticated = p, true
 			if err := p.Require(r.Scope); err != nil {
 				return err
 			}
@@ -67,7 +66,7 @@ func bearer(headers []string) (string, error) {
 		return "", auth.ErrNoCredential
 	}
 	credential = strings.TrimLeft(credential, " ")
-	if !ok || credential == "" || strings.ContainsAny(credential, " \t,") {
+	if !ok || credential == "" || strings.IndexByte(credential, ' ') >= 0 || strings.IndexByte(credential, '\t') >= 0 || strings.IndexByte(credential, ',') >= 0 {
 		return "", ErrScheme
 	}
 	return credential, nil
@@ -87,9 +86,7 @@ func (ch *Chain) settleAccount(r route.Route) echo.MiddlewareFunc {
 			if err != nil {
 				return err
 			}
-			if !a.IsZero() {
-				c.Set(accountKey, a)
-			}
+			callOf(c).account = a
 			return next(c)
 		}
 	}
@@ -138,8 +135,8 @@ func Principal(c echo.Context) auth.Principal {
 }
 
 func principal(c echo.Context) (auth.Principal, bool) {
-	p, ok := c.Get(principalKey).(auth.Principal)
-	return p, ok
+	k := callOf(c)
+	return k.principal, k.authenticated
 }
 
 // Account returns the account that the request is about. It is never zero: it panics on a route that
@@ -155,6 +152,5 @@ func Account(c echo.Context) account.ID {
 // AccountIfAny returns the account that the request is about, or the zero ID where a platform service
 // names accounts in the body.
 func AccountIfAny(c echo.Context) account.ID {
-	a, _ := c.Get(accountKey).(account.ID)
-	return a
+	return callOf(c).account
 }

@@ -7,6 +7,7 @@
 //	→ deprecation → deadline → accept → body limit → card tripwire → authentication and scope
 //	→ account → rate limit → If-Match → idempotency → memory → handler    (every route)
 //
+// What it finds out about a request is kept in the request's context (call), which is one allocation.
 // The tripwire stands before everything that could keep what it reads, and the account is settled
 // before any handler runs, so that a handler cannot forget either.
 package middleware

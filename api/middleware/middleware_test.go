@@ -101,7 +101,7 @@ func setup(t *testing.T, limits map[route.Class]middleware.Limit, routes ...rout
 	b.e = echo.New()
 	b.e.IPExtractor = echo.ExtractIPDirect()
 	b.e.HTTPErrorHandler = problem.Writer{BaseURL: "https://billing.example", Log: log}.Handle
-	b.e.Use(middleware.RequestID, middleware.AccessLog(log, clock.Clock(b.clock)), middleware.Recover, middleware.SecurityHeaders,
+	b.e.Use(middleware.RequestID, middleware.AccessLog(log, clock.Clock(b.clock), nil), middleware.Recover, middleware.SecurityHeaders,
 		middleware.CORS([]string{"https://app.example"}))
 	for _, r := range routes {
 		if r.Handler == nil {

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -30,7 +31,8 @@ func RequestID(next echo.HandlerFunc) echo.HandlerFunc {
 			t = trace.New()
 			req.Header.Del("Tracestate") // means nothing without its trace
 		}
-		c.SetRequest(req.WithContext(trace.With(req.Context(), t)))
+		k := begin(c, t)
+		defer k.end()
 		c.Response().Header()[headerRequestID] = []string{t.RequestID()}
 		return next(c)
 	}
@@ -38,15 +40,18 @@ func RequestID(next echo.HandlerFunc) echo.HandlerFunc {
 
 // AccessLog writes one line for every request: who, what, how it ended. It writes no body, no header
 // and no address as it was sent, since any of them may hold what must not be written down; the route
-// stands for the address.
-func AccessLog(log *slog.Logger, clk clock.Clock) echo.MiddlewareFunc {
+// stands for the address. observe, where it is not nil, is told the same.
+func AccessLog(log *slog.Logger, clk clock.Clock, observe func(route, method string, status int, took time.Duration)) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			begin := clk()
 			if err := next(c); err != nil {
 				c.Error(err) // the answer is written here, so that its status is known below
 			}
-			req, resp := c.Request(), c.Response()
+			req, resp, took := c.Request(), c.Response(), clk().Sub(begin)
+			if observe != nil {
+				observe(pattern(c), method(req.Method), resp.Status, took)
+			}
 			if !log.Enabled(req.Context(), slog.LevelInfo) {
 				return nil
 			}
@@ -56,7 +61,7 @@ func AccessLog(log *slog.Logger, clk clock.Clock) echo.MiddlewareFunc {
 				slog.Int("status", resp.Status),
 				slog.Int64("bytes_in", max(req.ContentLength, 0)),
 				slog.Int64("bytes_out", resp.Size),
-				slog.Duration("duration", clk().Sub(begin)),
+				slog.Duration("duration", took),
 				slog.String("request_id", trace.From(req.Context()).RequestID()),
 				slog.String("remote", c.RealIP()),
 			}
@@ -81,6 +86,7 @@ func method(m string) string {
 	return "other"
 }
 
+// pattern returns the route: an address that a stranger made up must not become a label.
 func pattern(c echo.Context) string {
 	if p := c.Path(); p != "" {
 		return p

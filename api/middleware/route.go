@@ -1,7 +1,6 @@
 package middleware
 
 import (
-	"context"
 	"errors"
 	"mime"
 	"net/http"
@@ -53,9 +52,7 @@ func deadline(r route.Route) echo.MiddlewareFunc {
 				}
 				return next(c)
 			}
-			ctx, cancel := context.WithTimeout(c.Request().Context(), r.Timeout)
-			defer cancel()
-			c.SetRequest(c.Request().WithContext(ctx))
+			callOf(c).until = time.Now().Add(r.Timeout) //nolint:forbidigo // of a timer, which goes by real time
 			return next(c)
 		}
 	}

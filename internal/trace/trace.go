@@ -74,13 +74,29 @@ func (c Context) IsZero() bool { return c.TraceID == [16]byte{} }
 
 type key struct{}
 
+// Carrier is a context.Context that carries an identity.
+type Carrier struct {
+	context.Context //nolint:containedctx // it is one
+	Trace           Context
+}
+
+// Value implements context.Context.
+func (c *Carrier) Value(k any) any {
+	if k == (key{}) {
+		return &c.Trace
+	}
+	return c.Context.Value(k)
+}
+
 // With returns a context that carries c.
-func With(ctx context.Context, c Context) context.Context { return context.WithValue(ctx, key{}, c) }
+func With(ctx context.Context, c Context) context.Context { return &Carrier{ctx, c} }
 
 // From returns the identity that ctx carries, or the zero Context.
 func From(ctx context.Context) Context {
-	c, _ := ctx.Value(key{}).(Context)
-	return c
+	if c, ok := ctx.Value(key{}).(*Context); ok {
+		return *c
+	}
+	return Context{}
 }
 
 func newSpan() (id [8]byte) {
