@@ -265,17 +265,23 @@ func (h adminMigrations) get(c echo.Context) error {
 //	@Tags			admin
 //	@Param			code	path		string	true	"The plan's code"
 //	@Param			id		path		string	true	"The migration"
+//	@Param			reason	body		Reason	true	"Why"
 //	@Success		200		{object}	PlanMigration
 //	@Failure		404		{object}	problem.Problem	"migration_not_found"
 //	@Failure		409		{object}	problem.Problem	"migration_over: it is completed"
+//	@Failure		422		{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/admin/plans/{code}/migrations/{id}/cancel [post]
 func (h adminMigrations) cancel(c echo.Context) error {
 	mid, err := param[subscription.Migration](c, "id", subscription.ErrMigrationNotFound)
 	if err != nil {
 		return err
 	}
+	why, err := reason(c)
+	if err != nil {
+		return err
+	}
 	render := as(http.StatusOK, toPlanMigration)
-	res, err := billing.Migrator{Core: h.Billing}.Cancel(c.Request().Context(), asked(c), plan.Code(c.Param("code")), mid, render)
+	res, err := billing.Migrator{Core: h.Billing}.Cancel(c.Request().Context(), asked(c), plan.Code(c.Param("code")), mid, why, render)
 	if err != nil {
 		return err
 	}

@@ -327,12 +327,18 @@ func (d Deps) published(ctx context.Context) {
 //	@Tags			admin
 //	@Param			code	path		string	true	"The plan's code"
 //	@Param			version	path		int		true	"The version's number"
+//	@Param			reason	body		Reason	true	"Why"
 //	@Success		200		{object}	PlanVersion
 //	@Failure		404		{object}	problem.Problem	"plan_version_not_found"
 //	@Failure		409		{object}	problem.Problem	"start_plan: new accounts begin on it"
+//	@Failure		422		{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/admin/plans/{code}/versions/{version}/archive [post]
 func (h adminPlans) archive(c echo.Context) error {
 	n, err := versionNumber(c)
+	if err != nil {
+		return err
+	}
+	why, err := reason(c)
 	if err != nil {
 		return err
 	}
@@ -342,7 +348,7 @@ func (h adminPlans) archive(c echo.Context) error {
 		return err
 	}
 	render := as(http.StatusOK, func(v plan.Version) PlanVersion { return toPlanVersion(v, on[v.Number]) })
-	res, err := billing.Publisher{Core: h.Billing}.Archive(ctx, asked(c), code, n, render)
+	res, err := billing.Publisher{Core: h.Billing}.Archive(ctx, asked(c), code, n, why, render)
 	if err != nil {
 		return err
 	}

@@ -153,11 +153,14 @@ func TestAdminPlans(t *testing.T) {
 		w := newWorld(t)
 		op := w.operator(t, account.ID{})
 		_, ada := w.upgraded(t, "pm_sandbox_visa")
-		op.post(t, "/v1/admin/plans/developer/versions/1/archive", "").problem(t, http.StatusConflict, "start_plan")
-		op.post(t, "/v1/admin/plans/pro/versions/1/archive", "").want(t, http.StatusOK).golden(t, "admin_plan_archived")
-		op.post(t, "/v1/admin/plans/pro/versions/1/archive", "").want(t, http.StatusOK)
-		op.post(t, "/v1/admin/plans/pro/versions/9/archive", "").problem(t, http.StatusNotFound, "plan_version_not_found")
-		op.post(t, "/v1/admin/plans/pro/versions/x/archive", "").problem(t, http.StatusNotFound, "plan_version_not_found")
+		op.post(t, "/v1/admin/plans/developer/versions/1/archive", `{"reason":"prices of last year"}`).problem(t, http.StatusConflict, "start_plan")
+		op.post(t, "/v1/admin/plans/pro/versions/1/archive", `{"reason":"prices of last year"}`).want(t, http.StatusOK).golden(t, "admin_plan_archived")
+		op.post(t, "/v1/admin/plans/pro/versions/1/archive", `{"reason":"prices of last year"}`).want(t, http.StatusOK)
+		if e := op.get(t, "/v1/admin/audit-log?action=plan.archive"); e.str(t, "data", 0, "reason") != "prices of last year" {
+			t.Errorf("the audit log does not say why: %s", e.Body)
+		}
+		op.post(t, "/v1/admin/plans/pro/versions/9/archive", `{"reason":"prices of last year"}`).problem(t, http.StatusNotFound, "plan_version_not_found")
+		op.post(t, "/v1/admin/plans/pro/versions/x/archive", `{"reason":"prices of last year"}`).problem(t, http.StatusNotFound, "plan_version_not_found")
 		op.get(t, "/v1/admin/plans/none/versions").problem(t, http.StatusNotFound, "plan_not_found")
 		if level := ada.get(t, "/v1/account").str(t, "level"); level != "pro" {
 			t.Errorf("level %s after its version was archived", level)
@@ -203,11 +206,15 @@ func TestAdminMigrations(t *testing.T) {
 	}
 	op.post(t, path, `{"to":2}`).problem(t, http.StatusConflict, "migration_running")
 	cancel := path + "/" + first.str(t, "id") + "/cancel"
-	op.post(t, "/v1/admin/plans/developer/migrations/"+first.str(t, "id")+"/cancel", "").problem(t, http.StatusNotFound, "migration_not_found")
-	canceled := op.key("c").post(t, cancel, "").want(t, http.StatusOK).golden(t, "admin_migration_canceled")
-	if again := op.key("c").post(t, cancel, "").want(t, http.StatusOK); string(again.Body) != string(canceled.Body) {
+	op.post(t, "/v1/admin/plans/developer/migrations/"+first.str(t, "id")+"/cancel", `{"reason":"prices were wrong"}`).problem(t, http.StatusNotFound, "migration_not_found")
+	canceled := op.key("c").post(t, cancel, `{"reason":"prices were wrong"}`).want(t, http.StatusOK).golden(t, "admin_migration_canceled")
+	if again := op.key("c").post(t, cancel, `{"reason":"prices were wrong"}`).want(t, http.StatusOK); string(again.Body) != string(canceled.Body) {
 		t.Errorf("a repetition answered %s", again.Body)
 	}
+	if e := op.get(t, "/v1/admin/audit-log?action=plan.migrate.cancel"); e.str(t, "data", 0, "reason") != "prices were wrong" {
+		t.Errorf("the audit log does not say why: %s", e.Body)
+	}
+	op.post(t, cancel, "{}").problem(t, http.StatusUnprocessableEntity, "invalid_request")
 	w.sweep(t) // moves nobody
 	first = op.post(t, path, `{"to":2,"reason":"prices of spring"}`).want(t, http.StatusCreated)
 	op.post(t, path, `{"to":2,"when":"soon"}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
@@ -216,7 +223,7 @@ func TestAdminMigrations(t *testing.T) {
 	if n := done.at(t, "done", "migrated"); n != 3.0 {
 		t.Errorf("%v accounts were migrated", n)
 	}
-	op.post(t, path+"/"+first.str(t, "id")+"/cancel", "").problem(t, http.StatusConflict, "migration_over")
+	op.post(t, path+"/"+first.str(t, "id")+"/cancel", `{"reason":"prices were wrong"}`).problem(t, http.StatusConflict, "migration_over")
 	op.get(t, path).want(t, http.StatusOK).golden(t, "admin_migrations")
 	op.get(t, "/v1/admin/plans/developer/migrations/"+first.str(t, "id")).problem(t, http.StatusNotFound, "migration_not_found")
 	op.get(t, path+"/pmg_x").problem(t, http.StatusNotFound, "migration_not_found")

@@ -67,6 +67,8 @@ func (o owner) find(t *testing.T, op operation) string {
 		collection = "/v1/payment-methods"
 	case "/v1/admin/parked-payments":
 		collection = "/v1/payments"
+	case "/v1/admin/plans/{code}/migrations": // no owner's; a body is refused before one is looked for
+		return "pmg_00000000000000000000000001"
 	}
 	c := o.user
 	if strings.HasPrefix(collection, "/v1/admin/") {

@@ -29,6 +29,7 @@ type plansCommand struct {
 type plansCancel struct {
 	Plan      string `arg:"" help:"The plan's code."`
 	Migration string `arg:"" help:"The migration, as migrate and the API name it: pmg_…"`
+	Reason    string `help:"For the audit log."`
 }
 
 // plansMigrate moves accounts between versions of a plan.
@@ -150,7 +151,7 @@ func (p plansCancel) Run(in *invocation) error {
 		return subscription.ErrMigrationNotFound.Because(err)
 	}
 	return in.core(func(core *billing.Core) error {
-		got, err := billing.Migrator{Core: core}.Cancel(in.ctx, billing.Asked{Actor: "operator:cli"}, plan.Code(p.Plan), mid, nil)
+		got, err := billing.Migrator{Core: core}.Cancel(in.ctx, billing.Asked{Actor: "operator:cli"}, plan.Code(p.Plan), mid, p.Reason, nil)
 		if err != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package billing
 
 import (
 	"context"
-	"encoding/json"
 	"sync/atomic"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -113,11 +112,9 @@ func (p Publisher) PublishOnce(ctx context.Context, asked Asked, c plan.Catalogu
 				list = append(list, published{e.Plan, e.After, e.Before})
 			}
 		}
-		detail, err := json.Marshal(map[string]any{"published": list})
-		if err != nil {
-			return nil, err
-		}
-		return out, tx.Accounts().Audit(ctx, account.ID{}, account.Entry{Actor: asked.Actor, Action: "catalogue.publish", Detail: detail, At: at})
+		return out, tx.Accounts().Audit(ctx, account.ID{}, account.Entry{
+			Actor: asked.Actor, Action: "catalogue.publish", Detail: detail("published", list), At: at,
+		})
 	})
 }
 
@@ -178,7 +175,7 @@ type PlanEffect struct {
 
 // Archive takes a version off sale, answered once per key. Accounts on it stay. The last version on sale
 // of the plan that new accounts begin with is ErrStartPlan.
-func (p Publisher) Archive(ctx context.Context, asked Asked, code plan.Code, number int, render Renderer[plan.Version]) (Result[plan.Version], error) {
+func (p Publisher) Archive(ctx context.Context, asked Asked, code plan.Code, number int, reason string, render Renderer[plan.Version]) (Result[plan.Version], error) {
 	return once(ctx, p.Core, asked, render, func(tx Tx) (plan.Version, error) {
 		if _, err := tx.Plans().Plan(ctx, code); err != nil {
 			return plan.Version{}, err
@@ -194,11 +191,9 @@ func (p Publisher) Archive(ctx context.Context, asked Asked, code plan.Code, num
 				return plan.Version{}, err
 			}
 		}
-		detail, err := json.Marshal(map[string]any{"plan": code, "version": number})
-		if err != nil {
-			return plan.Version{}, err
-		}
-		if err := tx.Accounts().Audit(ctx, account.ID{}, account.Entry{Actor: asked.Actor, Action: "plan.archive", Detail: detail, At: at}); err != nil {
+		if err := tx.Accounts().Audit(ctx, account.ID{}, account.Entry{
+			Actor: asked.Actor, Action: "plan.archive", Reason: reason, Detail: detail("plan", code, "version", number), At: at,
+		}); err != nil {
 			return plan.Version{}, err
 		}
 		return tx.Plans().Version(ctx, code, number)

@@ -493,7 +493,7 @@ func TestMigrationCanceledMovesNobodyElse(t *testing.T) {
 	if err := billing.Move(m, t.Context(), begun.Record, accounts[0]); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Cancel(t.Context(), asked(account.ID{}, newKey()), plan.Pro, begun.Record.ID, render); err != nil {
+	if _, err := m.Cancel(t.Context(), asked(account.ID{}, newKey()), plan.Pro, begun.Record.ID, "prices were wrong", render); err != nil {
 		t.Fatal(err)
 	}
 	// One that was about to move the other when the migration was canceled.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -153,9 +152,17 @@ func Keyed[R any](ctx context.Context, c *Core, in Asked, render Renderer[R], fn
 	return out, c.DB.InTx(ctx, func(tx Tx) error { return complete(ctx, tx, in, out.Record, render) })
 }
 
-// detail names the record that an entry of the audit log is about.
-func detail(kind string, record fmt.Stringer) json.RawMessage {
-	return json.RawMessage(fmt.Sprintf(`{%q:%q}`, kind, record))
+// detail says what an entry of the audit log is about: names and what they stand for, in turn.
+func detail(pairs ...any) json.RawMessage {
+	about := make(map[string]any, len(pairs)/2)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		about[pairs[i].(string)] = pairs[i+1]
+	}
+	b, err := json.Marshal(about)
+	if err != nil { // cannot be: identifiers, codes and numbers
+		panic(err)
+	}
+	return b
 }
 
 // pause is how long the sweep waits before it asks a provider again, by the number of times it has.

@@ -2,7 +2,6 @@ package billing
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -44,12 +43,9 @@ func (m Migrator) Begin(ctx context.Context, asked Asked, in MigrationInput, ren
 		if err := tx.PlanMigrations().Create(ctx, mig); err != nil {
 			return mig, err
 		}
-		detail, err := json.Marshal(map[string]any{"migration": mig.ID, "plan": mig.Plan, "to": mig.To, "when": mig.When})
-		if err != nil {
-			return mig, err
-		}
 		return mig, tx.Accounts().Audit(ctx, account.ID{}, account.Entry{
-			Actor: asked.Actor, Action: "plan.migrate", Reason: in.Reason, Detail: detail, At: mig.CreatedAt,
+			Actor: asked.Actor, Action: "plan.migrate", Reason: in.Reason, At: mig.CreatedAt,
+			Detail: detail("migration", mig.ID, "plan", mig.Plan, "to", mig.To, "when", mig.When),
 		})
 	})
 }
@@ -71,7 +67,7 @@ func migrationTarget(ctx context.Context, tx Tx, code plan.Code, number int) (pl
 // Cancel ends a migration that runs. Accounts that it has dealt with stay as they are, those whose new version
 // begins with their next period included; the others are left alone. Canceling twice changes nothing. It
 // returns subscription.ErrMigrationNotFound, or ErrMigrationOver where it is completed.
-func (m Migrator) Cancel(ctx context.Context, asked Asked, code plan.Code, mid subscription.MigrationID, render Renderer[subscription.Migration]) (Result[subscription.Migration], error) {
+func (m Migrator) Cancel(ctx context.Context, asked Asked, code plan.Code, mid subscription.MigrationID, reason string, render Renderer[subscription.Migration]) (Result[subscription.Migration], error) {
 	return once(ctx, m.Core, asked, render, func(tx Tx) (subscription.Migration, error) {
 		mig, err := tx.PlanMigrations().Get(ctx, mid)
 		if err == nil && mig.Plan != code {
@@ -84,11 +80,10 @@ func (m Migrator) Cancel(ctx context.Context, asked Asked, code plan.Code, mid s
 		if err := tx.PlanMigrations().Cancel(ctx, mid, at); err != nil {
 			return mig, err
 		}
-		detail, err := json.Marshal(map[string]any{"migration": mid, "plan": mig.Plan, "to": mig.To})
-		if err != nil {
-			return mig, err
-		}
-		if err := tx.Accounts().Audit(ctx, account.ID{}, account.Entry{Actor: asked.Actor, Action: "plan.migrate.cancel", Detail: detail, At: at}); err != nil {
+		if err := tx.Accounts().Audit(ctx, account.ID{}, account.Entry{
+			Actor: asked.Actor, Action: "plan.migrate.cancel", Reason: reason, At: at,
+			Detail: detail("migration", mid, "plan", mig.Plan, "to", mig.To),
+		}); err != nil {
 			return mig, err
 		}
 		return tx.PlanMigrations().Get(ctx, mid)
