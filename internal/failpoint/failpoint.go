@@ -40,7 +40,7 @@ const (
 // line, "op.point action n", or nothing. The actions:
 //
 //	kill n   ends the process by SIGKILL at the n-th time that the point is reached
-//	meet n   holds whoever reaches the point until n have, and then ends the process
+//	meet n   holds whoever reaches the point until n have, or nobody has come for a second, and then ends the process
 //	panic n  panics at the n-th time
 //	hold     holds whoever reaches the point until the line is gone
 const Variable = "ACCRUE_FAILPOINT_FILE"

@@ -11,13 +11,19 @@ import (
 	"time"
 )
 
-// patience bounds how long anybody is held, so that a test with a mistake ends.
-const patience = 20 * time.Second
+const (
+	// patience bounds how long anybody is held, so that a test with a mistake ends.
+	patience = 20 * time.Second
+	// company is how long those who have come to a meeting wait for one more. Operations that share a transaction go in
+	// step, so who is held in it may hold up the others; they die wherever they are then.
+	company = time.Second
+)
 
 var armed struct {
 	sync.Mutex
-	line string // as it was read last
-	hits int    // of the point in line, since it was armed
+	line string    // as it was read last
+	hits int       // of the point in line, since it was armed
+	last time.Time // of them
 }
 
 // Hit does what the control file asks for at this point.
@@ -35,7 +41,7 @@ func Hit(op Op, point Point) {
 		}
 	case "meet":
 		for end := time.Now().Add(patience); read() == line && time.Now().Before(end); time.Sleep(time.Millisecond) { //nolint:forbidigo // real time, in tests only
-			if reached(line) >= n {
+			if hits, quiet := reached(line); hits >= n || hits > 0 && quiet > company {
 				die()
 			}
 		}
@@ -76,16 +82,18 @@ func count(line string) int {
 		armed.line, armed.hits = line, 0
 	}
 	armed.hits++
+	armed.last = time.Now() //nolint:forbidigo // real time, in tests only
 	return armed.hits
 }
 
-func reached(line string) int {
+// reached returns how often the point was reached, and how long ago for the last time.
+func reached(line string) (hits int, quiet time.Duration) {
 	armed.Lock()
 	defer armed.Unlock()
 	if armed.line != line {
-		return 0
+		return 0, 0
 	}
-	return armed.hits
+	return armed.hits, time.Since(armed.last) //nolint:forbidigo // as above
 }
 
 // die ends the process as a power cut does: nothing is deferred, nothing flushed.
