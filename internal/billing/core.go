@@ -104,9 +104,11 @@ func once[R any](ctx context.Context, c *Core, in Asked, render Renderer[R], fn 
 	return onceIn(ctx, c.DB.InTx, in, render, fn)
 }
 
-// onceOf is once for what locks the request's account first and stays within it.
+// onceOf is once for what locks the request's account first, stays within it and writes to its ledger.
 func onceOf[R any](ctx context.Context, c *Core, in Asked, render Renderer[R], fn func(tx Tx) (R, error)) (Result[R], error) {
-	return onceIn(ctx, func(ctx context.Context, do func(tx Tx) error) error { return c.DB.InTxOf(ctx, in.Account, do) }, in, render, fn)
+	return onceIn(ctx, func(ctx context.Context, do func(tx Tx) error) error {
+		return c.DB.InTxOf(ctx, Start{Account: in.Account, Key: in.Key, Books: true}, do)
+	}, in, render, fn)
 }
 
 func onceIn[R any](ctx context.Context, inTx func(context.Context, func(Tx) error) error, in Asked, render Renderer[R], fn func(tx Tx) (R, error)) (Result[R], error) {

@@ -31,7 +31,10 @@ func (l Listener) Receive(ctx context.Context, header map[string][]string, body 
 		Provider: l.Gateway.Name(), EventID: ev.ID, Type: ev.Type, Object: ev.Object, ObjectRef: ev.Ref,
 		Payload: body, ReceivedAt: now, NextTryAt: now,
 	}
-	fresh, err = l.DB.Payments().SaveEvent(ctx, e)
+	err = l.DB.InTxOf(ctx, Start{}, func(tx Tx) (err error) {
+		fresh, err = tx.Payments().SaveEvent(ctx, e)
+		return err
+	})
 	return e, fresh, err
 }
 
@@ -57,17 +60,18 @@ func (l Listener) ProcessFresh(ctx context.Context, e payment.ProviderEvent) (er
 }
 
 func (l Listener) process(ctx context.Context, e payment.ProviderEvent) (err error) {
-	e.Outcome, err = l.act(ctx, e)
-	now := l.Clock()
-	e.Attempts++
+	outcome, err := l.act(ctx, e)
+	if err == nil && outcome == settledWithEvent {
+		return nil
+	}
+	e = l.processed(e, outcome)
 	switch {
 	case err == nil:
-		e.ProcessedAt, e.NextTryAt = now, time.Time{}
 	case e.Attempts >= maxEventTries:
 		l.Log.ErrorContext(ctx, "gateway event given up", "event", e.EventID, "type", e.Type, "err", err)
-		e.ProcessedAt, e.NextTryAt, e.Outcome = now, time.Time{}, "given_up"
+		e.Outcome = "given_up"
 	default:
-		e.NextTryAt, e.Outcome = now.Add(pause(e.Attempts)), "to_be_tried_again"
+		e.ProcessedAt, e.NextTryAt, e.Outcome = time.Time{}, l.Clock().Add(pause(e.Attempts)), "to_be_tried_again"
 	}
 	if werr := l.DB.Payments().UpdateEvent(ctx, e); werr != nil {
 		return werr
@@ -78,10 +82,23 @@ func (l Listener) process(ctx context.Context, e payment.ProviderEvent) (err err
 	return nil
 }
 
+// processed is the event after it has been acted on.
+func (l Listener) processed(e payment.ProviderEvent, outcome string) payment.ProviderEvent {
+	e.Attempts++
+	e.ProcessedAt, e.NextTryAt, e.Outcome = l.Clock(), time.Time{}, outcome
+	return e
+}
+
 const maxEventTries = 12
 
 // notOurs is the outcome of an event about something that we did not ask for.
 const notOurs = "not_ours"
+
+const (
+	settled = "settled"
+	// settledWithEvent is settled, and the event's outcome is written with it.
+	settledWithEvent = "settled_with_event"
+)
 
 func (l Listener) act(ctx context.Context, e payment.ProviderEvent) (string, error) {
 	if e.Object == payment.ObjectOther || e.ObjectRef == "" {
@@ -95,7 +112,10 @@ func (l Listener) act(ctx context.Context, e payment.ProviderEvent) (string, err
 	}
 	switch {
 	case o.Charge != nil:
-		return l.charge(ctx, *o.Charge)
+		if said, err := l.charge(ctx, *o.Charge, func(tx Tx) error { return tx.Payments().UpdateEvent(ctx, l.processed(e, settled)) }); err != nil || said == notOurs {
+			return said, err
+		}
+		return settledWithEvent, nil
 	case o.Refund != nil:
 		return l.refund(ctx, e.Provider, *o.Refund)
 	case o.Dispute != nil:
@@ -110,7 +130,7 @@ func (l Listener) act(ctx context.Context, e payment.ProviderEvent) (string, err
 
 // charge settles the payment that a charge belongs to. The charge names it by the reference that we
 // gave, so an event that overtakes our own call finds it too.
-func (l Listener) charge(ctx context.Context, res payment.ChargeResult) (string, error) {
+func (l Listener) charge(ctx context.Context, res payment.ChargeResult, then func(tx Tx) error) (string, error) {
 	a, err := id.Parse[account.Account](res.AccountRef)
 	if err != nil {
 		return notOurs, nil //nolint:nilerr // the provider's account may serve others as well
@@ -120,9 +140,12 @@ func (l Listener) charge(ctx context.Context, res payment.ChargeResult) (string,
 		return notOurs, nil //nolint:nilerr // as above
 	}
 	_, err = l.settleCharge(ctx, a, pid, res, nil, func(tx Tx, p payment.Payment) error {
-		return l.outsideRefund(ctx, tx, p, res.Refunded)
+		if err := l.outsideRefund(ctx, tx, p, res.Refunded); err != nil || then == nil {
+			return err
+		}
+		return then(tx)
 	})
-	return "settled", err
+	return settled, err
 }
 
 // outsideRefund books what somebody gave back at the provider itself: the difference between what the
@@ -168,7 +191,7 @@ func (l Listener) refund(ctx context.Context, provider string, res payment.Refun
 			return "", err
 		}
 		_, err = l.settleRefund(ctx, ref, res, nil, nil)
-		return "settled", err
+		return settled, err
 	}
 	// Not ours by its id: the charge says how much was given back in all.
 	cctx, cancel := detached(ctx)
@@ -177,7 +200,7 @@ func (l Listener) refund(ctx context.Context, provider string, res payment.Refun
 	if err != nil {
 		return "", err
 	}
-	return l.charge(ctx, charge)
+	return l.charge(ctx, charge, nil)
 }
 
 // dispute books a payment that the customer's bank took back, and its return if the dispute is won. A
@@ -191,7 +214,7 @@ func (l Listener) dispute(ctx context.Context, provider string, res payment.Disp
 	if err != nil {
 		return "", err
 	}
-	if said, err := l.charge(ctx, ch); err != nil || said == notOurs {
+	if said, err := l.charge(ctx, ch, nil); err != nil || said == notOurs {
 		return said, err
 	}
 	at, err := l.DB.Payments().Locate(ctx, provider, res.ChargeRef)
@@ -209,7 +232,7 @@ func (l Listener) dispute(ctx context.Context, provider string, res payment.Disp
 		}
 		return l.writeDispute(ctx, tx, acct, &p, res)
 	})
-	return "settled", err
+	return settled, err
 }
 
 func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, res payment.DisputeResult) error {
@@ -297,7 +320,7 @@ func (l Listener) method(ctx context.Context, provider string, res payment.Metho
 		}
 		return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentMethodChanged, cardAbout(m), now)
 	})
-	return "settled", err
+	return settled, err
 }
 
 // setup settles the card that waits for a setup, if one does.
@@ -315,8 +338,8 @@ func (l Listener) setup(ctx context.Context, res payment.Setup) (string, error) 
 	}
 	m, err := l.DB.Payments().Method(ctx, a, s.UsedBy)
 	if err != nil || !m.Pending() {
-		return "settled", err
+		return settled, err
 	}
 	_, err = l.resolveMethod(ctx, m)
-	return "settled", err
+	return settled, err
 }

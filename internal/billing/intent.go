@@ -2,11 +2,7 @@
 
 package billing
 
-import (
-	"context"
-
-	"github.com/accrue-billing/accrue/internal/account"
-)
+import "context"
 
 // commitIntent commits the first transaction of a money operation: what is about to be asked of a
 // provider is in the database before the provider hears of it, so that whatever dies afterwards can be
@@ -18,6 +14,6 @@ func (c *Core) commitIntent(ctx context.Context, fn func(tx Tx) error) (asked fu
 }
 
 // commitIntentOf is commitIntent for what locks the account first and stays within it.
-func (c *Core) commitIntentOf(ctx context.Context, a account.ID, fn func(tx Tx) error) (asked func(), err error) {
-	return func() {}, c.DB.InTxOf(ctx, a, fn)
+func (c *Core) commitIntentOf(ctx context.Context, start Start, fn func(tx Tx) error) (asked func(), err error) {
+	return func() {}, c.DB.InTxOf(ctx, start, fn)
 }

@@ -5,8 +5,6 @@ package billing
 import (
 	"context"
 	"sync"
-
-	"github.com/accrue-billing/accrue/internal/account"
 )
 
 // commitIntent in this build makes the mistake that the crash harness must find: the intent is committed
@@ -32,6 +30,6 @@ func (c *Core) commitIntent(ctx context.Context, fn func(tx Tx) error) (asked fu
 	}
 }
 
-func (c *Core) commitIntentOf(ctx context.Context, _ account.ID, fn func(tx Tx) error) (asked func(), err error) {
+func (c *Core) commitIntentOf(ctx context.Context, _ Start, fn func(tx Tx) error) (asked func(), err error) {
 	return c.commitIntent(ctx, fn)
 }

@@ -42,7 +42,7 @@ func (f Funder) TopUp(ctx context.Context, asked Asked, in TopUpInput, render Re
 	var top TopUp
 	var m payment.Method
 	settled := false
-	called, err := f.commitIntentOf(ctx, asked.Account, func(tx Tx) error {
+	called, err := f.commitIntentOf(ctx, Start{Account: asked.Account, Key: asked.Key}, func(tx Tx) error {
 		out, settled = Result[TopUp]{}, false
 		acct, err := f.lockUsable(ctx, tx, asked.Account)
 		if err != nil {
@@ -264,7 +264,7 @@ func (c *Core) settleCharge(ctx context.Context, a account.ID, pid payment.ID, r
 	default:
 		return p, callErr
 	}
-	err = c.DB.InTxOf(ctx, a, func(tx Tx) error {
+	err = c.DB.InTxOf(ctx, Start{Account: a, Books: res.Outcome == payment.OutcomeSucceeded}, func(tx Tx) error {
 		acct, err := tx.Accounts().Lock(ctx, a)
 		if err != nil {
 			return err

@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -24,9 +23,9 @@ func (c *counted) InTx(ctx context.Context, fn func(tx billing.Tx) error) error 
 	return c.Database.InTx(ctx, fn)
 }
 
-func (c *counted) InTxOf(ctx context.Context, a account.ID, fn func(tx billing.Tx) error) error {
+func (c *counted) InTxOf(ctx context.Context, start billing.Start, fn func(tx billing.Tx) error) error {
 	c.begun.Add(1)
-	return c.Database.InTxOf(ctx, a, fn)
+	return c.Database.InTxOf(ctx, start, fn)
 }
 
 // What a customer waits for is the provider and two commits of ours: the intent, and what came of it with

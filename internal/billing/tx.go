@@ -62,7 +62,14 @@ type Transactor interface {
 	InTx(ctx context.Context, fn func(tx Tx) error) error
 	// InTxOf is InTx for what locks the account first and stays within it. Under load such operations share
 	// transactions, and fn may then run on another goroutine.
-	InTxOf(ctx context.Context, a account.ID, fn func(tx Tx) error) error
+	InTxOf(ctx context.Context, start Start, fn func(tx Tx) error) error
+}
+
+// A Start is what an operation begins with, so that it can be read for several at once.
+type Start struct {
+	Account account.ID          // the zero one: it locks nothing
+	Key     idempotency.Request // that it claims; the zero one: none
+	Books   bool                // it writes to the ledger
 }
 
 // A Database runs transactions, and serves reads that need none.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/ledger"
 )
 
 // What waits while a transaction runs goes together in the next one: the commit, and the writes that
@@ -38,8 +39,8 @@ const (
 var errAlone = errors.New("nothing was committed in company")
 
 // InTxOf implements billing.Transactor.
-func (d *DB) InTxOf(ctx context.Context, a account.ID, fn func(tx billing.Tx) error) error {
-	g := &guest{ctx: ctx, account: a, fn: fn, resume: make(chan error), done: make(chan struct{})}
+func (d *DB) InTxOf(ctx context.Context, start billing.Start, fn func(tx billing.Tx) error) error {
+	g := &guest{ctx: ctx, account: start.Account, start: start, fn: fn, resume: make(chan error), done: make(chan struct{})}
 	d.company.invite(g) //nolint:contextcheck // what is shared ends with nobody's context
 	<-g.done
 	if g.panicked != nil {
@@ -113,12 +114,13 @@ func (d *DB) host(guests []*guest) {
 			go d.host(of)
 		}
 	}()
-	if len(guests) == 1 {
-		guests[0].attend(func() error { return d.InTx(guests[0].ctx, guests[0].fn) })
-		return
+	ctx := guests[0].ctx
+	if len(guests) > 1 {
+		ctx = context.Background()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), partyTime)
+	ctx, cancel := context.WithTimeout(ctx, partyTime)
 	defer cancel()
+	var culprit *guest
 	waits := !slices.ContainsFunc(guests, func(g *guest) bool { return g.account != guests[0].account })
 	unknown := false
 	err := onOneConn(ctx, d.sql, func(conn *sql.Conn, bare *pgx.Conn) (err error) {
@@ -128,6 +130,7 @@ func (d *DB) host(guests []*guest) {
 			err = p.commit(ctx)
 			unknown = bare.IsClosed()
 		}
+		culprit = p.culprit
 		return err
 	})
 	if err == nil {
@@ -136,7 +139,7 @@ func (d *DB) host(guests []*guest) {
 	for _, g := range guests {
 		if g.err == nil && unknown {
 			g.err = ErrBusy.Because(err)
-		} else if !unknown {
+		} else if !unknown && g != culprit {
 			g.err = errAlone
 		}
 	}
@@ -146,11 +149,13 @@ func (d *DB) host(guests []*guest) {
 type guest struct {
 	ctx     context.Context //nolint:containedctx // the operation's own
 	account account.ID
+	start   billing.Start
 	fn      func(tx billing.Tx) error
 
 	party    *party
 	unseated bool   // somebody else holds the account
 	next     *guest // of the same account: begins when this one has ended
+	follows  bool   // it is the next of another
 	holds    held
 	waiting  []stmt
 	events   []eventRow
@@ -217,6 +222,7 @@ type party struct {
 	waits   bool // for the lock of its only account
 	came    chan *guest
 	running int
+	culprit *guest // whose own error has ended it all
 }
 
 // run runs the guests up to the commit. It returns an error if there is nothing to commit.
@@ -282,8 +288,12 @@ func (p *party) seat(ctx context.Context, guests []*guest) (first []*guest, err 
 	var ids [][16]byte
 	for _, g := range guests {
 		g.party, g.err = p, errAlone
+		if g.account.IsZero() {
+			first = append(first, g)
+			continue
+		}
 		if before := last[g.account]; before != nil {
-			before.next = g
+			before.next, g.follows = g, true
 		} else {
 			first, ids = append(first, g), append(ids, g.account.UUID())
 		}
@@ -293,23 +303,75 @@ func (p *party) seat(ctx context.Context, guests []*guest) (first []*guest, err 
 		p.holds.hold(r)
 		return nil
 	}
-	if p.waits {
+	switch {
+	case len(ids) == 0:
+	case p.waits:
 		err = p.send(ctx, accounts.where("id = $1", ids[0]).locked().each(hold))
-	} else {
+	default:
 		err = p.send(ctx, stmt{sql: noLock}, accounts.where("id = ANY ($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED", ids).each(hold))
 	}
 	if err != nil {
 		return nil, err
 	}
+	first = slices.DeleteFunc(first, func(g *guest) bool { return !p.seats(g) })
 	for _, g := range guests {
-		_, locked := p.holds.account(g.account)
-		g.unseated = !locked && !p.waits
+		g.unseated = !p.seats(g) && !p.waits
 	}
-	return slices.DeleteFunc(first, func(g *guest) bool {
+	if err := p.read(ctx, guests); err != nil {
+		return nil, err
+	}
+	for _, g := range first {
 		g.holds = p.holds.of(g.account)
-		_, locked := g.holds.account(g.account)
-		return !locked
-	}), nil
+	}
+	return first, nil
+}
+
+// seats says that the party has what the guest needs to begin.
+func (p *party) seats(g *guest) bool {
+	_, locked := p.holds.account(g.account)
+	return locked || g.account.IsZero()
+}
+
+// readKeys goes by the primary key, whatever the planner thinks of the table's size.
+var readKeys = "SELECT " + strings.Join(keys.columns, ", ") + ` FROM unnest($1::uuid[], $2::text[], $3::text[]) AS asked (a, s, k),
+LATERAL (SELECT * FROM idempotency_keys WHERE account_id = asked.a AND scope = asked.s AND key = asked.k LIMIT 1 FOR UPDATE) found`
+
+// read reads what the guests begin with, now that their accounts are locked.
+func (p *party) read(ctx context.Context, guests []*guest) error {
+	var (
+		owners, books [][16]byte
+		scopes, names []string
+		seen          = map[account.ID]bool{}
+	)
+	for _, g := range guests {
+		if !p.seats(g) {
+			continue
+		}
+		a := [16]byte(g.account.UUID())
+		if k := g.start.Key; k.Key != "" {
+			owners, scopes, names = append(owners, a), append(scopes, k.Scope), append(names, k.Key)
+			p.holds.claim(keyName{g.account, k.Scope, k.Key}, keyRow{})
+		}
+		if g.start.Books && !seen[g.account] {
+			seen[g.account], books = true, append(books, a)
+			p.holds.keep(&book{account: g.account, balance: ledger.Balances{}})
+		}
+	}
+	var asks []stmt
+	if len(owners) > 0 {
+		found := query[keyRow]{keys, stmt{sql: readKeys, args: []any{owners, scopes, names}}}
+		asks = append(asks, found.each(func(r keyRow) error {
+			p.holds.claim(r.name(), r)
+			return nil
+		}), clockTime(&p.holds.now))
+	}
+	if len(books) > 0 {
+		asks = append(asks, p.holds.readBooks(books)...)
+	}
+	if len(asks) == 0 {
+		return nil
+	}
+	return p.send(ctx, asks...)
 }
 
 func (p *party) begin(g *guest) {
@@ -339,6 +401,9 @@ func (p *party) goOn(g *guest, err error) {
 func (p *party) end(g *guest) {
 	if (g.err != nil || g.panicked != nil) && g.wrote && p.failed == nil {
 		p.failed = fmt.Errorf("%w: %w", errAlone, g.err)
+		if !g.follows {
+			p.culprit = g
+		}
 	}
 	next := g.next
 	if g.err == nil && g.panicked == nil {
@@ -351,6 +416,9 @@ func (p *party) end(g *guest) {
 	p.begin(next)
 }
 
+// joins says that the statement can be made one with others of its kind.
+func (s stmt) joins() bool { return s.width > 0 && !s.single }
+
 // together makes one list of the lists, with inserts that differ in their rows alone made one. Each list stays in its order.
 func together(lists [][]stmt) []stmt {
 	if len(lists) == 1 {
@@ -362,14 +430,14 @@ func together(lists [][]stmt) []stmt {
 		at := 0
 		for _, s := range list {
 			kind := [2]string{s.sql, s.tail}
-			if i, ok := last[kind]; ok && s.width > 0 && i >= at {
+			if i, ok := last[kind]; ok && s.joins() && i >= at {
 				out[i].args = append(out[i].args, s.args...)
 				at = i
 				continue
 			}
 			at = len(out)
 			out = append(out, s)
-			if s.width > 0 {
+			if s.joins() {
 				out[at].args = slices.Clip(s.args)
 				last[kind] = at
 			}

@@ -29,7 +29,7 @@ func gathering(t *testing.T, db *postgres.DB, ops map[string]func() error) map[s
 	running, finish := make(chan struct{}), make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		_ = db.InTxOf(t.Context(), first.ID, func(billing.Tx) error {
+		_ = db.InTxOf(t.Context(), billing.Start{Account: first.ID}, func(billing.Tx) error {
 			close(running)
 			<-finish
 			return nil
@@ -56,7 +56,7 @@ func gathering(t *testing.T, db *postgres.DB, ops map[string]func() error) map[s
 
 // fund books a top-up in company, and then does more.
 func fund(ctx context.Context, db *postgres.DB, a account.ID, more func(tx billing.Tx) error) error {
-	return db.InTxOf(ctx, a, func(tx billing.Tx) error {
+	return db.InTxOf(ctx, billing.Start{Account: a, Books: true}, func(tx billing.Tx) error {
 		acct, err := tx.Accounts().Lock(ctx, a)
 		if err != nil {
 			return err

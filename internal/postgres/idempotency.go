@@ -12,6 +12,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/idempotency"
 )
 
@@ -32,6 +33,16 @@ func (keyRow) TableName() string { return "idempotency_keys" }
 
 var keys = tableOf[keyRow]()
 
+// A keyName says which key it is.
+type keyName struct {
+	account    account.ID
+	scope, key string
+}
+
+func (r keyRow) name() keyName {
+	return keyName{id.FromUUID[account.Account](r.AccountID), r.Scope, r.Key}
+}
+
 type idempotencyStore stores
 
 var _ idempotency.Store = idempotencyStore{}
@@ -43,30 +54,39 @@ func (s idempotencyStore) of(ctx context.Context, a account.ID, r idempotency.Re
 // errRaced says that another transaction has just claimed the key. Whoever tries again finds its row.
 var errRaced = errors.New("idempotency key claimed at the same moment")
 
+// clockTime reads the database's time. Leases go by it, since the clocks of replicas differ. It is read first
+// and given as a parameter: a cluster of shards takes no volatile function in a write.
+func clockTime(now *time.Time) stmt {
+	return stmt{sql: "SELECT clock_timestamp()", row: func(r pgx.Rows) error { return r.Scan(now) }}
+}
+
 // Claim waits for whoever holds the key's row. Two that find no row both write one: the second waits for
-// the first one's commit, and is then tried again.
-//
-// Leases go by the database's time, since the clocks of replicas differ. It is read first and given as a
-// parameter: a cluster of shards takes no volatile function in a write.
+// the first one's commit, and is then tried again. Where the account is locked nobody else claims its
+// keys; then the row is written at the transaction's end, with its answer if there is one.
 func (s idempotencyStore) Claim(ctx context.Context, a account.ID, r idempotency.Request, operation uuid.UUID) (_ idempotency.Claimed, err error) {
 	defer errs.Wrap(&err, "claim idempotency key of %s", a)
+	var held *heldKey
 	var now time.Time
-	var row *keyRow
-	err = s.send(ctx,
-		keys.where("account_id = $1 AND scope = $2 AND key = $3 FOR UPDATE", a.UUID(), r.Scope, r.Key).each(func(found keyRow) error {
-			row = &found
-			return nil
-		}),
-		stmt{sql: "SELECT clock_timestamp()", row: func(r pgx.Rows) error { return r.Scan(&now) }},
-	)
-	if err != nil {
+	var row keyRow
+	if h := s.held(); h != nil && h.keys[keyName{a, r.Scope, r.Key}] != nil {
+		held, now = h.keys[keyName{a, r.Scope, r.Key}], h.now
+		row = held.row
+	} else if err := s.send(ctx, keys.where("account_id = $1 AND scope = $2 AND key = $3 FOR UPDATE", a.UUID(), r.Scope, r.Key).each(func(found keyRow) error {
+		row = found
+		return nil
+	}), clockTime(&now)); err != nil {
 		return idempotency.Claimed{}, err
 	}
-	if row == nil {
-		return idempotency.Claimed{Outcome: idempotency.Fresh}, s.later(ctx, keys.insert(keyRow{
+	if row.Key == "" {
+		row = keyRow{
 			AccountID: a.UUID(), Scope: r.Scope, Key: r.Key, Fingerprint: r.Fingerprint[:], OperationID: operationOrNil(operation),
 			LockedUntil: now.Add(idempotency.Lease), CreatedAt: now, ExpiresAt: now.Add(idempotency.Kept),
-		}).conflict(errRaced))
+		}
+		if held != nil {
+			held.row, held.claimed = row, true
+			return idempotency.Claimed{Outcome: idempotency.Fresh}, nil
+		}
+		return idempotency.Claimed{Outcome: idempotency.Fresh}, s.later(ctx, keys.insert(row).conflict(errRaced))
 	}
 	switch {
 	case !bytes.Equal(row.Fingerprint, r.Fingerprint[:]):
@@ -82,7 +102,11 @@ func (s idempotencyStore) Claim(ctx context.Context, a account.ID, r idempotency
 	} else {
 		row.OperationID = operationOrNil(operation)
 	}
-	err = s.of(ctx, a, r).Updates(map[string]any{"operation_id": row.OperationID, "locked_until": now.Add(idempotency.Lease)}).Error
+	row.LockedUntil = now.Add(idempotency.Lease)
+	if held != nil {
+		held.row = row
+	}
+	err = s.of(ctx, a, r).Updates(map[string]any{"operation_id": row.OperationID, "locked_until": row.LockedUntil}).Error
 	return claimed, translate(err)
 }
 
@@ -97,6 +121,14 @@ func (s idempotencyStore) Complete(ctx context.Context, a account.ID, r idempote
 	defer errs.Wrap(&err, "complete idempotency key of %s", a)
 	if ans.Body == nil {
 		ans.Body = []byte{}
+	}
+	if h := s.held(); h != nil {
+		if k := h.keys[keyName{a, r.Scope, r.Key}]; k != nil && k.row.Status == nil {
+			k.row.Status, k.row.Body = &ans.Status, ans.Body
+			if k.claimed {
+				return nil
+			}
+		}
 	}
 	// The first answer stands: whoever repeats the work must not change what was said.
 	return s.later(ctx, stmt{

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -135,31 +134,17 @@ func (s ledgerStore) book(ctx context.Context, a account.ID) (*book, error) {
 	if h == nil {
 		return nil, errors.New("the ledger is written in transactions only")
 	}
-	if b := h.book(a); b != nil {
-		return b, nil
+	b := h.book(a)
+	if b == nil {
+		b = &book{account: a, balance: ledger.Balances{}}
+		h.keep(b)
+		if err := s.send(ctx, h.readBooks([][16]byte{mustOwner(a)})...); err != nil {
+			return nil, err
+		}
 	}
-	b := &book{account: a, balance: ledger.Balances{}}
-	known := false
-	err := s.send(ctx,
-		stmt{
-			sql: "SELECT ledger, ledger_hash FROM account_counters WHERE account_id = $1 FOR NO KEY UPDATE", args: []any{param(mustOwner(a))},
-			row: func(r pgx.Rows) error {
-				known = true
-				return r.Scan(&b.sequence, &b.hash)
-			},
-		},
-		balances.of(a, "").each(func(r balanceRow) error {
-			b.balance[ledger.Name(r.Name)] = r.Balance
-			return nil
-		}),
-	)
-	if err == nil && !known {
-		err = account.ErrNotFound
+	if !b.known {
+		return nil, account.ErrNotFound
 	}
-	if err != nil {
-		return nil, err
-	}
-	h.keep(b)
 	return b, nil
 }
 

@@ -246,11 +246,18 @@ func (s paymentStore) CreateTopUp(ctx context.Context, t payment.TopUp) (err err
 
 func (s paymentStore) TopUp(ctx context.Context, a account.ID, t payment.TopUpID) (_ payment.TopUp, err error) {
 	defer errs.Wrap(&err, "top-up %s of %s", t, a)
+	if known, ok := s.held().topUp(t); ok && known.Account == a {
+		return known, nil
+	}
 	row, err := topUps.of(a, "id = $2", t).one(ctx, s, payment.ErrTopUpNotFound)
 	if err != nil {
 		return payment.TopUp{}, err
 	}
-	return row.topUp()
+	top, err := row.topUp()
+	if err == nil {
+		s.held().holdTopUp(top)
+	}
+	return top, err
 }
 
 func (s paymentStore) TopUps(ctx context.Context, a account.ID, r page.Request) (_ page.Page[payment.TopUp], err error) {
@@ -268,6 +275,7 @@ func (s paymentStore) SaveTopUp(ctx context.Context, t *payment.TopUp) (err erro
 	row.Version++
 	if err = s.later(ctx, saveTopUp.of(row, t.Account, t.ID, t.Version).found(account.ErrStale)); err == nil {
 		t.Version = row.Version
+		s.held().holdTopUp(*t)
 	}
 	return err
 }

@@ -19,8 +19,9 @@ type stmt struct {
 	args []any
 	// width says that sql inserts rows of so many columns; their places and then the tail follow it. Inserts
 	// that differ in their rows alone can be sent as one.
-	width int
-	tail  string
+	width  int
+	tail   string
+	single bool // but its own answer is needed
 	// row is called for each row of the answer. nil: there are none, or they do not matter.
 	row func(pgx.Rows) error
 	// done makes the statement's error of how it ended. nil: translate.
@@ -152,7 +153,7 @@ func (t *transaction) publish(_ context.Context, e eventRow) error {
 }
 
 func (t *transaction) commit(ctx context.Context) error {
-	t.waiting = append(t.waiting, t.holds.writeBooks()...)
+	t.waiting = append(t.waiting, t.holds.writes()...)
 	t.waiting = append(t.waiting, publishing(t.events)...)
 	if slices.ContainsFunc(t.waiting, func(s stmt) bool { return s.checked }) {
 		// The database would commit what they find fault with.

@@ -125,6 +125,7 @@ func (s stmt) conflict(with error) stmt {
 
 // inserted says whether an insert wrote a row, or found one already there.
 func (s stmt) inserted(fresh *bool) stmt {
+	s.single = true
 	s.done = func(tag pgconn.CommandTag, err error) error {
 		*fresh = tag.RowsAffected() > 0
 		return translate(err)
