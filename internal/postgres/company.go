@@ -17,8 +17,8 @@ import (
 	"github.com/accrue-billing/accrue/internal/ledger"
 )
 
-// What waits while a transaction runs goes together in the next one: the commit, and the writes that
-// differ in their rows alone, are then one for all. The operations go in step. Each runs by itself until it needs
+// What waits while a transaction runs goes together in the next one: the commit, and the statements that
+// differ in their arguments alone, are then one for all. The operations go in step. Each runs by itself until it needs
 // an answer of the database; when all of them do, what they ask is sent in one round trip. Those of one
 // account go one after the other, each seeing what the one before has done. Nobody waits for the lock of
 // another's account: where it is not free, the operations of that account share a transaction of their own.
@@ -29,8 +29,9 @@ import (
 
 const (
 	mostGuests = 64
-	// noLock is how long a transaction with guests waits for a lock.
-	noLock = "SET LOCAL lock_timeout = '100ms'"
+	// inCompany is how a transaction of several accounts is run. It does not wait long for a lock. What it reads
+	// and writes are a few rows by their keys, for which it need not go through a table, however small that seems.
+	inCompany = "SELECT set_config('lock_timeout', $1, true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
 	// partyTime bounds a transaction with guests, in which nobody's own deadline counts.
 	partyTime = 10 * time.Second
 )
@@ -158,6 +159,7 @@ type guest struct {
 	follows  bool   // it is the next of another
 	holds    held
 	waiting  []stmt
+	inherits int // how many of those are of the guest before it
 	events   []eventRow
 	asks     []stmt     // what it waits to have sent
 	alone    bool       // it waits to have the connection for itself
@@ -178,9 +180,9 @@ func (g *guest) attend(fn func() error) {
 }
 
 func (g *guest) send(_ context.Context, stmts ...stmt) error {
-	g.wrote = g.wrote || len(g.waiting) > 0 || slices.ContainsFunc(stmts, func(s stmt) bool { return !reads(s.sql) })
+	g.wrote = g.wrote || len(g.waiting) > g.inherits || slices.ContainsFunc(stmts, func(s stmt) bool { return !reads(s.sql) })
 	g.asks = slices.Concat(g.waiting, stmts)
-	g.waiting = nil
+	g.waiting, g.inherits = nil, 0
 	return g.wait()
 }
 
@@ -273,7 +275,7 @@ func (p *party) run(ctx context.Context, guests []*guest) error {
 	}
 	var writes [][]stmt
 	for _, g := range guests {
-		if g.ended && g.err == nil {
+		if g.ended {
 			writes = append(writes, g.waiting)
 			p.events = append(p.events, g.events...)
 		}
@@ -303,12 +305,19 @@ func (p *party) seat(ctx context.Context, guests []*guest) (first []*guest, err 
 		p.holds.hold(r)
 		return nil
 	}
+	if len(guests) > 1 {
+		longest := "100ms"
+		if p.waits {
+			longest = "0" // as long as it takes
+		}
+		_ = p.later(ctx, stmt{sql: inCompany, args: []any{longest}})
+	}
 	switch {
 	case len(ids) == 0:
 	case p.waits:
 		err = p.send(ctx, accounts.where("id = $1", ids[0]).locked().each(hold))
 	default:
-		err = p.send(ctx, stmt{sql: noLock}, accounts.where("id = ANY ($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED", ids).each(hold))
+		err = p.send(ctx, accounts.where("id = ANY ($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED", ids).each(hold))
 	}
 	if err != nil {
 		return nil, err
@@ -397,51 +406,25 @@ func (p *party) goOn(g *guest, err error) {
 	g.resume <- err
 }
 
-// end keeps what a guest leaves behind. One that fails after it has written takes it all down.
+// end keeps what a guest leaves behind, which the next one of its account goes on from. One that fails after
+// it has written takes it all down.
 func (p *party) end(g *guest) {
-	if (g.err != nil || g.panicked != nil) && g.wrote && p.failed == nil {
-		p.failed = fmt.Errorf("%w: %w", errAlone, g.err)
-		if !g.follows {
-			p.culprit = g
+	if g.err == nil && g.panicked == nil {
+		p.holds.replace(g.account, g.holds)
+	} else {
+		g.waiting, g.events = g.waiting[:g.inherits], nil
+		if g.wrote && p.failed == nil {
+			p.failed = fmt.Errorf("%w: %w", errAlone, g.err)
+			if !g.follows {
+				p.culprit = g
+			}
 		}
 	}
 	next := g.next
-	if g.err == nil && g.panicked == nil {
-		p.holds.replace(g.account, g.holds)
-	}
 	if next == nil || p.failed != nil {
 		return
 	}
+	next.waiting, next.inherits, g.waiting = slices.Clip(g.waiting), len(g.waiting), nil
 	next.holds = p.holds.of(g.account)
 	p.begin(next)
-}
-
-// joins says that the statement can be made one with others of its kind.
-func (s stmt) joins() bool { return s.width > 0 && !s.single }
-
-// together makes one list of the lists, with inserts that differ in their rows alone made one. Each list stays in its order.
-func together(lists [][]stmt) []stmt {
-	if len(lists) == 1 {
-		return lists[0]
-	}
-	var out []stmt
-	last := map[[2]string]int{} // where the last insert of its kind is
-	for _, list := range lists {
-		at := 0
-		for _, s := range list {
-			kind := [2]string{s.sql, s.tail}
-			if i, ok := last[kind]; ok && s.joins() && i >= at {
-				out[i].args = append(out[i].args, s.args...)
-				at = i
-				continue
-			}
-			at = len(out)
-			out = append(out, s)
-			if s.joins() {
-				out[at].args = slices.Clip(s.args)
-				last[kind] = at
-			}
-		}
-	}
-	return out
 }

@@ -94,6 +94,15 @@ func mustHaveFunds(t *testing.T, db *postgres.DB, a account.ID, times int64) {
 	}
 }
 
+func mustBeOne(t *testing.T, transactions *sync.Map) {
+	t.Helper()
+	n := 0
+	transactions.Range(func(any, any) bool { n++; return true })
+	if n != 1 {
+		t.Errorf("the operations ran in %d transactions, want 1", n)
+	}
+}
+
 func TestInTxOf(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -128,11 +137,44 @@ func TestInTxOf(t *testing.T) {
 		for _, a := range all {
 			mustHaveFunds(t, db, a, 3)
 		}
-		n := 0
-		transactions.Range(func(any, any) bool { n++; return true })
-		if n != 1 {
-			t.Errorf("%d transactions for %d operations, want 1", n, len(ops))
+		mustBeOne(t, &transactions)
+	})
+
+	t.Run("ShowsEachWhatTheOneBeforeHasDone", func(t *testing.T) {
+		t.Parallel()
+		db := postgrestest.New(t)
+		m := mustCard(t, db, mustAccount(t, db).ID)
+		p := mustPayment(t, db, charge(m))
+		ops := map[string]func() error{}
+		transactions := sync.Map{}
+		for i := range 6 {
+			ops[fmt.Sprint(i)] = func() error {
+				return db.InTxOf(ctx, billing.Start{Account: m.Account}, func(tx billing.Tx) error {
+					got, err := tx.Payments().LockPayment(ctx, m.Account, p.ID)
+					if err != nil {
+						return err
+					}
+					transactions.Store(postgres.TransactionID(ctx, tx), true)
+					if got.Checks++; got.Checks == 3 {
+						return errRefused // and leaves what was there before
+					}
+					return tx.Payments().SavePayment(ctx, &got)
+				})
+			}
 		}
+		refused := 0
+		for _, err := range gathering(t, db, ops) {
+			if errors.Is(err, errRefused) {
+				refused++
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		got, err := db.Payments().Payment(ctx, m.Account, p.ID)
+		if err != nil || got.Checks != 2 || refused != 4 {
+			t.Errorf("%d checks and %d refusals, %v; want 2 and 4", got.Checks, refused, err)
+		}
+		mustBeOne(t, &transactions)
 	})
 
 	t.Run("LetsNobodyFailWithAnother", func(t *testing.T) {

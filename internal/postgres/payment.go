@@ -361,6 +361,18 @@ func (s paymentStore) SaveDispute(ctx context.Context, d payment.Dispute) (err e
 	return taken(err, account.ErrStale)
 }
 
+type providerRefRow struct {
+	Provider  string `gorm:"primaryKey"`
+	Ref       string `gorm:"primaryKey"`
+	AccountID account.ID
+	Kind      string
+	RecordID  uuid.UUID
+}
+
+func (providerRefRow) TableName() string { return "provider_refs" }
+
+var providerRefs = tableOf[providerRefRow]()
+
 type locatedRow struct {
 	AccountID account.ID
 	Kind      string
@@ -399,12 +411,8 @@ func (s paymentStore) Remember(ctx context.Context, provider, ref string, l paym
 		return err
 	}
 	// One that is known already finds its row by writing what is there; of another record it finds none.
-	return s.later(ctx, stmt{
-		sql: `INSERT INTO provider_refs AS known (provider, ref, account_id, kind, record_id) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (provider, ref) DO UPDATE SET kind = excluded.kind
-			WHERE (known.account_id, known.kind, known.record_id) = (excluded.account_id, excluded.kind, excluded.record_id)`,
-		args: []any{provider, ref, param(l.Account), string(l.Kind), param(record)},
-	}.found(errForeignRef))
+	return s.later(ctx, providerRefs.insert(providerRefRow{provider, ref, l.Account, string(l.Kind), record}).onConflict(`(provider, ref) DO UPDATE SET kind = excluded.kind
+		WHERE (provider_refs.account_id, provider_refs.kind, provider_refs.record_id) = (excluded.account_id, excluded.kind, excluded.record_id)`).found(errForeignRef))
 }
 
 var errForeignRef = errors.New("the reference belongs to another record")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"sync"
 	"time"
 
 	"gorm.io/gorm"
@@ -54,32 +53,10 @@ var planVersions = tableOf[planVersionRow]()
 func (r planVersionRow) version() (plan.Version, error) {
 	var v plan.Version
 	err := json.Unmarshal(r.Definition, &v)
-	head := planVersionHead{r.PlanCode, r.Number, r.ContentHash, r.PublishedAt, r.ArchivedAt}
-	return head.version(v), err
-}
-
-// planVersionHead is a version's row without its definition.
-type planVersionHead struct {
-	PlanCode    string
-	Number      int
-	ContentHash []byte
-	PublishedAt *time.Time
-	ArchivedAt  *time.Time
-}
-
-func (planVersionHead) TableName() string { return "plan_versions" }
-
-var planVersionHeads = tableOf[planVersionHead]()
-
-// version is the definition under the head.
-func (r planVersionHead) version(v plan.Version) plan.Version {
 	v.Plan, v.Number, v.Hash = plan.Code(r.PlanCode), r.Number, hex.EncodeToString(r.ContentHash)
 	v.PublishedAt, v.ArchivedAt = timeOf(r.PublishedAt), timeOf(r.ArchivedAt)
-	return v
+	return v, err
 }
-
-// definitions are plan.Versions by their content hash. Nobody changes what is shared in them.
-var definitions sync.Map
 
 type planStore stores
 
@@ -170,25 +147,13 @@ func (s planStore) Current(ctx context.Context, code plan.Code) (_ plan.Version,
 	return plan.Version{}, err
 }
 
-// Version reads a definition once in the life of the process: what a hash stands for never changes.
 func (s planStore) Version(ctx context.Context, code plan.Code, number int) (_ plan.Version, err error) {
 	defer errs.Wrap(&err, "version %d of plan %s", number, code)
-	head, err := planVersionHeads.where("plan_code = $1 AND number = $2", string(code), number).one(ctx, s, plan.ErrVersionNotFound)
-	if err != nil {
-		return plan.Version{}, err
-	}
-	if v, ok := definitions.Load(string(head.ContentHash)); ok {
-		return head.version(v.(plan.Version)), nil //nolint:forcetypeassert // what is stored below
-	}
 	row, err := planVersions.where("plan_code = $1 AND number = $2", string(code), number).one(ctx, s, plan.ErrVersionNotFound)
 	if err != nil {
 		return plan.Version{}, err
 	}
-	v, err := row.version()
-	if err == nil {
-		definitions.Store(string(row.ContentHash), v)
-	}
-	return v, err
+	return row.version()
 }
 
 func (s planStore) Versions(ctx context.Context, code plan.Code) (_ []plan.Version, err error) {

@@ -17,17 +17,26 @@ import (
 type stmt struct {
 	sql  string
 	args []any
-	// width says that sql inserts rows of so many columns; their places and then the tail follow it. Inserts
-	// that differ in their rows alone can be sent as one.
-	width  int
-	tail   string
-	single bool // but its own answer is needed
 	// row is called for each row of the answer. nil: there are none, or they do not matter.
 	row func(pgx.Rows) error
 	// done makes the statement's error of how it ended. nil: translate.
 	done func(pgconn.CommandTag, error) error
-	// checked says that done may find fault with what the database takes for success.
-	checked bool
+	// missing is the error if a write finds fewer rows than it was given, which the database takes for success.
+	missing error
+	// many says how statements that differ in their arguments alone are sent as one. nil: they are not.
+	many *many
+	// rows says how many statements this one stands for; zero is one.
+	rows int
+	// of takes the rows of each account, where this one stands for several that read.
+	of map[[16]byte]func(pgx.Rows) error
+}
+
+// many is the text of several statements in one: the arguments of each are a row of VALUES between the head and the tail.
+type many struct {
+	head, tail string
+	casts      []string // of the values to the types of their columns; nil: an insert knows them
+	once       bool     // it cannot write one row twice
+	reads      bool     // rows of accounts, the column that comes first
 }
 
 // A session is where the stores that go without GORM send their statements: to the pool, where what is sent
@@ -100,6 +109,9 @@ func answer(answers pgx.BatchResults, s stmt) error {
 		}
 		err = rows.Err()
 	}
+	if s.missing != nil && err == nil && rows.CommandTag().RowsAffected() < int64(max(s.rows, 1)) {
+		return s.missing
+	}
 	if s.done != nil {
 		return s.done(rows.CommandTag(), err)
 	}
@@ -155,7 +167,7 @@ func (t *transaction) publish(_ context.Context, e eventRow) error {
 func (t *transaction) commit(ctx context.Context) error {
 	t.waiting = append(t.waiting, t.holds.writes()...)
 	t.waiting = append(t.waiting, publishing(t.events)...)
-	if slices.ContainsFunc(t.waiting, func(s stmt) bool { return s.checked }) {
+	if slices.ContainsFunc(t.waiting, func(s stmt) bool { return s.missing != nil }) {
 		// The database would commit what they find fault with.
 		if err := t.send(ctx); err != nil {
 			return err

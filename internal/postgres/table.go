@@ -2,12 +2,10 @@ package postgres
 
 import (
 	"context"
-	"math/bits"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -22,7 +20,7 @@ import (
 type table[R schema.Tabler] struct {
 	name    string
 	columns []string // of the fields of R, in their order
-	into    string   // how an insert of a row begins
+	inserts *many
 }
 
 func tableOf[R schema.Tabler]() table[R] {
@@ -32,21 +30,8 @@ func tableOf[R schema.Tabler]() table[R] {
 	for f := range reflect.TypeFor[R]().Fields() {
 		t.columns = append(t.columns, names.ColumnName("", f.Name))
 	}
-	t.into = "INSERT INTO " + t.name + " (" + strings.Join(t.columns, ", ") + ") VALUES "
+	t.inserts = &many{head: "INSERT INTO " + t.name + " (" + strings.Join(t.columns, ", ") + ") VALUES "}
 	return t
-}
-
-// places lists n parameters, the first of which has the given number.
-func places(first, n int) string {
-	var b strings.Builder
-	for i := range n {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteByte('$')
-		b.WriteString(strconv.Itoa(first + i))
-	}
-	return b.String()
 }
 
 // insert is the statement that writes the rows.
@@ -58,62 +43,14 @@ func (t table[R]) insert(rows ...R) stmt {
 			args = append(args, param(row.Field(f).Interface()))
 		}
 	}
-	return stmt{sql: t.into, args: args, width: len(t.columns)}
-}
-
-// text is the statement as it is sent.
-func (s stmt) text() string {
-	if s.width == 0 {
-		return s.sql
-	}
-	key := insertion{s.sql, s.tail, len(s.args)}
-	if text, ok := insertions.Load(key); ok {
-		return text.(string) //nolint:forcetypeassert // what is stored below
-	}
-	var b strings.Builder
-	b.WriteString(s.sql)
-	for at := 0; at < len(s.args); at += s.width {
-		if at > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString("(" + places(at+1, s.width) + ")")
-	}
-	b.WriteString(s.tail)
-	text, _ := insertions.LoadOrStore(key, b.String())
-	return text.(string) //nolint:forcetypeassert // as above
-}
-
-// insertions are the texts of inserts. They are few: of every table, by the sizes of cut.
-var insertions sync.Map
-
-type insertion struct {
-	sql, tail string
-	args      int
-}
-
-// few is how many rows one insert writes whatever their number.
-const few = 4
-
-// cut makes of an insert of many rows several of 4, 8, 16, … rows, so that a connection has few statements to prepare.
-func cut(stmts []stmt) []stmt {
-	out := make([]stmt, 0, len(stmts))
-	for _, s := range stmts {
-		for s.width > 0 && len(s.args) > few*s.width {
-			n := s.width << (bits.Len(uint(len(s.args)/s.width)) - 1)
-			part := s
-			part.args, s.args = s.args[:n:n], s.args[n:]
-			out = append(out, part)
-		}
-		if s.width == 0 || len(s.args) > 0 {
-			out = append(out, s)
-		}
-	}
-	return out
+	return stmt{args: args, rows: len(rows), many: t.inserts}
 }
 
 // onConflict adds to an insert what happens where there is such a row.
 func (s stmt) onConflict(what string) stmt {
-	s.tail += " ON CONFLICT " + what
+	with := *s.many
+	with.tail += " ON CONFLICT " + what
+	s.many = &with
 	return s
 }
 
@@ -125,7 +62,7 @@ func (s stmt) conflict(with error) stmt {
 
 // inserted says whether an insert wrote a row, or found one already there.
 func (s stmt) inserted(fresh *bool) stmt {
-	s.single = true
+	s.sql, s.many = s.text(), nil
 	s.done = func(tag pgconn.CommandTag, err error) error {
 		*fresh = tag.RowsAffected() > 0
 		return translate(err)
@@ -135,35 +72,38 @@ func (s stmt) inserted(fresh *bool) stmt {
 
 // found makes an error of a write that finds no row.
 func (s stmt) found(missing error) stmt {
-	s.checked = true
-	s.done = func(tag pgconn.CommandTag, err error) error {
-		if err == nil && tag.RowsAffected() == 0 {
-			return missing
-		}
-		return translate(err)
-	}
+	s.missing = missing
 	return s
 }
 
 // An update is a statement that writes some columns of a row.
 type update[R schema.Tabler] struct {
 	sql    string
+	many   *many
 	fields []int
 }
 
 // update prepares the statement that writes the given columns where the key's columns have the values
 // that are asked for. A tenant's table names the account among them.
 func (t table[R]) update(key []string, columns ...string) update[R] {
-	u := update[R]{sql: "UPDATE " + t.name + " SET "}
+	u := update[R]{sql: "UPDATE " + t.name + " SET ", many: &many{head: "UPDATE " + t.name + " SET ", once: true}}
 	for i, c := range columns {
 		if i > 0 {
 			u.sql += ", "
+			u.many.head += ", "
 		}
 		u.sql += c + " = $" + strconv.Itoa(i+1)
+		u.many.head += c + " = v.p" + strconv.Itoa(i+1)
 		u.fields = append(u.fields, t.field(c))
+		u.many.casts = append(u.many.casts, t.cast(c))
 	}
+	u.many.head += " FROM (VALUES "
+	u.many.tail = ") AS v (" + parameters(len(columns)+len(key)) + ")"
 	for i, c := range key {
-		u.sql += []string{" WHERE ", " AND "}[min(i, 1)] + c + " = $" + strconv.Itoa(len(columns)+i+1)
+		and := []string{" WHERE ", " AND "}[min(i, 1)]
+		u.sql += and + c + " = $" + strconv.Itoa(len(columns)+i+1)
+		u.many.tail += and + t.name + "." + c + " = v.p" + strconv.Itoa(len(columns)+i+1)
+		u.many.casts = append(u.many.casts, t.cast(c))
 	}
 	return u
 }
@@ -190,7 +130,7 @@ func (u update[R]) of(row R, key ...any) stmt {
 	for _, k := range key {
 		args = append(args, param(k))
 	}
-	return stmt{sql: u.sql, args: args}
+	return stmt{sql: u.sql, args: args, many: u.many}
 }
 
 // A query reads rows of a table.
@@ -214,12 +154,17 @@ func (t table[R]) of(a account.ID, rest string, args ...any) query[R] {
 	if rest != "" {
 		rest = " AND " + rest
 	}
-	return t.where("account_id = $1"+rest, append([]any{mustOwner(a)}, args...)...)
+	q := t.where("account_id = $1"+rest, append([]any{mustOwner(a)}, args...)...)
+	q.many = t.reads(q.stmt)
+	return q
 }
 
 // locked holds the rows until the transaction ends, as the function of that name does.
 func (q query[R]) locked() query[R] {
 	q.sql += " FOR NO KEY UPDATE"
+	if q.many != nil {
+		q.many = q.table.reads(q.stmt)
+	}
 	return q
 }
 
