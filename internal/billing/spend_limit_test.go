@@ -1,15 +1,18 @@
 package billing_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // told counts the account's events of a type.
@@ -84,5 +87,27 @@ func TestSpendLimit_IsToldOnceWhenFirstReached(t *testing.T) {
 			w.tryUse(t, a, "voice", "60000")
 			want(3, "at the new period's")
 		})
+	}
+}
+
+func TestSpendLimit_IsToldOnceWhenItRefusesReservations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.limitSpend(t, a, 1000, entitlement.Hard)
+	w.use(t, a, "voice", "60600") // 27 cents
+	for range 3 {
+		_, err := w.ingest.Reserve(t.Context(), metering.Reserving{
+			Action: metering.Reserve, Account: a, ID: id.New[entitlement.Reservation](), Meter: "voice",
+			Quantity: money.MustDecimal("60000"), TTL: time.Minute,
+		})
+		if !errors.Is(err, entitlement.ErrSpendLimitReached) {
+			t.Fatalf("27 dollars more: %v, want ErrSpendLimitReached", err)
+		}
+		w.check(t, a)
+		if got := w.told(t, a, outbox.SpendLimitReached); got != 1 {
+			t.Errorf("told %d times, want 1", got)
+		}
 	}
 }

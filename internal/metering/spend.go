@@ -80,7 +80,21 @@ func (s *spending) operate(ctx context.Context, it *item) error {
 	s.rewind(mark, []*item{it})
 	s.rewindReservations(before)
 	it.op.refuse(entitlement.ErrSpendLimitReached.With("resets_at", s.admission.ResetsAt(it.period)))
+	s.writes.Rejects = append(s.writes.Rejects, Reject{s.refused(it), string(entitlement.SpendLimitReached)})
 	return nil
+}
+
+// refused is the event that a reservation would have become. It is kept with the events that are refused, so
+// that whoever watches the limit learns of it.
+func (s *spending) refused(it *item) *Event {
+	e := Event{
+		Account: it.op.Account, Source: ReservationSource, ID: it.op.ID.String(), Meter: it.total.Meter, Quantity: it.op.Quantity,
+		OccurredAt: it.event.OccurredAt,
+	}
+	if e.OccurredAt.IsZero() {
+		e.OccurredAt = s.admission.now(s.now)
+	}
+	return &e
 }
 
 func (s *spending) price(ctx context.Context, period time.Time, uses []entitlement.Use) (int64, error) {

@@ -199,7 +199,7 @@ func castOf(t reflect.Type) string {
 	case t == reflect.TypeFor[[]byte]():
 		return "bytea"
 	}
-	switch t.Kind() { //nolint:exhaustive // the others have no type here
+	switch t.Kind() {
 	case reflect.String:
 		return "text"
 	case reflect.Bool:
