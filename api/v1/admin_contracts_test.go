@@ -161,6 +161,49 @@ limits:
 		w.check(t)
 	})
 
+	// 100.00 are paid ahead; 90.00 are used of them in the first month and 30.00 in the second.
+	t.Run("PaidAhead", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a, ada := w.upgraded(t, "pm_sandbox_visa")
+		op := w.operator(t, a.ID)
+		op.document(t, "/v1/admin/contracts", `
+plan: enterprise
+reference: PRE-1
+start: 2026-03-10T00:00:00Z
+charges:
+  - {meter: voice, per: minute, prices: {USD: {model: per_unit, unit_price: "0.01"}}}
+commitment: {prepaid: true, steps: [{from: 2026-03-10T00:00:00Z, sums: {USD: 100}}]}
+`).want(t, http.StatusCreated)
+		w.sweep(t)
+		ahead := ada.get(t, "/v1/invoices")
+		if ahead.str(t, "data", 0, "kind") != "prepayment" || ahead.str(t, "data", 0, "status") != "paid" || ahead.at(t, "data", 0, "total", "amount") != 10000.0 {
+			t.Fatalf("paid ahead: %s", ahead.Body)
+		}
+		w.use(t, a.ID, "voice", "540000")
+		if up := ada.get(t, "/v1/invoices/upcoming"); up.at(t, "total", "amount") != 0.0 {
+			t.Errorf("the running month: %s", up.Body)
+		}
+		w.advance(start.AddDate(0, 1, 1).Sub(w.clock()))
+		w.sweep(t)
+		w.sweep(t)
+		w.use(t, a.ID, "voice", "180000")
+		w.advance(start.AddDate(0, 2, 1).Sub(w.clock()))
+		w.sweep(t)
+		w.sweep(t)
+		second := ada.get(t, "/v1/invoices").str(t, "data", 0, "id")
+		inv := ada.get(t, "/v1/invoices/"+second).want(t, http.StatusOK).golden(t, "invoice_drawdown")
+		if inv.at(t, "total", "amount") != 2000.0 || inv.str(t, "status") != "paid" {
+			t.Errorf("20.00 are beyond, and the card has paid them: %s", inv.Body)
+		}
+		line := "/v1/invoices/" + second + "/lines/2/explanation"
+		ada.get(t, line).want(t, http.StatusOK).golden(t, "explanation_drawdown")
+		if got := ada.with("Idempotency-Key", "-").post(t, line+"/verify", ""); got.at(t, "verified") != true {
+			t.Errorf("%s", got.Body)
+		}
+		w.check(t)
+	})
+
 	t.Run("NamesEveryFault", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)

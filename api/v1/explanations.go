@@ -14,6 +14,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/pricing"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
@@ -212,7 +213,7 @@ func steps(d pricing.Derivation, line InvoiceLine) []string {
 		}
 		say("With the usage that came late, the period comes to %s; %s was billed for it before.", after, before)
 	case d.Kind == pricing.KindUsage:
-		say("%s %s were used.", d.Quantity, plural(d.Unit))
+		say("%s %s were used.", d.Quantity, plan.Plural(d.Unit))
 		if d.Step.Sign() > 0 {
 			say("That is rounded up to %s, a multiple of %s.", d.Rounded, d.Step)
 		}
@@ -224,7 +225,7 @@ func steps(d pricing.Derivation, line InvoiceLine) []string {
 			if t.UpTo != nil {
 				where = "up to " + *t.UpTo
 			}
-			say("Over %s and %s: %s %s at %s %s = %s.", t.Over, where, t.Units, plural(t.Unit), t.UnitPrice, cur, t.Amount.amount())
+			say("Over %s and %s: %s %s at %s %s = %s.", t.Over, where, t.Units, plan.Plural(t.Unit), t.UnitPrice, cur, t.Amount.amount())
 		}
 	case d.Base != nil:
 		return append(out, shareSteps(d)...)
@@ -237,6 +238,11 @@ func steps(d pricing.Derivation, line InvoiceLine) []string {
 func shareSteps(d pricing.Derivation) []string {
 	out := []string{}
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	if d.Kind == pricing.KindDrawdown && d.Against != nil {
+		say("Of what was paid ahead %s were left.", *d.Base)
+		say("The usage came to %s, and the line takes off as much of it as was left: %s.", *d.Against, d.Amount)
+		return out
+	}
 	say("The base is %s.", *d.Base)
 	upTo, before := rounded(*d.Base, d.Numerator, d.Denominator), rounded(*d.Base, d.From, d.Denominator)
 	switch {
@@ -270,5 +276,3 @@ func rounded(sum money.Amount, num, den int64) money.Amount {
 	}
 	return a
 }
-
-func plural(unit string) string { return unit + "s" }

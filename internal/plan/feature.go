@@ -216,19 +216,26 @@ func unitOf(c *Charge) string {
 	return c.Per.Unit
 }
 
-// count writes a quantity with its unit, which the catalogue gives in the singular.
+// count writes a quantity with its unit.
 func count(n money.Decimal, unit string) string {
 	if single, ok := strings.CutPrefix(unit, "thousand "); ok {
 		n, unit = n.Mul(money.DecimalFromInt(1000)), single
 	}
-	switch {
-	case unit == "" || n.Cmp(money.DecimalFromInt(1)) == 0 || strings.HasSuffix(unit, "s"):
-	case strings.HasSuffix(unit, "erion"):
-		unit = strings.TrimSuffix(unit, "on") + "a" // criteria
-	case strings.HasSuffix(unit, "y") && !strings.HasSuffix(unit, "ay") && !strings.HasSuffix(unit, "ey"):
-		unit = strings.TrimSuffix(unit, "y") + "ies" // queries
-	default:
-		unit += "s"
+	if n.Cmp(money.DecimalFromInt(1)) != 0 {
+		unit = Plural(unit)
 	}
 	return strings.TrimSpace(n.Grouped() + " " + unit)
+}
+
+// Plural is the plural of a unit, which a catalogue gives in the singular.
+func Plural(unit string) string {
+	switch {
+	case unit == "" || strings.HasSuffix(unit, "s"):
+		return unit
+	case strings.HasSuffix(unit, "erion"):
+		return strings.TrimSuffix(unit, "on") + "a" // criteria
+	case strings.HasSuffix(unit, "y") && !strings.HasSuffix(unit, "ay") && !strings.HasSuffix(unit, "ey"):
+		return strings.TrimSuffix(unit, "y") + "ies" // queries
+	}
+	return unit + "s"
 }

@@ -137,6 +137,10 @@ func randomInput(s source) pricing.Input {
 			Steps:       []plan.Step{{From: january.Start, Sums: plan.Sums{*amount(s, 5_000_000, "commitment")}}},
 			OverageRate: money.DecimalFromUnits(s.upTo(200_000, "overage"), 3),
 		}}
+		if c := in.Contract.Commitment; s.upTo(1, "prepaid") == 1 {
+			c.Prepaid, c.OverageRate = true, money.Decimal{}
+			in.Term = &pricing.Term{Spent: *amount(s, 6_000_000, "spent before")}
+		}
 	}
 	if s.upTo(3, "capped") == 0 {
 		in.Cap = amount(s, 2_000_000, "cap")
