@@ -26,6 +26,7 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 	defer errs.Wrap(&err, "collect %s", iid)
 	failpoint.Hit(failpoint.Collect, failpoint.Received)
 	var p payment.Payment
+	var m payment.Method
 	called, err := c.commitIntent(ctx, func(tx Tx) error {
 		asked = false
 		acct, err := tx.Accounts().Lock(ctx, a)
@@ -43,7 +44,7 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 		if c.Policy.Dunning.WriteOff(inv.DueAt, now) {
 			return c.writeOff(ctx, tx, acct, &inv, now)
 		}
-		m, err := tx.Payments().DefaultMethod(ctx, a)
+		m, err = tx.Payments().DefaultMethod(ctx, a)
 		if noMethod(err) {
 			return c.dun(ctx, tx, acct, &inv, &payment.Failure{Code: "no_payment_method", Class: payment.DeclineHard, Message: "There is no active card."}, now)
 		}
@@ -65,21 +66,17 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 		}
 		p, err = c.beginPayment(ctx, tx, acct, &inv, m, id.New[payment.Payment](), system, true, now)
 		asked = err == nil
-		return ignore(err, payment.ErrPaymentPending)
+		return err
 	})
 	defer called()
+	if errors.Is(err, payment.ErrPaymentPending) {
+		return false, nil // somebody else is asking for it
+	}
 	if err != nil || !asked {
 		return false, err
 	}
-	_, err = c.charge(ctx, p, payment.Method{}, called, nil)
+	_, err = c.charge(ctx, p, m, called, nil)
 	return true, err
-}
-
-func ignore(err, harmless error) error {
-	if errors.Is(err, harmless) {
-		return nil
-	}
-	return err
 }
 
 // beginPayment commits the intent to charge what an invoice still needs.
@@ -123,6 +120,7 @@ func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid pay
 	defer errs.Wrap(&err, "pay %s", iid)
 	failpoint.Hit(failpoint.PayInvoice, failpoint.Received)
 	p := payment.Payment{ID: id.New[payment.Payment]()}
+	var m payment.Method
 	settled := false
 	called, err := c.commitIntent(ctx, func(tx Tx) error {
 		out, settled = Result[payment.Payment]{}, false
@@ -139,14 +137,18 @@ func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid pay
 			out.Replayed = &got.Answer
 			return nil
 		case idempotency.Resume:
-			if p, err = tx.Payments().Payment(ctx, acct.ID, id.FromUUID[payment.Payment](got.Operation)); err != nil || p.Status.Pending() {
+			if p, err = tx.Payments().Payment(ctx, acct.ID, id.FromUUID[payment.Payment](got.Operation)); err != nil {
+				return err
+			}
+			if p.Status.Pending() {
+				m, err = tx.Payments().Method(ctx, acct.ID, p.Method)
 				return err
 			}
 			settled = true
 			return complete(ctx, tx, asked, p, render)
 		case idempotency.Fresh:
 		}
-		p, err = c.beginPay(ctx, tx, acct, asked, iid, mid, p.ID)
+		p, m, err = c.beginPay(ctx, tx, acct, asked, iid, mid, p.ID)
 		return err
 	})
 	defer called()
@@ -154,7 +156,7 @@ func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid pay
 		return out, err
 	}
 	if !settled {
-		p, err = c.charge(ctx, p, payment.Method{}, called, func(tx Tx, done payment.Payment) error { return complete(ctx, tx, asked, done, render) })
+		p, err = c.charge(ctx, p, m, called, func(tx Tx, done payment.Payment) error { return complete(ctx, tx, asked, done, render) })
 		if err != nil {
 			return out, err
 		}
@@ -163,36 +165,36 @@ func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid pay
 	return out, nil
 }
 
-func (c Collector) beginPay(ctx context.Context, tx Tx, acct account.Account, asked Asked, iid invoice.ID, mid payment.MethodID, pid payment.ID) (payment.Payment, error) {
+func (c Collector) beginPay(ctx context.Context, tx Tx, acct account.Account, asked Asked, iid invoice.ID, mid payment.MethodID, pid payment.ID) (p payment.Payment, m payment.Method, err error) {
 	inv, err := tx.Invoices().Lock(ctx, acct.ID, iid)
 	if err != nil {
-		return payment.Payment{}, err
+		return p, m, err
 	}
 	if inv.Status != invoice.Open && inv.Status != invoice.Uncollectible {
-		return payment.Payment{}, invoice.ErrNotOpen
+		return p, m, invoice.ErrNotOpen
 	}
 	now := acct.Now(c.Clock())
-	var m payment.Method
 	if mid.IsZero() {
 		m, err = tx.Payments().DefaultMethod(ctx, acct.ID)
 	} else if m, err = tx.Payments().Method(ctx, acct.ID, mid); err == nil && m.Status != payment.MethodActive {
 		err = payment.ErrMethodNotFound
 	}
 	if err != nil {
-		return payment.Payment{}, err
+		return p, m, err
 	}
 	if err := c.mayTry(ctx, tx, m, now); err != nil {
-		return payment.Payment{}, err
+		return p, m, err
 	}
 	limits, err := c.Gateway.Limits(acct.Currency)
 	if err != nil {
-		return payment.Payment{}, err
+		return p, m, err
 	}
 	if err := limits.Check(inv.AmountDue()); err != nil {
-		return payment.Payment{}, err
+		return p, m, err
 	}
 	if err := c.withinCeiling(ctx, tx, asked, inv.AmountDue()); err != nil {
-		return payment.Payment{}, err
+		return p, m, err
 	}
-	return c.beginPayment(ctx, tx, acct, &inv, m, pid, asked.Actor, false, now)
+	p, err = c.beginPayment(ctx, tx, acct, &inv, m, pid, asked.Actor, false, now)
+	return p, m, err
 }

@@ -286,9 +286,6 @@ func (c *Core) cardActive(ctx context.Context, tx Tx, acct account.Account, m *p
 			return err
 		}
 	}
-	if err := countCard(ctx, tx, m.Card.Fingerprint, now, nil); err != nil {
-		return err
-	}
 	if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentMethodAdded, cardAbout(*m), now); err != nil {
 		return err
 	}

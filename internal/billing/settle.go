@@ -235,7 +235,7 @@ func (c *Core) declined(ctx context.Context, tx Tx, acct account.Account, p *pay
 	if err := tx.Payments().SavePayment(ctx, p); err != nil {
 		return err
 	}
-	if s == payment.Failed {
+	if s == payment.Failed && why != nil {
 		if err := c.countAttempt(ctx, tx, acct, p, why); err != nil {
 			return err
 		}
@@ -387,9 +387,6 @@ func (c *Core) tripAutoTopUp(ctx context.Context, tx Tx, acct account.Account, t
 
 // countAttempt counts a decline against the card's budget that all operations share.
 func (c *Core) countAttempt(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, why *payment.Failure) error {
-	if why == nil {
-		return nil
-	}
 	m, err := tx.Payments().Method(ctx, acct.ID, p.Method)
 	if err != nil {
 		return err
@@ -399,8 +396,8 @@ func (c *Core) countAttempt(ctx context.Context, tx Tx, acct account.Account, p 
 
 // countCard counts a decline. A success costs no budget, and a card in good use has many.
 func countCard(ctx context.Context, tx Tx, fingerprint string, at time.Time, why *payment.Failure) error {
-	if fingerprint == "" || why == nil {
-		return nil
+	if fingerprint == "" {
+		return nil // the provider could not tell the card
 	}
 	return tx.Payments().AddAttempt(ctx, fingerprint, payment.Attempt{At: at, Declined: true, Class: why.Class})
 }

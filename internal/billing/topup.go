@@ -57,7 +57,11 @@ func (f Funder) TopUp(ctx context.Context, asked Asked, in TopUpInput, render Re
 			out.Replayed = &got.Answer
 			return nil
 		case idempotency.Resume:
-			if top, err = loadTopUp(ctx, tx, acct.ID, id.FromUUID[payment.TopUp](got.Operation)); err != nil || top.Status.Pending() {
+			if top, err = loadTopUp(ctx, tx, acct.ID, id.FromUUID[payment.TopUp](got.Operation)); err != nil {
+				return err
+			}
+			if top.Status.Pending() {
+				m, err = tx.Payments().Method(ctx, acct.ID, top.Charge.Method)
 				return err
 			}
 			settled = true
@@ -189,9 +193,9 @@ func (f Funder) begin(ctx context.Context, tx Tx, acct account.Account, asked As
 	return TopUp{t, p}, m, tx.Payments().CreatePayment(ctx, p)
 }
 
-// charge asks the provider for a payment whose intent is committed, and settles it. m is its card, or zero,
-// and is then read. called is told that the provider was asked. then runs in the second transaction, after the payment was settled. The returned
-// payment carries the client secret of its next action, if any.
+// charge asks the provider for a payment whose intent is committed, with its card m, and settles it. called is
+// told that the provider was asked. then runs in the second transaction, after the payment was settled. The
+// returned payment carries the client secret of its next action, if any.
 func (c *Core) charge(ctx context.Context, p payment.Payment, m payment.Method, called func(), then func(tx Tx, p payment.Payment) error) (payment.Payment, error) {
 	failpoint.Hit(chargeOf(p), failpoint.AfterTx1)
 	if c.Clock().Sub(p.CreatedAt) > callTimeout {
@@ -214,15 +218,9 @@ func (c *Core) charge(ctx context.Context, p payment.Payment, m payment.Method, 
 	return settled, nil
 }
 
-// ask makes the provider's call of a payment with the card m; the zero one is read. It is repeated with the
-// same key until the outcome is known.
+// ask makes the provider's call of a payment with its card m. It is repeated with the same key until the
+// outcome is known.
 func (c *Core) ask(ctx context.Context, p payment.Payment, m payment.Method) (payment.ChargeResult, error) {
-	if m.ID.IsZero() {
-		var err error
-		if m, err = c.DB.Payments().Method(ctx, p.Account, p.Method); err != nil {
-			return payment.ChargeResult{}, err
-		}
-	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	return c.Gateway.Charge(ctx, payment.ChargeRequest{
