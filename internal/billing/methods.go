@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -289,7 +290,7 @@ func (c *Core) cardActive(ctx context.Context, tx Tx, acct account.Account, m *p
 	if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentMethodAdded, cardAbout(*m), now); err != nil {
 		return err
 	}
-	if err := c.newCardCollects(ctx, tx, acct, now); err != nil {
+	if err := c.newCardCollects(ctx, tx, acct, m.Card.Fingerprint, now); err != nil {
 		return err
 	}
 	if err := c.reentitle(ctx, tx, acct); err != nil { // a card brings paid use back
@@ -319,8 +320,9 @@ func saveProfile(ctx context.Context, tx Tx, a account.ID, b payment.Billing, no
 	return tx.Accounts().SaveProfile(ctx, a, &p)
 }
 
-// newCardCollects takes up what an old card could not pay.
-func (c *Core) newCardCollects(ctx context.Context, tx Tx, acct account.Account, now time.Time) error {
+// newCardCollects takes up what an old card could not pay. The breaker of automatic top-ups closes for another
+// card only, not for the one whose decline has opened it, brought again.
+func (c *Core) newCardCollects(ctx context.Context, tx Tx, acct account.Account, fingerprint string, now time.Time) error {
 	open, err := tx.Invoices().Unpaid(ctx, acct.ID)
 	if err != nil {
 		return err
@@ -343,6 +345,12 @@ func (c *Core) newCardCollects(ctx context.Context, tx Tx, acct account.Account,
 	rule, err := tx.Wallet().AutoTopUp(ctx, acct.ID)
 	if err != nil || !rule.Tripped {
 		return ignoreMissingRule(err)
+	}
+	if fingerprint != "" {
+		since, err := tx.Payments().Attempts(ctx, fingerprint, rule.TrippedAt)
+		if err != nil || slices.ContainsFunc(since, func(a payment.Attempt) bool { return a.Declined }) {
+			return err
+		}
 	}
 	rule.Tripped, rule.TrippedReason, rule.TrippedAt, rule.UpdatedAt = false, "", time.Time{}, now
 	return tx.Wallet().SaveAutoTopUp(ctx, &rule)
@@ -449,7 +457,7 @@ func (c Cards) Use(ctx context.Context, asked Asked, mid payment.MethodID, rende
 		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentMethodChanged, cardAbout(m), now); err != nil {
 			return m, err
 		}
-		if err := c.newCardCollects(ctx, tx, acct, now); err != nil {
+		if err := c.newCardCollects(ctx, tx, acct, m.Card.Fingerprint, now); err != nil {
 			return m, err
 		}
 		return tx.Payments().Method(ctx, acct.ID, mid)

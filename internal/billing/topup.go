@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -21,7 +22,7 @@ type Funder struct{ *Core }
 
 // TopUpInput is what "Add funds" sends.
 type TopUpInput struct {
-	Amount money.Amount
+	Amount money.Amount     // of an automatic one: what is due
 	Method payment.MethodID // zero: the default card
 	Origin payment.Origin
 }
@@ -167,6 +168,13 @@ func takesFunds(ctx context.Context, tx Tx, acct account.Account, sub subscripti
 
 // begin commits the intent to charge, and returns it with the card.
 func (f Funder) begin(ctx context.Context, tx Tx, acct account.Account, asked Asked, tid payment.TopUpID, in TopUpInput) (TopUp, payment.Method, error) {
+	if in.Origin == payment.Auto {
+		// What others have charged since nobody held the account counts.
+		var err error
+		if in.Amount, err = f.due(ctx, tx, acct); err != nil || in.Amount.IsZero() {
+			return TopUp{}, payment.Method{}, cmp.Or(err, errNotDue)
+		}
+	}
 	m, err := f.check(ctx, tx, acct, in)
 	if err != nil {
 		return TopUp{}, m, err
@@ -350,6 +358,7 @@ func (f Funder) SetAutoTopUp(ctx context.Context, asked Asked, rule wallet.AutoT
 // AutoTopUp charges what the account's rule asks for, if it is due. It reports whether it asked the provider.
 func (f Funder) AutoTopUp(ctx context.Context, a account.ID) (asked bool, err error) {
 	defer errs.Wrap(&err, "automatic top-up of %s", a)
+	// Most have no rule, or have enough. Whether it is due is found out again under the account's lock.
 	rule, err := f.DB.Wallet().AutoTopUp(ctx, a)
 	if err != nil || !rule.Enabled || rule.Tripped {
 		return false, ignoreMissingRule(err)
@@ -358,31 +367,43 @@ func (f Funder) AutoTopUp(ctx context.Context, a account.ID) (asked bool, err er
 	if err != nil {
 		return false, err
 	}
-	b, err := balance(ctx, f.DB, acct)
-	if err != nil {
+	if due, err := f.due(ctx, f.DB, acct); err != nil || due.IsZero() {
 		return false, err
 	}
-	now := acct.Now(f.Clock())
-	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
-	charged, err := f.DB.Payments().ToppedUp(ctx, a, payment.Auto, month, acct.Currency)
-	if err != nil {
-		return false, err
-	}
-	limits, err := f.Gateway.Limits(acct.Currency)
-	if err != nil {
-		return false, err
-	}
-	missing := rule.Missing(b.Available, charged, limits.Minimum)
-	if missing.IsZero() {
-		return false, nil
-	}
-	missing.Minor = min(missing.Minor, f.Policy.TopUpMaximum)
-	_, err = f.TopUp(ctx, Asked{Account: a, Actor: system}, TopUpInput{Amount: missing, Origin: payment.Auto}, nil)
+	_, err = f.TopUp(ctx, Asked{Account: a, Actor: system}, TopUpInput{Origin: payment.Auto}, nil)
 	switch {
-	case errors.Is(err, payment.ErrTopUpPending), errors.Is(err, ErrCardBudget), noMethod(err):
+	case errors.Is(err, errNotDue), errors.Is(err, payment.ErrTopUpPending), errors.Is(err, ErrCardBudget), noMethod(err):
 		return false, nil // one pending at a time; a card that may not be asked is not
 	}
 	return err == nil, err
+}
+
+var errNotDue = errors.New("no automatic top-up is due")
+
+// due returns what the account's rule asks to be charged now.
+func (f Funder) due(ctx context.Context, tx Tx, acct account.Account) (money.Amount, error) {
+	nothing := zeroOf(acct)
+	rule, err := tx.Wallet().AutoTopUp(ctx, acct.ID)
+	if err != nil || !rule.Enabled || rule.Tripped {
+		return nothing, ignoreMissingRule(err)
+	}
+	b, err := balance(ctx, tx, acct)
+	if err != nil {
+		return nothing, err
+	}
+	now := acct.Now(f.Clock())
+	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
+	charged, err := tx.Payments().ToppedUp(ctx, acct.ID, payment.Auto, month, acct.Currency)
+	if err != nil {
+		return nothing, err
+	}
+	limits, err := f.Gateway.Limits(acct.Currency)
+	if err != nil {
+		return nothing, err
+	}
+	missing := rule.Missing(b.Available, charged, limits.Minimum)
+	missing.Minor = min(missing.Minor, f.Policy.TopUpMaximum)
+	return missing, nil
 }
 
 func ignoreMissingRule(err error) error {

@@ -1,0 +1,174 @@
+package billing_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/wallet"
+)
+
+// keepFunds saves a rule: below 10.00, charge up to 50.00. It returns the account, on Pro with the card.
+func (w *world) keepFunds(t *testing.T, token string, ceiling int64) account.ID {
+	t.Helper()
+	a := w.open(t).ID
+	w.upgrade(t, a, token)
+	w.saveRule(t, a, ceiling)
+	return a
+}
+
+func (w *world) saveRule(t *testing.T, a account.ID, ceiling int64) {
+	t.Helper()
+	rule, err := w.DB.Wallet().AutoTopUp(t.Context(), a)
+	if err != nil && !errors.Is(err, wallet.ErrNoAutoTopUp) {
+		t.Fatal(err)
+	}
+	most := usd(ceiling)
+	rule.Enabled, rule.Threshold, rule.Target, rule.MonthlyCeiling = true, usd(1000), usd(5000), &most
+	if _, err := (billing.Funder{Core: w.Core}).SetAutoTopUp(t.Context(), asked(a, ""), rule); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkedFunds checks the account as after a change of its balance, and returns the paid-in funds.
+func (w *world) checkedFunds(t *testing.T, a account.ID) int64 {
+	t.Helper()
+	w.check(t, a)
+	return w.balance(t, a).Funds.Minor
+}
+
+func (w *world) addCard(t *testing.T, a account.ID, token string) payment.Method {
+	t.Helper()
+	got, err := billing.Cards{Core: w.Core}.Add(t.Context(), asked(a, newKey()), billing.NewCard{CardSource: billing.CardSource{Token: token}, Profile: profile}, nil)
+	if err != nil || got.Record.Status != payment.MethodActive {
+		t.Fatalf("card: %+v, %v", got.Record, err)
+	}
+	return got.Record
+}
+
+func TestAutoTopUp_KeepsFundsAtTheTargetOnceTheyFallBelowTheThreshold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.keepFunds(t, sandbox.TokenVisa, 100_000)
+	if got := w.checkedFunds(t, a); got != 5000 {
+		t.Fatalf("funds of %d, want the target", got)
+	}
+	w.use(t, a, "voice", "60000") // the allowance
+	w.use(t, a, "voice", "60000") // 27 dollars
+	if got := w.checkedFunds(t, a); got != 5000 {
+		t.Errorf("charged at 23 dollars available: funds of %d", got)
+	}
+	w.use(t, a, "voice", "60000") // 54 dollars
+	if got := w.checkedFunds(t, a); got != 5000+5400 {
+		t.Errorf("funds of %d, want what is missing to 50 dollars available", got)
+	}
+	if b := w.balance(t, a); b.Available != usd(5000) {
+		t.Errorf("%s available, want the target", b.Available)
+	}
+}
+
+func TestAutoTopUp_NeverPassesTheMonthsCeiling(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.keepFunds(t, sandbox.TokenVisa, 7000)
+	w.checkedFunds(t, a)
+	w.use(t, a, "voice", "60000")
+	w.use(t, a, "voice", "120000") // 54 dollars
+	if got := w.checkedFunds(t, a); got != 7000 {
+		t.Errorf("funds of %d, want the ceiling", got)
+	}
+	w.use(t, a, "voice", "60000") // nothing of the ceiling is left
+	if got := w.checkedFunds(t, a); got != 7000 {
+		t.Errorf("funds of %d, want the ceiling", got)
+	}
+	w.advance(22 * 24 * time.Hour) // the first of April
+	if got := w.checkedFunds(t, a); got <= 7000 || got > 14_000 {
+		t.Errorf("funds of %d in a new month, want a new ceiling's", got)
+	}
+}
+
+// A charge without an answer is pending, and everything that asks for another meanwhile gets none.
+func TestAutoTopUp_HasOnePending(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.keepFunds(t, sandbox.TokenVisa, 100_000)
+	m, err := w.DB.Payments().DefaultMethod(t.Context(), a)
+	if err == nil {
+		err = w.control.Behave(t.Context(), m.ProviderRef, sandbox.TokenTimeoutThenSuccess)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if got := w.checkedFunds(t, a); got != 0 {
+			t.Fatalf("funds of %d before the provider has answered", got)
+		}
+	}
+	w.advance(2 * time.Minute)
+	w.sweep(t)
+	if got := w.checkedFunds(t, a); got != 5000 {
+		t.Errorf("funds of %d, want one top-up", got)
+	}
+	if got := len(w.charges(t)[a]); got != 1 {
+		t.Errorf("%d charges, want 1", got)
+	}
+}
+
+func TestAutoTopUp_ADeclineOpensTheBreaker(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.keepFunds(t, sandbox.TokenInsufficientFunds, 100_000)
+	attempts := func() (n int) {
+		t.Helper()
+		w.check(t, a)
+		return w.told(t, a, outbox.PaymentFailed)
+	}
+	tripped := func() bool {
+		t.Helper()
+		rule, err := w.DB.Wallet().AutoTopUp(t.Context(), a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rule.Tripped
+	}
+	for range 3 {
+		if got := attempts(); got != 1 || !tripped() || w.told(t, a, outbox.AutoTopUpTripped) != 1 {
+			t.Fatalf("%d attempts, tripped %v; want one, and to be told once", got, tripped())
+		}
+	}
+	w.saveRule(t, a, 100_000)
+	if got := attempts(); got != 2 || !tripped() {
+		t.Errorf("%d attempts after the rule was saved, want another", got)
+	}
+	// The card that was declined, brought again: another method, the same fingerprint.
+	w.addCard(t, a, sandbox.TokenInsufficientFunds)
+	if got := attempts(); got != 2 || !tripped() {
+		t.Errorf("%d attempts with the same card as another method, want no more", got)
+	}
+	w.addCard(t, a, sandbox.TokenMastercard)
+	if got := w.checkedFunds(t, a); got != 5000 || tripped() {
+		t.Errorf("funds of %d with another card, tripped %v", got, tripped())
+	}
+}
+
+// All operations share a card's budget of declines, so what a customer tries by hand counts too.
+func TestAutoTopUp_AsksNoCardThatHasBeenDeclinedTooOften(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Policy.Dunning.CardAttempts = 2
+	a := w.keepFunds(t, sandbox.TokenInsufficientFunds, 100_000)
+	for range 2 {
+		w.topUp(t, a, 1000)
+	}
+	if got := w.checkedFunds(t, a); got != 0 || w.told(t, a, outbox.PaymentFailed) != 2 {
+		t.Errorf("funds of %d, %d attempts; want those by hand only", got, w.told(t, a, outbox.PaymentFailed))
+	}
+	if w.told(t, a, outbox.AutoTopUpTripped) != 0 {
+		t.Error("what was not asked was not declined")
+	}
+}
