@@ -117,6 +117,7 @@ type reservations struct{ Deps }
 //	@Failure		404				{object}	problem.Problem	"unknown_meter"
 //	@Failure		409				{object}	problem.Problem	"limit_reached, spend_limit_reached, account_suspended, account_closed"
 //	@Failure		422				{object}	problem.Problem	"invalid_request"
+//	@Failure		503				{object}	problem.Problem	"ingest_busy, ingest_stopping, ingest_unavailable"
 //	@Router			/v1/usage/reservations [post]
 func (h reservations) create(c echo.Context) error {
 	r, err := h.asked(c, false)
@@ -189,6 +190,7 @@ func (h reservations) reserve(c echo.Context, r metering.Reserving, status int) 
 //	@Failure		404				{object}	problem.Problem	"unknown_meter"
 //	@Failure		409				{object}	problem.Problem	"limit_reached, spend_limit_reached, account_suspended, account_closed"
 //	@Failure		422				{object}	problem.Problem	"invalid_request"
+//	@Failure		503				{object}	problem.Problem	"ingest_busy, ingest_stopping, ingest_unavailable"
 //	@Router			/v1/usage/leases [post]
 func (h reservations) lease(c echo.Context) error {
 	r, err := h.asked(c, true)
@@ -290,8 +292,9 @@ func (h reservations) get(c echo.Context) error {
 //	@Param		body			body		ExtendReservation	true	"What to hold in addition, and for how long"
 //	@Success	200				{object}	Reservation
 //	@Failure	404				{object}	problem.Problem	"reservation_not_found"
-//	@Failure	409				{object}	problem.Problem	"limit_reached, spend_limit_reached, reservation_settled"
+//	@Failure	409				{object}	problem.Problem	"limit_reached, spend_limit_reached, reservation_settled, account_suspended, account_closed"
 //	@Failure	422				{object}	problem.Problem	"invalid_request"
+//	@Failure	503				{object}	problem.Problem	"ingest_busy, ingest_stopping, ingest_unavailable"
 //	@Router		/v1/usage/reservations/{id}/extend [post]
 func (h reservations) extend(c echo.Context) error {
 	rid, err := param[entitlement.Reservation](c, "id", entitlement.ErrReservationNotFound)
@@ -325,6 +328,7 @@ func (h reservations) extend(c echo.Context) error {
 //	@Failure		404				{object}	problem.Problem	"reservation_not_found"
 //	@Failure		409				{object}	problem.Problem	"limit_reached, spend_limit_reached, reservation_settled"
 //	@Failure		422				{object}	problem.Problem	"invalid_request"
+//	@Failure		503				{object}	problem.Problem	"ingest_busy, ingest_stopping, ingest_unavailable"
 //	@Router			/v1/usage/reservations/{id}/commit [post]
 func (h reservations) commit(c echo.Context) error {
 	rid, err := param[entitlement.Reservation](c, "id", entitlement.ErrReservationNotFound)
@@ -355,6 +359,7 @@ func (h reservations) commit(c echo.Context) error {
 //	@Success	200				{object}	Reservation
 //	@Failure	404				{object}	problem.Problem	"reservation_not_found"
 //	@Failure	409				{object}	problem.Problem	"reservation_settled"
+//	@Failure	503				{object}	problem.Problem	"ingest_busy, ingest_stopping, ingest_unavailable"
 //	@Router		/v1/usage/reservations/{id}/release [post]
 func (h reservations) release(c echo.Context) error {
 	rid, err := param[entitlement.Reservation](c, "id", entitlement.ErrReservationNotFound)

@@ -155,7 +155,7 @@ func openByKey(ctx context.Context, pc *pgxpool.Config, conns int32) (*pgxpool.P
 	pc = pc.Copy()
 	pc.MaxConns = cmp.Or(conns, 4)
 	pc.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
-	for _, whole := range []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin"} {
+	for _, whole := range []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin"} {
 		pc.ConnConfig.RuntimeParams[whole] = "off"
 	}
 	return pgxpool.NewWithConfig(ctx, pc)
