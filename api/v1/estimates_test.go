@@ -88,6 +88,7 @@ func TestEstimates(t *testing.T) {
 			{`{"plan":"pro","usage":{"voice":"0.0000000001"}}`, 422, "invalid_request", "#/usage/voice"},
 			{`{"plan":"pro","usage":{"voice":1}}`, 422, "invalid_request", "#/usage/voice"},
 			{`{"plan":"pro","usage":{"voice":"999999999999999","text":"999999999999999"}}`, 200, "", ""},
+			{`{"plan":"pro","series":[{"meter":"voice","quantity":"999999999999999"},{"meter":"voice","quantity":"1"}]}`, 422, "quantity_out_of_range", ""},
 			{`{"plan":"pro","currency":"XXY"}`, 422, "invalid_request", "#/currency"},
 			{`{"plan":"pro","currency":"JPY","usage":{"voice":"1"}}`, 422, "currency_not_offered", ""},
 			{`{"plan":"pro","account":"x"}`, 422, "invalid_request", "#/account"},

@@ -19,7 +19,8 @@ var (
 )
 
 // Store keeps the catalogue. It is a reference table: small, rarely written, the same for every
-// account. Reads are by value; what is returned may be kept and never changes underneath.
+// account. Reads are by value; what is returned may be kept and never changes underneath. Writes are made
+// in the caller's transaction, which holds the plan's row until it ends.
 type Store interface {
 	// Meters returns every meter, by code.
 	Meters(ctx context.Context) ([]Meter, error)

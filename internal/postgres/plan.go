@@ -80,30 +80,30 @@ func (s planStore) Meters(ctx context.Context) (_ []plan.Meter, err error) {
 
 func (s planStore) PutMeters(ctx context.Context, meters []plan.Meter) (err error) {
 	defer errs.Wrap(&err, "put meters")
-	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-		known, err := planStore{db: tx}.Meters(ctx)
+	known, err := s.Meters(ctx)
+	if err != nil {
+		return err
+	}
+	byCode := make(map[plan.MeterCode]plan.Meter, len(known))
+	for _, m := range known {
+		byCode[m.Code] = m
+	}
+	for _, m := range meters {
+		if old, ok := byCode[m.Code]; ok && !plan.SameMeasure(old, m) {
+			return plan.ErrMeterChanged.With("meter", m.Code)
+		}
+	}
+	for _, m := range meters {
+		definition, err := json.Marshal(m)
 		if err != nil {
 			return err
 		}
-		byCode := make(map[plan.MeterCode]plan.Meter, len(known))
-		for _, m := range known {
-			byCode[m.Code] = m
+		row := meterRow{Code: string(m.Code), Definition: definition}
+		if err := s.db.WithContext(ctx).Clauses(onConflictUpdate([]string{"code"}, "definition")).Create(&row).Error; err != nil {
+			return translate(err)
 		}
-		for _, m := range meters {
-			if old, ok := byCode[m.Code]; ok && !plan.SameMeasure(old, m) {
-				return plan.ErrMeterChanged.With("meter", m.Code)
-			}
-			definition, err := json.Marshal(m)
-			if err != nil {
-				return err
-			}
-			row := meterRow{Code: string(m.Code), Definition: definition}
-			if err := tx.Clauses(onConflictUpdate([]string{"code"}, "definition")).Create(&row).Error; err != nil {
-				return translate(err)
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func (s planStore) Plans(ctx context.Context) (_ []plan.Plan, err error) {
@@ -182,57 +182,51 @@ func (s planStore) Publish(ctx context.Context, p plan.Plan, v plan.Version, at 
 	if err != nil {
 		return out, false, err
 	}
-	err = s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-		row := planRow{Code: string(p.Code), Position: p.Position, Definition: words}
-		// The upsert locks the plan's row, so that two publishers cannot give out one number.
-		if err := tx.Clauses(onConflictUpdate([]string{"code"}, "position", "definition", "archived_at")).Create(&row).Error; err != nil {
-			return translate(err)
-		}
-		var latest planVersionRow
-		err := tx.Where("plan_code = ?", string(p.Code)).Order("number DESC").Limit(1).Find(&latest).Error
-		if err != nil {
-			return translate(err)
-		}
-		if latest.ArchivedAt == nil && hex.EncodeToString(latest.ContentHash) == v.Hash {
-			out, err = latest.version()
-			return err
-		}
-		v.Number, v.PublishedAt, v.ArchivedAt = latest.Number+1, at.UTC(), time.Time{}
-		definition, err := json.Marshal(v)
-		if err != nil {
-			return err
-		}
-		hash, err := hex.DecodeString(v.Hash)
-		if err != nil {
-			return err
-		}
-		out, fresh = v, true
-		return translate(tx.Create(&planVersionRow{
-			PlanCode: string(p.Code), Number: v.Number, Definition: definition, ContentHash: hash, PublishedAt: &at, CreatedAt: at,
-		}).Error)
-	})
-	return out, fresh, err
+	db := s.db.WithContext(ctx)
+	row := planRow{Code: string(p.Code), Position: p.Position, Definition: words}
+	// The upsert locks the plan's row, so that two publishers cannot give out one number.
+	if err := db.Clauses(onConflictUpdate([]string{"code"}, "position", "definition", "archived_at")).Create(&row).Error; err != nil {
+		return out, false, translate(err)
+	}
+	var latest planVersionRow
+	if err := db.Where("plan_code = ?", string(p.Code)).Order("number DESC").Limit(1).Find(&latest).Error; err != nil {
+		return out, false, translate(err)
+	}
+	if latest.ArchivedAt == nil && hex.EncodeToString(latest.ContentHash) == v.Hash {
+		out, err = latest.version()
+		return out, false, err
+	}
+	v.Number, v.PublishedAt, v.ArchivedAt = latest.Number+1, at.UTC(), time.Time{}
+	definition, err := json.Marshal(v)
+	if err != nil {
+		return out, false, err
+	}
+	hash, err := hex.DecodeString(v.Hash)
+	if err != nil {
+		return out, false, err
+	}
+	return v, true, translate(db.Create(&planVersionRow{
+		PlanCode: string(p.Code), Number: v.Number, Definition: definition, ContentHash: hash, PublishedAt: &at, CreatedAt: at,
+	}).Error)
 }
 
 func (s planStore) Archive(ctx context.Context, code plan.Code, number int, at time.Time) (err error) {
 	defer errs.Wrap(&err, "archive version %d of plan %s", number, code)
-	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-		// The plan's row first, as Publish does.
-		var p planRow
-		err := tx.Clauses(clause.Locking{Strength: "UPDATE"}).Where("code = ?", string(code)).Take(&p).Error
-		if err != nil {
-			return notFound(err, plan.ErrVersionNotFound)
-		}
-		res := tx.Model(&planVersionRow{}).Where("plan_code = ? AND number = ?", string(code), number).
-			Update("archived_at", gorm.Expr("COALESCE(archived_at, ?)", at))
-		if res.Error != nil {
-			return translate(res.Error)
-		}
-		if res.RowsAffected == 0 {
-			return plan.ErrVersionNotFound
-		}
-		return translate(tx.Exec(`UPDATE plans SET archived_at = ? WHERE code = ? AND archived_at IS NULL
-			AND NOT EXISTS (SELECT 1 FROM plan_versions v WHERE v.plan_code = plans.code AND v.archived_at IS NULL)`,
-			at, string(code)).Error)
-	})
+	db := s.db.WithContext(ctx)
+	// The plan's row first, as Publish does.
+	var p planRow
+	if err := db.Clauses(clause.Locking{Strength: "UPDATE"}).Where("code = ?", string(code)).Take(&p).Error; err != nil {
+		return notFound(err, plan.ErrVersionNotFound)
+	}
+	res := db.Model(&planVersionRow{}).Where("plan_code = ? AND number = ?", string(code), number).
+		Update("archived_at", gorm.Expr("COALESCE(archived_at, ?)", at))
+	if res.Error != nil {
+		return translate(res.Error)
+	}
+	if res.RowsAffected == 0 {
+		return plan.ErrVersionNotFound
+	}
+	return translate(db.Exec(`UPDATE plans SET archived_at = ? WHERE code = ? AND archived_at IS NULL
+		AND NOT EXISTS (SELECT 1 FROM plan_versions v WHERE v.plan_code = plans.code AND v.archived_at IS NULL)`,
+		at, string(code)).Error)
 }
