@@ -26,6 +26,7 @@ const (
 	uniqueViolation      = "23505"
 	foreignKeyViolation  = "23503"
 	notNullViolation     = "23502"
+	divisionByZero       = "22012"
 	serializationFailure = "40001"
 	deadlockDetected     = "40P01"
 	lockNotAvailable     = "55P03"

@@ -27,6 +27,14 @@ const few = 4
 
 // text is the statement as it is sent.
 func (s stmt) text() string {
+	if s.missing == nil {
+		return s.plain()
+	}
+	return "WITH written AS (" + s.plain() + " RETURNING 1) SELECT 1 / (count(*) / " + strconv.Itoa(max(s.rows, 1)) + ") FROM written"
+}
+
+// plain is text but for the check of what was written.
+func (s stmt) plain() string {
 	n := max(s.rows, 1)
 	if s.many == nil || (n == 1 && s.sql != "") {
 		return s.sql

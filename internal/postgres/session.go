@@ -21,7 +21,8 @@ type stmt struct {
 	row func(pgx.Rows) error
 	// done makes the statement's error of how it ended. nil: translate.
 	done func(pgconn.CommandTag, error) error
-	// missing is the error if a write finds fewer rows than it was given, which the database takes for success.
+	// missing is the error if a write finds fewer rows than it was given. The database takes that for success,
+	// so it is told to divide by zero then.
 	missing error
 	// many says how statements that differ in their arguments alone are sent as one. nil: they are not.
 	many *many
@@ -109,7 +110,7 @@ func answer(answers pgx.BatchResults, s stmt) error {
 		}
 		err = rows.Err()
 	}
-	if s.missing != nil && err == nil && rows.CommandTag().RowsAffected() < int64(max(s.rows, 1)) {
+	if s.missing != nil && sqlState(err) == divisionByZero {
 		return s.missing
 	}
 	if s.done != nil {
@@ -119,7 +120,7 @@ func answer(answers pgx.BatchResults, s stmt) error {
 }
 
 // transaction is the session of one transaction. Even its BEGIN waits for the first statement, and its
-// COMMIT goes with the last ones, unless one of them has to be looked at first. It is not safe for concurrent use.
+// COMMIT goes with the last ones. It is not safe for concurrent use.
 type transaction struct {
 	conn    *pgx.Conn
 	waiting []stmt
@@ -167,12 +168,6 @@ func (t *transaction) publish(_ context.Context, e eventRow) error {
 func (t *transaction) commit(ctx context.Context) error {
 	t.waiting = append(t.waiting, t.holds.writes()...)
 	t.waiting = append(t.waiting, publishing(t.events)...)
-	if slices.ContainsFunc(t.waiting, func(s stmt) bool { return s.missing != nil }) {
-		// The database would commit what they find fault with.
-		if err := t.send(ctx); err != nil {
-			return err
-		}
-	}
 	if !t.begun && len(t.waiting) == 1 {
 		return nil // nothing was asked of it
 	}
