@@ -29,6 +29,7 @@ type CreditInput struct {
 var (
 	ErrCreditTooLarge = errs.New(errs.Conflict, "credit_too_large", "The invoice has less left than is to be credited.")
 	ErrPartlyPaid     = errs.New(errs.Conflict, "invoice_partly_paid", "Something of the invoice has been paid, so it cannot be void. Give a credit note instead.")
+	ErrPaidAhead      = errs.New(errs.Conflict, "invoice_paid_ahead", "Other invoices draw on what this one bills ahead, so it cannot be void. End its contract, and give a credit note for what is not to be paid.")
 )
 
 // Credit issues a credit note: it takes off what is still due of the invoice, and what was paid already
@@ -78,7 +79,8 @@ func (a Adjuster) Credit(ctx context.Context, asked Asked, in CreditInput, rende
 }
 
 // Void takes an invoice back that should not have been: a credit note over all of it is issued, and
-// nobody owes it any more. One that was paid in part cannot be void: ErrPartlyPaid.
+// nobody owes it any more. One that was paid in part cannot be void, nor one that others draw on:
+// ErrPartlyPaid, ErrPaidAhead.
 func (a Adjuster) Void(ctx context.Context, asked Asked, iid invoice.ID, reason string, render Renderer[invoice.Invoice]) (_ Result[invoice.Invoice], err error) {
 	defer errs.Wrap(&err, "void %s", iid)
 	return once(ctx, a.Core, asked, render, func(tx Tx) (invoice.Invoice, error) {
@@ -90,6 +92,9 @@ func (a Adjuster) Void(ctx context.Context, asked Asked, iid invoice.ID, reason 
 		was := inv.Status
 		if err := inv.Become(invoice.Void, now); err != nil {
 			return inv, err
+		}
+		if inv.Kind == invoice.Prepayment {
+			return inv, ErrPaidAhead
 		}
 		if inv.AmountPaid.Minor > 0 {
 			return inv, ErrPartlyPaid.With("amount_paid", inv.AmountPaid)

@@ -339,6 +339,14 @@ func TestPrepaymentThatIsDeclinedIsDue(t *testing.T) {
 	if got, b := w.prepayments(t, a), w.balance(t, a); got != "2026-03-10 open 100000" || b.Due != usd(100_000) {
 		t.Errorf("%s, %+v", got, b)
 	}
+	all, err := w.DB.Invoices().List(t.Context(), a, "", page.Request{Limit: 1})
+	if err != nil || len(all.Data) == 0 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	adjuster := billing.Adjuster{Core: w.Core}
+	if _, err := adjuster.Void(t.Context(), asked(a, newKey()), all.Data[0].ID, "goodwill", nil); !errors.Is(err, billing.ErrPaidAhead) {
+		t.Errorf("what usage draws on was taken back: %v", err)
+	}
 }
 
 func TestContractEndedBeforeItsTime(t *testing.T) {
