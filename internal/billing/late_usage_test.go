@@ -1,0 +1,60 @@
+package billing_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+)
+
+// Usage belongs to the period in which it happened, whenever it is told. The period is 10 March to 10 April,
+// on a plan of 0.03 a minute; the next is on one of 0.01:
+//
+//	1,000 minutes in time                                          30.00
+//	100 minutes, told while the invoice is a draft                  3.00   enter it
+//	100 minutes, told when it is final and the plan another         3.00   an adjustment of the next, at the old price
+func TestLateUsage_EntersTheDraftAndThenTheNextInvoice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.withFees(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.moveTo(t, a, "growth")
+	w.use(t, a, "voice", "60000")
+	late := func(at time.Time) {
+		t.Helper()
+		if r := w.useAt(t, a, "voice", "6000", at); r.Status != metering.Accepted {
+			t.Fatalf("late usage: %+v", r)
+		}
+	}
+
+	first, err := w.DB.Subscriptions().Active(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.until(t, first.Period.End.Add(time.Hour))
+	draft, err := w.DB.Invoices().OfPeriod(t.Context(), a, first.ID, first.Period.Start)
+	if err != nil || draft.Status != invoice.Draft {
+		t.Fatalf("after its end the period has %+v (%v), not a draft", draft, err)
+	}
+	late(day(time.March, 25))
+	w.until(t, first.Period.End.Add(w.Policy.Grace+time.Hour))
+	const billed = "fee 2173, usage 3300, credit -988"
+	if got := w.lines(t, a, first.Period.Start); got != billed {
+		t.Errorf("billed %s, want %s", got, billed)
+	}
+
+	w.advance(time.Hour)
+	w.moveTo(t, a, "scale")
+	late(day(time.March, 26))
+	w.until(t, first.Period.End.AddDate(0, 1, 2))
+	if got, want := w.lines(t, a, first.Period.End), ", adjustment 300"; !strings.HasSuffix(got, want) {
+		t.Errorf("the next period is billed %s, want %q at its end", got, want)
+	}
+	if got := w.lines(t, a, first.Period.Start); got != billed {
+		t.Errorf("the final invoice became %s, was %s", got, billed)
+	}
+}
