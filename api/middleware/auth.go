@@ -135,7 +135,7 @@ func Principal(c echo.Context) auth.Principal {
 }
 
 func principal(c echo.Context) (auth.Principal, bool) {
-	k := callOf(c)
+	k, _ := known(c)
 	return k.principal, k.authenticated
 }
 
@@ -152,5 +152,6 @@ func Account(c echo.Context) account.ID {
 // AccountIfAny returns the account that the request is about, or the zero ID where a platform service
 // names accounts in the body.
 func AccountIfAny(c echo.Context) account.ID {
-	return callOf(c).account
+	k, _ := known(c)
+	return k.account
 }

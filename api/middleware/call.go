@@ -44,10 +44,18 @@ func begin(c echo.Context, t trace.Context) *call {
 
 // callOf returns the request's call, and begins one where the chain runs by itself.
 func callOf(c echo.Context) *call {
-	if k, ok := c.Request().Context().Value(callKey{}).(*call); ok {
+	if k, ok := known(c); ok {
 		return k
 	}
 	return begin(c, trace.Context{})
+}
+
+// known returns the request's call for reading: an empty one, and false, where none has begun.
+func known(c echo.Context) (*call, bool) {
+	if k, ok := c.Request().Context().Value(callKey{}).(*call); ok {
+		return k, true
+	}
+	return &call{}, false
 }
 
 // end frees what waits for the call's time.
