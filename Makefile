@@ -101,6 +101,10 @@ bench: postgres ## All benchmarks: three rounds each, the median beside its limi
 bench-ingest: postgres ## Taking in and reading usage, against what the machine can do
 	@go test -run '^$$' -bench 'Ingest/$(WORK)' -benchtime 1x -timeout 15m ./internal/e2e
 
+.PHONY: bench-stored
+bench-stored: postgres ## Reading with 10 million events stored, compared with 100,000, and the memory over them
+	@go test -run '^$$' -bench Stored -benchtime 1x -timeout 30m ./internal/e2e
+
 .PHONY: bench-import
 bench-import: postgres ## Importing a million generated rows: throughput, memory, counts
 	@go test -run '^$$' -bench Import -benchtime 1x -timeout 15m ./internal/e2e
