@@ -42,7 +42,10 @@ func writeRows(path string, rows int64) (f rowsFile, err error) {
 	z := gzip.NewWriter(out)
 	w := bufio.NewWriterSize(z, 64<<10)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	begin := time.Now().UTC().Add(-12 * time.Hour).Truncate(time.Second)
+	// Of today, since the first period of the account begins with the day on which it was opened.
+	now := time.Now().UTC()
+	begin := now.Truncate(24 * time.Hour)
+	seconds := 1 + int64(now.Sub(begin)/time.Second)
 	_, _ = w.WriteString("call,seconds,ended,team,note\n")
 	for i := range rows {
 		quantity := strconv.FormatInt(rng.Int64N(600), 10) + "." + strconv.FormatInt(1+rng.Int64N(9), 10)
@@ -52,7 +55,7 @@ func writeRows(path string, rows int64) (f rowsFile, err error) {
 			tenths, _ := strconv.ParseInt(quantity[:len(quantity)-2]+quantity[len(quantity)-1:], 10, 64)
 			f.tenths += tenths
 		}
-		at := begin.Add(time.Duration(rng.Int64N(int64(12 * time.Hour)))).Format(time.RFC3339)
+		at := begin.Add(time.Duration(rng.Int64N(seconds)) * time.Second).Format(time.RFC3339)
 		_, _ = fmt.Fprintf(w, "call-%d,%s,%s,team-%d,\"a, b\"\n", i, quantity, at, rng.IntN(7))
 	}
 	return f, errors.Join(w.Flush(), z.Close(), out.Close())

@@ -101,18 +101,17 @@ type reported struct {
 	id      string
 	tenths  int64
 	project int
+	at      string // within the account's first period, which began with the day on which it was opened
 }
 
 func (r reported) String() string {
 	return fmt.Sprintf(`{"id":%q,"source":"media","meter":"voice","quantity":"%d.%d","timestamp":%q,"dimensions":{"project":"p%d"}}`,
-		r.id, r.tenths/10, r.tenths%10, crashDay, r.project)
+		r.id, r.tenths/10, r.tenths%10, r.at, r.project)
 }
-
-// crashDay is when all of it was used.
-var crashDay = time.Now().UTC().Add(-time.Hour).Format(time.RFC3339)
 
 // report sends batches until stop is closed, and its last one until it is answered.
 func (p *partner) report(ctx context.Context, c *ingestCrash, stop <-chan struct{}) error {
+	now := time.Now().UTC().Format(time.RFC3339)
 	for n := 0; ; n++ {
 		select {
 		case <-stop:
@@ -121,7 +120,7 @@ func (p *partner) report(ctx context.Context, c *ingestCrash, stop <-chan struct
 		}
 		fresh := make([]reported, 1+p.rng.IntN(50))
 		for i := range fresh {
-			fresh[i] = reported{fmt.Sprintf("%s-%d-%d", p.name, n, i), p.rng.Int64N(6000), p.rng.IntN(4)}
+			fresh[i] = reported{fmt.Sprintf("%s-%d-%d", p.name, n, i), p.rng.Int64N(6000), p.rng.IntN(4), now}
 		}
 		batch := append([]reported{}, fresh...)
 		for range p.rng.IntN(5) { // and some that are there already
