@@ -132,7 +132,7 @@ func (h topUps) preview(c echo.Context) error {
 //
 //	@ID				createTopUp
 //	@Summary		Add funds by card
-//	@Description	The funds are there when the provider has said yes, and not before. 202 means that the customer must act (see next_action) or that the provider has not answered yet. One top-up may be pending: another one gets 409, which names it.
+//	@Description	The funds are there when the provider has said yes, and not before. 202 means that the customer must act (see next_action) or that the provider has not answered yet. Top-ups of one account go one after the other: what comes together waits its turn for a while. One that stays pending is named by 409; with Retry-After where only its turn did not come in time.
 //	@Tags			balance
 //	@Param			top_up	body		NewTopUp	true	"The amount"
 //	@Success		201		{object}	TopUp		"The funds are there"

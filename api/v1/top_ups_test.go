@@ -3,6 +3,7 @@ package v1_test
 import (
 	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,6 +44,26 @@ func TestTopUp(t *testing.T) {
 		eve.post(t, path+"/confirm", "").problem(t, http.StatusNotFound, "top_up_not_found")
 	})
 
+	t.Run("ManyAtOnceQueue", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		_, ada := w.upgraded(t, sandbox.TokenVisa)
+		const callers = 50
+		var all sync.WaitGroup
+		for range callers {
+			all.Go(func() {
+				if res := ada.post(t, "/v1/top-ups", funds(1000)); res.Status != http.StatusCreated {
+					t.Errorf("%d: %s", res.Status, res.Body)
+				}
+			})
+		}
+		all.Wait()
+		if got := ada.get(t, "/v1/balance").at(t, "funds", "amount"); got != callers*1000.0 {
+			t.Errorf("funds %v, want 500.00", got)
+		}
+		w.check(t)
+	})
+
 	t.Run("DeclineNamesTheTopUp", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
@@ -74,8 +95,8 @@ func TestTopUp(t *testing.T) {
 
 		top := ada.post(t, "/v1/top-ups", funds(5000)).want(t, http.StatusAccepted).golden(t, "top_up_3ds")
 		refused := ada.post(t, "/v1/top-ups", funds(5000)).problem(t, http.StatusConflict, "top_up_pending")
-		if refused.str(t, "top_up") != top.str(t, "id") {
-			t.Errorf("the refusal names %q", refused.str(t, "top_up"))
+		if refused.str(t, "top_up") != top.str(t, "id") || refused.Header.Get("Retry-After") != "" {
+			t.Errorf("the refusal names %q, Retry-After %q: the customer must act first", refused.str(t, "top_up"), refused.Header.Get("Retry-After"))
 		}
 		p, err := w.DB.Payments().Payment(t.Context(), a.ID, id.MustParse[payment.Payment](top.str(t, "payment")))
 		if err != nil {

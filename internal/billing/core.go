@@ -26,6 +26,8 @@ type Core struct {
 	Clock   clock.Clock
 	Policy  Policy
 	Log     *slog.Logger
+
+	topUps queue
 }
 
 // Policy is what an operator decides once for all accounts.

@@ -34,10 +34,41 @@ type TopUp struct {
 }
 
 // TopUp charges the card and adds the amount to the funds in the transaction that records the
-// provider's yes. One top-up of an account may be pending. The status is succeeded, requires_action,
-// processing or failed.
+// provider's yes. One top-up of an account may be pending: others wait for their turn while its card is being
+// asked, and are refused if that takes too long or the customer must act. The status is succeeded,
+// requires_action, processing or failed.
 func (f Funder) TopUp(ctx context.Context, asked Asked, in TopUpInput, render Renderer[TopUp]) (out Result[TopUp], err error) {
 	defer errs.Wrap(&err, "top up %s", asked.Account)
+	wait, enough := patient(ctx)
+	defer enough()
+	defer f.topUps.join(wait, asked.Account)()
+	for {
+		if out, err = f.topUp(ctx, asked, in, render); !answersSoon(err) || !pauses(wait, pollPending) {
+			return out, err
+		}
+	}
+}
+
+// pollPending is how often a top-up looks whether the one that another process is about has ended.
+const pollPending = 50 * time.Millisecond
+
+// pauses reports whether d passed before ctx ended.
+func pauses(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// answersSoon reports a refusal for a top-up whose card is being asked right now.
+func answersSoon(err error) bool {
+	e, ok := errors.AsType[*errs.Error](err)
+	return ok && errors.Is(e, payment.ErrTopUpPending) && e.RetryAfter > 0
+}
+
+func (f Funder) topUp(ctx context.Context, asked Asked, in TopUpInput, render Renderer[TopUp]) (out Result[TopUp], err error) {
 	failpoint.Hit(failpoint.TopUp, failpoint.Received)
 	tid := id.New[payment.TopUp]()
 	var top TopUp
@@ -137,10 +168,7 @@ func (f Funder) check(ctx context.Context, tx Tx, acct account.Account, in TopUp
 	if err := takesFunds(ctx, tx, acct, sub); err != nil {
 		return m, err
 	}
-	switch pending, err := tx.Payments().PendingTopUp(ctx, acct.ID); {
-	case err == nil:
-		return m, payment.ErrTopUpPending.With("top_up", pending.ID).With("top_up_status", pending.Status)
-	case !errors.Is(err, payment.ErrTopUpNotFound):
+	if err := nonePending(ctx, tx, acct.ID); err != nil {
 		return m, err
 	}
 	if in.Method.IsZero() {
@@ -152,6 +180,27 @@ func (f Funder) check(ctx context.Context, tx Tx, acct account.Account, in TopUp
 		return m, err
 	}
 	return m, f.mayTry(ctx, tx, m, acct.Now(f.Clock()))
+}
+
+// nonePending reports ErrTopUpPending. It says when to come again only if the provider has not answered yet: what it has
+// left open may stay so for long.
+func nonePending(ctx context.Context, tx Tx, a account.ID) error {
+	pending, err := tx.Payments().PendingTopUp(ctx, a)
+	if errors.Is(err, payment.ErrTopUpNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p, err := tx.Payments().Payment(ctx, a, pending.Payment)
+	if err != nil {
+		return err
+	}
+	refusal := payment.ErrTopUpPending.With("top_up", pending.ID).With("top_up_status", pending.Status)
+	if pending.Status == payment.Processing && p.Checks == 0 {
+		refusal = refusal.After(time.Second)
+	}
+	return refusal
 }
 
 // takesFunds reports ErrUpgradeRequired for a plan on which nothing costs anything.
@@ -370,7 +419,7 @@ func (f Funder) AutoTopUp(ctx context.Context, a account.ID) (asked bool, err er
 	if due, err := f.due(ctx, f.DB, acct); err != nil || due.IsZero() {
 		return false, err
 	}
-	_, err = f.TopUp(ctx, Asked{Account: a, Actor: system}, TopUpInput{Origin: payment.Auto}, nil)
+	_, err = f.topUp(ctx, Asked{Account: a, Actor: system}, TopUpInput{Origin: payment.Auto}, nil)
 	switch {
 	case errors.Is(err, errNotDue), errors.Is(err, payment.ErrTopUpPending), errors.Is(err, ErrCardBudget), noMethod(err):
 		return false, nil // one pending at a time; a card that may not be asked is not

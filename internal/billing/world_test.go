@@ -87,6 +87,11 @@ func buildWorld(t *testing.T) *world {
 	return w
 }
 
+// another is the core of another process on the same database, with the gateway.
+func (w *world) another(g payment.Gateway) *billing.Core {
+	return &billing.Core{DB: w.DB, Gateway: g, Clock: w.Clock, Policy: w.Policy, Log: w.Log}
+}
+
 const webhookSecret = "whsec"
 
 // receive takes the provider's webhooks as the API does, and acts on each at once. The provider sends

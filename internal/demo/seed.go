@@ -70,10 +70,9 @@ func (s Seeder) Run(ctx context.Context, now time.Time) (customers []Customer, e
 	if found, err := s.find(ctx, lives); err != nil || found != nil {
 		return found, errors.Join(err, ErrSeeded)
 	}
-	core := *s.Core
 	clk := NewClock(now)
-	core.Clock = clk.Now
-	run := &seeding{core: &core, clock: clk, seed: s.Seed}
+	core := &billing.Core{DB: s.Core.DB, Gateway: s.Core.Gateway, Clock: clk.Now, Policy: s.Core.Policy, Log: s.Core.Log}
+	run := &seeding{core: core, clock: clk, seed: s.Seed}
 	run.ingest = metering.NewIngester(s.Journal, s.Meters, clk.Now, core.Log, metering.Options{})
 	ictx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
