@@ -35,16 +35,6 @@ func terms(ctx context.Context, tx Tx, a account.ID, t subscription.Terms, at ti
 // entitle writes what the account may use now as plain numbers. It is called whenever the account's
 // status, plan, contract or period changes, in the same transaction. The spend limit stays as it is.
 func entitle(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, now time.Time) error {
-	v, contract, err := terms(ctx, tx, acct.ID, sub.Terms, sub.Period.Start)
-	if err != nil {
-		return err
-	}
-	applied := v
-	if contract != nil {
-		if applied, err = contract.Apply(v); err != nil {
-			return err
-		}
-	}
 	e, err := tx.Entitlements().Lock(ctx, acct.ID)
 	if err != nil && !errors.Is(err, entitlement.ErrNotFound) {
 		return err
@@ -54,15 +44,25 @@ func entitle(ctx context.Context, tx Tx, acct account.Account, sub subscription.
 		return err
 	}
 	e.Account, e.Level, e.Currency, e.UpdatedAt = acct.ID, string(sub.Plan), acct.Currency, now
-	e.PeriodStarts, e.PeriodEnd = starts(periods, acct.Now(now)), sub.Period.End
-	e.Status, e.Limits = acct.Status, limits(applied)
-	paidUse, err := mayPay(ctx, tx, acct, sub)
-	if err != nil {
+	e.Status, e.PeriodEnd, e.PeriodStarts, e.EarlierLimits = acct.Status, sub.Period.End, nil, nil
+	if e.Limits, err = limitsOf(ctx, tx, acct, sub.Terms, sub.Period.Start); err != nil {
 		return err
 	}
-	if !paidUse {
-		// Paid use stops, the allowance does not: the included quantities become hard limits.
-		maps.Copy(e.Limits, allowances(applied))
+	for _, p := range takingEvents(periods, acct.Now(now)) {
+		e.PeriodStarts = append(e.PeriodStarts, p.Bounds.Start)
+		if p.Bounds.Start.Equal(sub.Period.Start) {
+			continue
+		}
+		held := e.Limits
+		if p.Terms != sub.Terms || !p.Contract.IsZero() {
+			if held, err = limitsOf(ctx, tx, acct, p.Terms, p.Bounds.Start); err != nil {
+				return err
+			}
+		}
+		e.EarlierLimits = append(e.EarlierLimits, held)
+	}
+	if !slices.ContainsFunc(e.EarlierLimits, func(l map[string]entitlement.Limit) bool { return !maps.Equal(l, e.Limits) }) {
+		e.EarlierLimits = nil
 	}
 	if acct.Status == account.Suspended {
 		e.Status = account.Active
@@ -70,13 +70,36 @@ func entitle(ctx context.Context, tx Tx, acct account.Account, sub subscription.
 	return tx.Entitlements().Put(ctx, e)
 }
 
+// limitsOf resolves what may be used of a period that starts at start, under its terms, as the account stands now.
+func limitsOf(ctx context.Context, tx Tx, acct account.Account, t subscription.Terms, start time.Time) (map[string]entitlement.Limit, error) {
+	v, contract, err := terms(ctx, tx, acct.ID, t, start)
+	if err != nil {
+		return nil, err
+	}
+	if contract != nil {
+		if v, err = contract.Apply(v); err != nil {
+			return nil, err
+		}
+	}
+	out := limits(v)
+	paidUse, err := mayPay(ctx, tx, acct, t.Plan)
+	if err != nil {
+		return nil, err
+	}
+	if !paidUse {
+		// Paid use stops, the allowance does not: the included quantities become hard limits.
+		maps.Copy(out, allowances(v))
+	}
+	return out, nil
+}
+
 // mayPay reports whether the account may use what costs money: it is not suspended, and there is a card
-// where its plan needs one.
-func mayPay(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription) (bool, error) {
+// where the plan needs one.
+func mayPay(ctx context.Context, tx Tx, acct account.Account, code plan.Code) (bool, error) {
 	if acct.Status == account.Suspended {
 		return false, nil
 	}
-	p, err := tx.Plans().Plan(ctx, sub.Plan)
+	p, err := tx.Plans().Plan(ctx, code)
 	if err != nil || !p.RequiresCard {
 		return true, err
 	}
@@ -90,15 +113,10 @@ func mayPay(ctx context.Context, tx Tx, acct account.Account, sub subscription.S
 // openPeriods bounds how many periods back an event can lie: the oldest that is taken is 35 days old.
 const openPeriods = 4
 
-// starts returns, ascending, the starts of the periods that still take events.
-func starts(latestFirst []subscription.Period, now time.Time) []time.Time {
-	var out []time.Time
-	for _, p := range latestFirst {
-		if now.Sub(p.Bounds.End) <= metering.MaxAge {
-			out = append(out, p.Bounds.Start)
-		}
-	}
-	slices.SortFunc(out, time.Time.Compare)
+// takingEvents returns, ascending, the periods that still take events.
+func takingEvents(latestFirst []subscription.Period, now time.Time) []subscription.Period {
+	out := slices.DeleteFunc(slices.Clone(latestFirst), func(p subscription.Period) bool { return now.Sub(p.Bounds.End) > metering.MaxAge })
+	slices.SortFunc(out, func(a, b subscription.Period) int { return a.Bounds.Start.Compare(b.Bounds.Start) })
 	return out
 }
 

@@ -5,9 +5,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // Usage belongs to the period in which it happened, whenever it is told. The period is 10 March to 10 April,
@@ -57,4 +62,68 @@ func TestLateUsage_EntersTheDraftAndThenTheNextInvoice(t *testing.T) {
 	if got := w.lines(t, a, first.Period.Start); got != billed {
 		t.Errorf("the final invoice became %s, was %s", got, billed)
 	}
+}
+
+// Late usage is held to the limits of the period in which it happened, not to those of today. Developer stops at
+// 1,000 minutes, Pro does not.
+func TestLateUsage_IsHeldToTheLimitsOfItsPeriod(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const most, more = "60000", "600000" // seconds
+	refused := func(a account.ID, at time.Time) {
+		t.Helper()
+		if r := w.useAt(t, a, "voice", more, at); r.Status != metering.Rejected || r.Problem.Code != string(entitlement.LimitReached) {
+			t.Errorf("beyond the limit at %s: %+v", at, r)
+		}
+	}
+	accepted := func(a account.ID, quantity string, at time.Time) {
+		t.Helper()
+		if r := w.useAt(t, a, "voice", quantity, at); r.Status != metering.Accepted {
+			t.Errorf("%s s at %s: %+v", quantity, at, r)
+		}
+	}
+	down, up := w.open(t).ID, w.open(t).ID
+	w.upgrade(t, down, sandbox.TokenVisa)
+	if _, err := (billing.Downgrader{Core: w.Core}).Plan(t.Context(), asked(down, newKey()), plan.Developer, nil); err != nil {
+		t.Fatal(err)
+	}
+	first, err := w.DB.Subscriptions().Active(t.Context(), down)
+	if err != nil {
+		t.Fatal(err)
+	}
+	turn := first.Period.End
+	w.until(t, turn.Add(time.Hour))
+	w.upgrade(t, up, sandbox.TokenVisa)
+	old, now := turn.Add(-time.Microsecond), turn
+
+	t.Run("AfterADowngrade", func(t *testing.T) {
+		accepted(down, more, old)
+		refused(down, now)
+		accepted(down, most, now)
+		const id = "to be amended"
+		res, err := w.ingest.Add(t.Context(), []metering.Event{{
+			Account: down, Source: "test", ID: id, Meter: "voice", Quantity: money.MustDecimal("1"), OccurredAt: old,
+		}})
+		if err != nil || res[0].Status != metering.Accepted {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		fix := billing.Corrections{Core: w.Core, Catalogue: billing.Meters(plan.Shipped().Meters)}
+		if _, err := fix.Correct(t.Context(), asked(down, newKey()), metering.Correction{
+			Source: "test", EventID: id, Kind: metering.Amend, Quantity: money.MustDecimal(more), Reason: "it was longer",
+		}, nil); err != nil {
+			t.Errorf("the event of the old period cannot be amended: %v", err)
+		}
+	})
+
+	t.Run("AfterAnUpgrade", func(t *testing.T) {
+		accepted(up, most, old)
+		refused(up, old)
+		accepted(up, more, now)
+	})
+
+	t.Run("AfterASpendLimitWasSet", func(t *testing.T) {
+		w.limitSpend(t, up, 1_000_000, entitlement.Hard)
+		refused(up, old)
+		accepted(up, more, now)
+	})
 }

@@ -47,10 +47,12 @@ type Entitlement struct {
 	PeriodStarts []time.Time
 	PeriodEnd    time.Time
 	Limits       map[string]Limit // by meter code; a meter that is not here has no limit
-	SpendLimit   *int64           // minor units a period, tax included; nil: none
-	SpendMode    Mode             // meaningless without a SpendLimit
-	UpdatedAt    time.Time
-	Version      int64
+	// EarlierLimits are those of each of PeriodStarts but the last, to which late events are held; nil: as Limits.
+	EarlierLimits []map[string]Limit
+	SpendLimit    *int64 // minor units a period, tax included; nil: none
+	SpendMode     Mode   // meaningless without a SpendLimit
+	UpdatedAt     time.Time
+	Version       int64
 }
 
 // nextPeriodSpan is how far past the current period's end an event may lie while the closing is
@@ -98,9 +100,15 @@ func (e Entitlement) EndOf(start time.Time) time.Time {
 // period after the current one, whose end is not yet known, it is the zero time.
 func (e Entitlement) ResetsAt(periodStart time.Time) time.Time { return e.EndOf(periodStart) }
 
-// HardLimit returns the hard limit of a meter, if it has one.
-func (e Entitlement) HardLimit(meter string) (money.Decimal, bool) {
-	l, ok := e.Limits[meter]
+// HardLimit returns the hard limit of a meter in the period that starts at periodStart, if it has one.
+func (e Entitlement) HardLimit(meter string, periodStart time.Time) (money.Decimal, bool) {
+	limits := e.Limits
+	for i := range e.EarlierLimits {
+		if e.PeriodStarts[i].Equal(periodStart) {
+			limits = e.EarlierLimits[i]
+		}
+	}
+	l, ok := limits[meter]
 	if !ok || l.Mode != Hard {
 		return money.Decimal{}, false
 	}

@@ -310,7 +310,7 @@ func (v *verdict) judge(it *item) {
 		v.reject(it, problemSuspended)
 		return
 	}
-	if limit, ok := ad.HardLimit(it.meter.Code); ok {
+	if limit, ok := ad.HardLimit(it.meter.Code, it.period); ok {
 		held := v.known.Totals[it.total]
 		after := v.after(it, held.Used)
 		if after.Cmp(held.Used) > 0 && after.Add(held.Reserved).Cmp(limit) > 0 {

@@ -301,7 +301,7 @@ func standing(ad *Admission) error {
 
 // room refuses what a hard limit has no room for.
 func (v *verdict) room(ad *Admission, key TotalKey, period time.Time, wanted money.Decimal) error {
-	limit, ok := ad.HardLimit(key.Meter)
+	limit, ok := ad.HardLimit(key.Meter, period)
 	if !ok || wanted.Sign() <= 0 {
 		return nil
 	}

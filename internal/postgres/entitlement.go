@@ -24,7 +24,7 @@ type entitlementStore stores
 var _ entitlement.Store = entitlementStore{}
 
 const entitlementColumns = `
-SELECT status, level, currency, period_starts, period_end, limits, spend_limit, spend_mode, updated_at, version
+SELECT status, level, currency, period_starts, period_end, limits, coalesce(earlier_limits, 'null'), spend_limit, spend_mode, updated_at, version
 FROM entitlements WHERE account_id = $1`
 
 func (s entitlementStore) Get(ctx context.Context, a account.ID) (_ entitlement.Entitlement, err error) {
@@ -40,9 +40,9 @@ func (s entitlementStore) Lock(ctx context.Context, a account.ID) (_ entitlement
 func (s entitlementStore) read(ctx context.Context, a account.ID, query string) (entitlement.Entitlement, error) {
 	e := entitlement.Entitlement{Account: a}
 	var status, currency, mode string
-	var limits []byte
+	var limits, earlier []byte
 	err := s.db.Statement.ConnPool.QueryRowContext(ctx, query, a.UUID()).Scan(&status, &e.Level, &currency,
-		pgtype.NewMap().SQLScanner(&e.PeriodStarts), &e.PeriodEnd, &limits, &e.SpendLimit, &mode, &e.UpdatedAt, &e.Version)
+		pgtype.NewMap().SQLScanner(&e.PeriodStarts), &e.PeriodEnd, &limits, &earlier, &e.SpendLimit, &mode, &e.UpdatedAt, &e.Version)
 	if errors.Is(err, sql.ErrNoRows) {
 		return e, entitlement.ErrNotFound
 	}
@@ -54,7 +54,7 @@ func (s entitlementStore) read(ctx context.Context, a account.ID, query string) 
 		e.PeriodStarts[i] = e.PeriodStarts[i].UTC()
 	}
 	e.PeriodEnd, e.UpdatedAt = e.PeriodEnd.UTC(), e.UpdatedAt.UTC()
-	return e, json.Unmarshal(limits, &e.Limits)
+	return e, errors.Join(json.Unmarshal(limits, &e.Limits), json.Unmarshal(earlier, &e.EarlierLimits))
 }
 
 func (s entitlementStore) Put(ctx context.Context, e entitlement.Entitlement) (err error) {
@@ -69,18 +69,28 @@ func (s entitlementStore) Put(ctx context.Context, e entitlement.Entitlement) (e
 	if err != nil {
 		return err
 	}
+	var earlier *string
+	if e.EarlierLimits != nil {
+		b, err := json.Marshal(e.EarlierLimits)
+		if err != nil {
+			return err
+		}
+		text := string(b)
+		earlier = &text
+	}
 	starts := make([]time.Time, len(e.PeriodStarts))
 	copy(starts, e.PeriodStarts)
 	put := stmt{sql: `
-INSERT INTO entitlements AS t (account_id, status, level, currency, period_starts, period_end, limits, spend_limit, spend_mode, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+INSERT INTO entitlements AS t (account_id, status, level, currency, period_starts, period_end, limits, earlier_limits, spend_limit, spend_mode, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (account_id) DO UPDATE SET
   status = excluded.status, level = excluded.level, currency = excluded.currency,
   period_starts = excluded.period_starts, period_end = excluded.period_end, limits = excluded.limits,
+  earlier_limits = excluded.earlier_limits,
   spend_limit = excluded.spend_limit, spend_mode = excluded.spend_mode, updated_at = excluded.updated_at,
   spend_told = CASE WHEN t.spend_limit IS NOT DISTINCT FROM excluded.spend_limit THEN t.spend_told END,
   version = t.version + 1`, args: []any{
-		param(e.Account), string(e.Status), e.Level, string(e.Currency), starts, e.PeriodEnd, string(limits), e.SpendLimit,
+		param(e.Account), string(e.Status), e.Level, string(e.Currency), starts, e.PeriodEnd, string(limits), earlier, e.SpendLimit,
 		string(e.SpendMode), e.UpdatedAt,
 	}}
 	return s.later(ctx, put, stmt{sql: "SELECT pg_notify($1, $2)", args: []any{entitlementChannel, e.Account.UUID().String()}})

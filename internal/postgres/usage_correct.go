@@ -46,7 +46,7 @@ func (s usageStore) Correct(ctx context.Context, c metering.Correction, m *meter
 		c.After = m.Counted(c.Quantity)
 	}
 	x.delta = c.After.Sub(c.Before)
-	if limit, ok := e.HardLimit(m.Code); ok && x.delta.Sign() > 0 {
+	if limit, ok := e.HardLimit(m.Code, c.Period); ok && x.delta.Sign() > 0 {
 		if err := s.checkLimit(ctx, x, limit); err != nil {
 			return c, err
 		}

@@ -35,7 +35,7 @@ var (
 
 	sqlLockAdmissions = named(`
 SELECT e.account_id, e.status, e.level, e.currency, e.period_starts, e.period_end, e.limits::text,
-       e.spend_limit, e.spend_mode, e.version, a.clock_at
+       e.spend_limit, e.spend_mode, e.version, a.clock_at, e.earlier_limits::text
 FROM entitlements e JOIN accounts a ON a.id = e.account_id
 WHERE e.account_id = ANY ($1::uuid[])
 ORDER BY e.account_id FOR NO KEY UPDATE OF e`)
@@ -50,7 +50,7 @@ SELECT t.account_id, t.meter, t.period_start, t.quantity::text, t.reserved::text
 FROM entitlements e
 JOIN usage_totals t ON t.account_id = e.account_id AND (t.period_start >= e.period_starts[1] OR t.period_start = 'epoch')
 WHERE e.account_id = ANY ($1::uuid[]) AND t.meter = ANY ($2::text[])
-  AND (e.limits <> '{}' OR e.spend_limit IS NOT NULL)`)
+  AND (e.limits <> '{}' OR e.earlier_limits IS NOT NULL OR e.spend_limit IS NOT NULL)`)
 
 	sqlKnownSeries = named(`
 SELECT u.i
@@ -204,6 +204,11 @@ func admission(v *value) (*metering.Admission, error) {
 	}}
 	if err := json.Unmarshal(v.row[6], &ad.Limits); err != nil {
 		return ad, fmt.Errorf("limits of %s: %w", ad.Account, err)
+	}
+	if !v.isNull(11) {
+		if err := json.Unmarshal(v.row[11], &ad.EarlierLimits); err != nil {
+			return ad, fmt.Errorf("earlier limits of %s: %w", ad.Account, err)
+		}
 	}
 	if !v.isNull(7) {
 		n := v.int8(7)
