@@ -241,7 +241,7 @@ func (s *eventStream) look(ctx context.Context, what changes.What, paced bool) (
 	if paced {
 		return left | changes.Usage
 	}
-	got, found, err := s.figures.Get(ctx, s.account)
+	got, found, err := s.figures.Get(s.account)
 	if err != nil || !found {
 		return left | changes.Usage // after the pace
 	}

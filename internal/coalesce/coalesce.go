@@ -29,28 +29,26 @@ type Reads[K comparable, V any] struct {
 type batch[K comparable, V any] struct {
 	keys  []K
 	asked map[K]struct{}
+	until time.Time
 	done  chan struct{}
 	found map[K]V
 	err   error
 }
 
-// New returns a Reads that has up to readers reads under way at once, each of up to most keys, and
-// gives each read the time-out. read returns the values that it found; it may leave keys out.
+// New returns a Reads that has up to readers reads under way at once, each of up to most keys. A second
+// one begins where more keys wait than one can carry: what waits together costs everybody less. read
+// returns the values that it found; it may leave keys out. timeout bounds the wait of every caller.
 func New[K comparable, V any](readers, most int, timeout time.Duration, read func(context.Context, []K) (map[K]V, error)) *Reads[K, V] {
 	return &Reads[K, V]{read: read, readers: readers, most: most, timeout: timeout}
 }
 
-// Get returns the value of a key, and false if the read did not find one. Where ctx ends first, its
-// error is returned and the read goes on for those who share it.
-func (r *Reads[K, V]) Get(ctx context.Context, key K) (v V, ok bool, err error) {
+// Get returns the value of a key, and false if the read did not find one. It takes no context: a read
+// goes on for those who share it, and a caller who could stop waiting would need a timer of its own.
+func (r *Reads[K, V]) Get(key K) (v V, ok bool, err error) {
 	b := r.join(key)
-	select {
-	case <-b.done:
-		v, ok = b.found[key]
-		return v, ok, b.err
-	case <-ctx.Done():
-		return v, false, context.Cause(ctx)
-	}
+	<-b.done
+	v, ok = b.found[key]
+	return v, ok, b.err
 }
 
 func (r *Reads[K, V]) join(key K) *batch[K, V] {
@@ -60,14 +58,17 @@ func (r *Reads[K, V]) join(key K) *batch[K, V] {
 	if n := len(r.waiting); n > 0 && len(r.waiting[n-1].keys) < r.most {
 		b = r.waiting[n-1]
 	} else {
-		b = &batch[K, V]{asked: map[K]struct{}{}, done: make(chan struct{})}
+		b = &batch[K, V]{
+			asked: map[K]struct{}{}, done: make(chan struct{}),
+			until: time.Now().Add(r.timeout), //nolint:forbidigo // of a time-out, which goes by real time
+		}
 		r.waiting = append(r.waiting, b)
 	}
 	if _, ok := b.asked[key]; !ok {
 		b.asked[key] = struct{}{}
 		b.keys = append(b.keys, key)
 	}
-	if r.running < r.readers {
+	if r.running == 0 || (r.running < r.readers && len(r.waiting) > 1) {
 		r.running++
 		go r.work()
 	}
@@ -86,7 +87,7 @@ func (r *Reads[K, V]) work() {
 		b := r.waiting[0]
 		r.waiting = r.waiting[1:]
 		r.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), r.timeout)
+		ctx, cancel := context.WithDeadline(context.Background(), b.until)
 		b.found, b.err = r.read(ctx, b.keys)
 		cancel()
 		close(b.done)

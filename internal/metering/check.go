@@ -138,7 +138,7 @@ func (c *Checker) standing(ctx context.Context, a account.ID, strict bool) (*ans
 		return nil, err
 	}
 	if !ok || got.revision != revision {
-		s, found, err := c.reads.Get(ctx, a)
+		s, found, err := c.reads.Get(a)
 		if err != nil {
 			return nil, err
 		}

@@ -55,9 +55,9 @@ func Revisions(pool *pgxpool.Pool, clk clock.Clock) account.Revisions {
 	return revisionReads{coalesce.New(2, 256, 5*time.Second, read)}
 }
 
-func (r revisionReads) Revision(ctx context.Context, a account.ID) (account.Revision, error) {
+func (r revisionReads) Revision(_ context.Context, a account.ID) (account.Revision, error) {
 	mustOwner(a)
-	rev, ok, err := r.reads.Get(ctx, a)
+	rev, ok, err := r.reads.Get(a)
 	if err == nil && !ok {
 		err = account.ErrNotFound
 	}
