@@ -92,11 +92,11 @@ func (o benchAccount) Lookup(context.Context, string) (account.ID, error)  { ret
 // allowed answers every check from memory.
 type allowed struct{}
 
-func (allowed) Check(_ context.Context, _ account.ID, meter string, _ bool) (entitlement.Decision, error) {
+func (allowed) Check(_ account.ID, meter string) (entitlement.Decision, error) {
 	e := entitlement.Entitlement{Limits: map[string]entitlement.Limit{meter: {Quantity: money.DecimalFromInt(1000), Mode: entitlement.Hard}}}
 	return e.Check(meter, money.DecimalFromInt(10), money.Decimal{}), nil
 }
 
-func (allowed) CheckAll(context.Context, account.ID, bool) ([]entitlement.Decision, error) {
+func (allowed) CheckAll(account.ID) ([]entitlement.Decision, error) {
 	return nil, nil
 }

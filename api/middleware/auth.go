@@ -34,13 +34,13 @@ func (ch *Chain) authenticate(r route.Route) echo.MiddlewareFunc {
 			if err != nil {
 				return err
 			}
-			if wait := ch.failures.blocked(loginClass, who{name: c.RealIP()}); wait > 0 {
+			if wait := ch.failures.blocked(loginClass, who{name: c.RealIP()}, ch.now(c)); wait > 0 {
 				return ErrRateLimited.With("violated-policies", []string{string(loginClass)}).After(wait)
 			}
 			p, err := ch.cfg.Auth.Authenticate(c.Request().Context(), credential)
 			if err != nil {
 				if errs.KindOf(err) == errs.Unauthenticated {
-					ch.failures.take(loginClass, who{name: c.RealIP()})
+					ch.failures.take(loginClass, who{name: c.RealIP()}, ch.now(c))
 				}
 				return err
 			}

@@ -17,6 +17,10 @@ import (
 type call struct {
 	trace.Carrier
 
+	at        time.Time // when the request came; zero: nobody has looked
+	requestID [1]string // as its header has it
+	rateLimit [1]string // likewise
+
 	authenticated bool
 	principal     auth.Principal
 	account       account.ID // zero: none
@@ -56,6 +60,15 @@ func known(c echo.Context) (*call, bool) {
 		return k, true
 	}
 	return &call{}, false
+}
+
+// now returns when the request came: what is decided about it is decided by one reading of the clock.
+func (ch *Chain) now(c echo.Context) time.Time {
+	k := callOf(c)
+	if k.at.IsZero() {
+		k.at = ch.cfg.Clock()
+	}
+	return k.at
 }
 
 // end frees what waits for the call's time.

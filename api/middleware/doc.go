@@ -22,7 +22,6 @@ import (
 
 	"github.com/accrue-billing/accrue/api/body"
 	"github.com/accrue-billing/accrue/api/route"
-	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/secret"
@@ -32,10 +31,10 @@ import (
 type Config struct {
 	Auth     *auth.Authenticator
 	Accounts auth.AccountResolver
-	// Revisions lets answers be remembered where a route says so. Nil remembers none.
-	Revisions account.Revisions
-	Clock     clock.Clock // real time: limits and tokens never follow a test clock
-	Log       *slog.Logger
+	// Memory remembers answers where a route says so. Nil remembers none.
+	Memory *Memory
+	Clock  clock.Clock // real time: limits and tokens never follow a test clock
+	Log    *slog.Logger
 	// Fingerprint keys the digests of requests.
 	Fingerprint secret.Text
 	// Limits holds the quota of each class per caller; a class without one is not limited.
@@ -55,7 +54,6 @@ type Chain struct {
 	cfg      Config
 	limiter  *limiter
 	failures *limiter
-	memory   memory
 	bodies   *body.Gate
 }
 
@@ -66,7 +64,7 @@ const roomForBodies = 8 << 20
 // NewChain returns a chain. All routes of a server share one, since they share its limits.
 func NewChain(cfg Config) *Chain {
 	failures := map[route.Class]Limit{loginClass: cfg.FailedLogins}
-	return &Chain{cfg: cfg, limiter: newLimiter(cfg.Limits, cfg.Clock), failures: newLimiter(failures, cfg.Clock), memory: newMemory(), bodies: body.NewGate(roomForBodies)}
+	return &Chain{cfg: cfg, limiter: newLimiter(cfg.Limits), failures: newLimiter(failures), bodies: body.NewGate(roomForBodies)}
 }
 
 // Wrap puts the middleware of a route around its handler, once and for all requests.

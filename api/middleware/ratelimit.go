@@ -7,13 +7,13 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/internal/account"
-	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/errs"
 )
 
@@ -31,17 +31,18 @@ func (ch *Chain) limit(r route.Route) echo.MiddlewareFunc {
 		}
 		policy := []string{fmt.Sprintf(`"%s";q=%d;w=%d`, r.Class, l.Quota, seconds(l.Window))}
 		return func(c echo.Context) error {
-			left, wait := ch.limiter.take(r.Class, caller(c))
-			h := c.Response().Header()
+			left, wait := ch.limiter.take(r.Class, caller(c), ch.now(c))
+			h, said := c.Response().Header(), &callOf(c).rateLimit
+			h["Ratelimit"] = said[:]
 			h["Ratelimit-Policy"] = policy
 			t := seconds(wait)
 			if left < 0 {
 				// Callers who were refused together should not come back together.
 				t += rand.IntN(1 + t/4) //nolint:gosec // spreads load; nothing depends on it
-				h["Ratelimit"] = []string{state(r.Class, 0, t)}
+				said[0] = state(r.Class, 0, t)
 				return ErrRateLimited.With("violated-policies", []string{string(r.Class)}).After(time.Duration(t) * time.Second)
 			}
-			h["Ratelimit"] = []string{state(r.Class, left, t)}
+			said[0] = state(r.Class, left, t)
 			return next(c)
 		}
 	}
@@ -80,8 +81,8 @@ func caller(c echo.Context) who {
 // service as well and asks nobody for each request.
 type limiter struct {
 	limits map[route.Class]Limit
-	clock  clock.Clock
 	seed   maphash.Seed
+	used   atomic.Bool // once anybody has used a unit
 	shards [64]shard
 }
 
@@ -98,8 +99,8 @@ type bucket struct {
 // maxBuckets bounds the memory of one shard. Beyond it, whoever has a whole quota is forgotten.
 const maxBuckets = 4096
 
-func newLimiter(limits map[route.Class]Limit, clk clock.Clock) *limiter {
-	l := &limiter{limits: limits, clock: clk, seed: maphash.MakeSeed()}
+func newLimiter(limits map[route.Class]Limit) *limiter {
+	l := &limiter{limits: limits, seed: maphash.MakeSeed()}
 	for i := range l.shards {
 		l.shards[i].tat = map[bucket]time.Time{}
 	}
@@ -108,12 +109,13 @@ func newLimiter(limits map[route.Class]Limit, clk clock.Clock) *limiter {
 
 // take uses one unit. left is what remains, and -1 if there was none; wait is the time until the
 // quota is whole again, or, if there was none, until the next unit.
-func (l *limiter) take(class route.Class, by who) (left int, wait time.Duration) {
+func (l *limiter) take(class route.Class, by who, now time.Time) (left int, wait time.Duration) {
 	limit := l.limits[class]
 	if limit.Quota <= 0 {
 		return math.MaxInt32, 0
 	}
-	now, b := l.clock(), bucket{class, by}
+	l.used.Store(true)
+	b := bucket{class, by}
 	s := &l.shards[maphash.Comparable(l.seed, b)%uint64(len(l.shards))]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,12 +143,12 @@ func (l *limiter) take(class route.Class, by who) (left int, wait time.Duration)
 }
 
 // blocked returns how long the caller must wait for the next unit, without using one.
-func (l *limiter) blocked(class route.Class, by who) time.Duration {
+func (l *limiter) blocked(class route.Class, by who, now time.Time) time.Duration {
 	limit := l.limits[class]
-	if limit.Quota <= 0 {
+	if limit.Quota <= 0 || !l.used.Load() {
 		return 0
 	}
-	now, b := l.clock(), bucket{class, by}
+	b := bucket{class, by}
 	s := &l.shards[maphash.Comparable(l.seed, b)%uint64(len(l.shards))]
 	s.mu.Lock()
 	defer s.mu.Unlock()

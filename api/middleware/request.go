@@ -33,7 +33,8 @@ func RequestID(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		k := begin(c, t)
 		defer k.end()
-		c.Response().Header()[headerRequestID] = []string{t.RequestID()}
+		k.requestID[0] = t.RequestID()
+		c.Response().Header()[headerRequestID] = k.requestID[:]
 		return next(c)
 	}
 }
@@ -44,11 +45,12 @@ func RequestID(next echo.HandlerFunc) echo.HandlerFunc {
 func AccessLog(log *slog.Logger, clk clock.Clock, observe func(route, method string, status int, took time.Duration)) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			begin := clk()
+			k := callOf(c)
+			k.at = clk()
 			if err := next(c); err != nil {
 				c.Error(err) // the answer is written here, so that its status is known below
 			}
-			req, resp, took := c.Request(), c.Response(), clk().Sub(begin)
+			req, resp, took := c.Request(), c.Response(), clk().Sub(k.at)
 			if observe != nil {
 				observe(pattern(c), method(req.Method), resp.Status, took)
 			}

@@ -74,6 +74,9 @@ type Route struct {
 	// OfState says that the answer depends on nothing but the address and the account's records, not on the
 	// time nor on who asks: it is the same as long as account.Revision is, and may be answered from memory.
 	OfState bool
+	// MayAge lets an answer OfState be given again for so long without asking for the revision, to a request
+	// without a query.
+	MayAge time.Duration
 
 	Consumes []string // media types of the body; application/json if empty
 	Produces []string // media types of the answer; application/json if empty

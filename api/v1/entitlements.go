@@ -1,7 +1,6 @@
 package v1
 
 import (
-	"context"
 	"net/http"
 	"time"
 
@@ -17,17 +16,21 @@ import (
 
 // entitlementChecker answers whether an account may use a meter: metering.Checker.
 type entitlementChecker interface {
-	Check(ctx context.Context, a account.ID, meter string, strict bool) (entitlement.Decision, error)
-	CheckAll(ctx context.Context, a account.ID, strict bool) ([]entitlement.Decision, error)
+	Check(a account.ID, meter string) (entitlement.Decision, error)
+	CheckAll(a account.ID) ([]entitlement.Decision, error)
 }
 
 func entitlementRoutes(d Deps) []route.Route {
 	h := entitlements{d}
 	return []route.Route{
-		{Method: http.MethodGet, Path: "/v1/entitlements", Scope: auth.UsageRead, Handler: h.list},
-		{Method: http.MethodGet, Path: "/v1/entitlements/{meter}", Scope: auth.UsageRead, Handler: h.get},
+		{Method: http.MethodGet, Path: "/v1/entitlements", Scope: auth.UsageRead, OfState: true, MayAge: freshFor, Handler: h.list},
+		{Method: http.MethodGet, Path: "/v1/entitlements/{meter}", Scope: auth.UsageRead, OfState: true, MayAge: freshFor, Handler: h.get},
 	}
 }
+
+// freshFor is how long an entitlement is answered from memory. With the time to read it, an answer is
+// never older than a second on any replica.
+const freshFor = 500 * time.Millisecond
 
 // Entitlement answers "may this account use the meter now?".
 type Entitlement struct {
@@ -68,18 +71,18 @@ func toEntitlement(d entitlement.Decision) Entitlement {
 
 type entitlements struct{ Deps }
 
-func strict(c echo.Context) (bool, error) {
+// checkStrict checks the parameter. Its value changes nothing here: whatever is computed is as of this
+// moment, and what is answered from memory instead was not asked for with a query.
+func checkStrict(c echo.Context) error {
 	q, err := query(c, "strict")
 	if err != nil {
-		return false, err
+		return err
 	}
 	switch q.Get("strict") {
-	case "", "false":
-		return false, nil
-	case "true":
-		return true, nil
+	case "", "false", "true":
+		return nil
 	default:
-		return false, errs.InvalidField("#/strict", "unknown_value", "must be true or false")
+		return errs.InvalidField("#/strict", "unknown_value", "must be true or false")
 	}
 }
 
@@ -93,11 +96,10 @@ func strict(c echo.Context) (bool, error) {
 //	@Success	200		{object}	Entitlements
 //	@Router		/v1/entitlements [get]
 func (h entitlements) list(c echo.Context) error {
-	strict, err := strict(c)
-	if err != nil {
+	if err := checkStrict(c); err != nil {
 		return err
 	}
-	all, err := h.Metering.Checker.CheckAll(c.Request().Context(), middleware.Account(c), strict)
+	all, err := h.Metering.Checker.CheckAll(middleware.Account(c))
 	if err != nil {
 		return err
 	}
@@ -121,11 +123,10 @@ func (h entitlements) list(c echo.Context) error {
 //	@Failure		404		{object}	problem.Problem	"unknown_meter"
 //	@Router			/v1/entitlements/{meter} [get]
 func (h entitlements) get(c echo.Context) error {
-	strict, err := strict(c)
-	if err != nil {
+	if err := checkStrict(c); err != nil {
 		return err
 	}
-	d, err := h.Metering.Checker.Check(c.Request().Context(), middleware.Account(c), c.Param("meter"), strict)
+	d, err := h.Metering.Checker.Check(middleware.Account(c), c.Param("meter"))
 	if err != nil {
 		return err
 	}

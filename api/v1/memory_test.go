@@ -6,10 +6,7 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/api"
-	"github.com/accrue-billing/accrue/internal/billing"
-	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
-	"github.com/accrue-billing/accrue/internal/postgres"
 )
 
 // TestMemoryIsNeverStale does everything that changes what an account has used, owes or may use, and
@@ -19,9 +16,7 @@ func TestMemoryIsNeverStale(t *testing.T) {
 	w := newWorld(t)
 	a, user := w.upgraded(t, sandbox.TokenVisa)
 	forgetful := w.deps
-	forgetful.Revisions = nil
-	forgetful.V1.Metering.Checker = metering.NewChecker(postgres.Standings(w.db.ByKey()), postgres.Revisions(w.db.ByKey(), w.clock), forgetful.V1.Metering.Catalogue,
-		w.clock, billing.Pricer{Core: w.Core}, postgres.Uses(w.db.ByKey()))
+	forgetful.Memory = nil
 	fresh, err := api.New(forgetful)
 	if err != nil {
 		t.Fatal(err)

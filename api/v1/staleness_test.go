@@ -5,10 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/accrue-billing/accrue/api/middleware"
 	v1 "github.com/accrue-billing/accrue/api/v1"
-	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/changes"
-	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/postgres"
 )
@@ -20,9 +19,7 @@ func TestEntitlements_ASecondBehindAnotherReplicaAtMost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	here := w.replica(t, v1.Streams{}, changes.Options{})
-	revisions := postgres.Revisions(w.db.ByKey(), w.clock) // a replica's memory is its own
-	w.deps.V1.Metering.Checker = metering.NewChecker(postgres.Standings(w.db.ByKey()), revisions, w.deps.V1.Metering.Catalogue, w.clock,
-		billing.Pricer{Core: w.Core}, postgres.Uses(w.db.ByKey()))
+	w.deps.Memory = middleware.NewMemory(postgres.Revisions(w.db.ByKey(), w.clock)) // a replica's memory is its own
 	there := w.replica(t, v1.Streams{}, changes.Options{})
 	ada := w.user(t, w.open(t).ID)
 

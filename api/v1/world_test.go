@@ -85,7 +85,7 @@ func newWorld(tb testing.TB) *world {
 	revisions := postgres.Revisions(w.db.ByKey(), w.clock)
 	w.deps = api.Deps{
 		Config: middleware.Config{
-			Auth: w.authenticator(tb), Accounts: names, Revisions: revisions, Clock: w.clock, Log: log, Fingerprint: "a key for tests",
+			Auth: w.authenticator(tb), Accounts: names, Memory: middleware.NewMemory(revisions), Clock: w.clock, Log: log, Fingerprint: "a key for tests",
 		},
 		V1: v1.Deps{
 			Lists:   v1.Lists{Cursors: cursor.NewCodec("a key for tests"), PublicURL: publicURL},
@@ -95,7 +95,7 @@ func newWorld(tb testing.TB) *world {
 				Ingester: w.ingest, Store: w.db.Usage(), Catalogue: meters, Accounts: names,
 				Reader:   metering.Reader{Store: w.db.Usage(), Entitlements: w.db.Entitlements(), Catalogue: meters},
 				Reserver: w.ingest, Reservations: w.db.Reservations(), Leases: entitlement.NewLeaseSigner(ed25519.NewKeyFromSeed(make([]byte, 32)), publicURL),
-				Checker: metering.NewChecker(postgres.Standings(w.db.ByKey()), revisions, meters, w.clock, billing.Pricer{Core: w.Core}, postgres.Uses(w.db.ByKey())),
+				Checker: metering.NewChecker(postgres.Standings(w.db.ByKey()), meters, w.clock, billing.Pricer{Core: w.Core}, postgres.Uses(w.db.ByKey())),
 				Zone:    func(context.Context, account.ID) (*time.Location, error) { return time.UTC, nil },
 			},
 		},

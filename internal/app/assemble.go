@@ -40,7 +40,7 @@ type service struct {
 	ingester  *metering.Ingester
 	checker   *metering.Checker
 	hub       *changes.Hub
-	revisions account.Revisions
+	memory    *middleware.Memory
 	directory *billing.Directory
 	keys      *auth.Keys
 	signer    *auth.Signer // of development tokens; nil in live mode
@@ -62,14 +62,14 @@ func (a *App) assemble(ctx context.Context) error {
 	}
 	watch := &worker.Watch{Core: a.svc.core}
 	pricer := billing.Pricer{Core: a.svc.core}
-	a.svc.revisions = a.svc.meters.Revisions(postgres.Revisions(a.db.ByKey(), a.clock))
-	a.svc.checker = metering.NewChecker(postgres.Standings(a.db.ByKey()), a.svc.revisions, a.svc.meters, a.clock, pricer, postgres.Uses(a.db.ByKey()))
+	a.svc.memory = middleware.NewMemory(a.svc.meters.Revisions(postgres.Revisions(a.db.ByKey(), a.clock)))
+	a.svc.checker = metering.NewChecker(postgres.Standings(a.db.ByKey()), a.svc.meters, a.clock, pricer, postgres.Uses(a.db.ByKey()))
 	wire := postgres.Changes(a.db.Pool())
-	a.svc.hub = changes.NewHub(wire, wire, a.log, changes.Options{PerAccount: a.cfg.StreamLimit, Changed: a.svc.checker.Forget})
+	a.svc.hub = changes.NewHub(wire, wire, a.log, changes.Options{PerAccount: a.cfg.StreamLimit, Changed: a.svc.memory.Forget})
 	a.svc.ingester = metering.NewIngester(postgres.Journal(a.db.ByKey()), a.svc.meters, a.clock, a.log, metering.Options{
 		Committers: a.cfg.IngestCommitters, FlushSize: a.cfg.IngestFlushSize, QueueSize: a.cfg.IngestQueue, Pricer: pricer,
 		Changed: func(changed []account.ID) {
-			a.svc.checker.Forget(changed...)
+			a.svc.memory.Forget(changed...)
 			watch.Changed(changed)
 			a.svc.hub.UsageChanged(changed)
 		},
@@ -301,7 +301,7 @@ func (c Config) issuers() ([]auth.Issuer, error) {
 func (a *App) api() error {
 	d := api.Deps{
 		Config: middleware.Config{
-			Auth: a.svc.auth, Accounts: a.svc.directory, Revisions: a.svc.revisions, Clock: a.clock, Log: a.log,
+			Auth: a.svc.auth, Accounts: a.svc.directory, Memory: a.svc.memory, Clock: a.clock, Log: a.log,
 			Fingerprint: a.secrets.derived("request fingerprints"), Limits: a.cfg.limits(),
 			FailedLogins: middleware.Limit{Quota: 30, Window: time.Minute},
 		},

@@ -2,8 +2,6 @@ package metering
 
 import (
 	"context"
-	"errors"
-	"sync"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -24,34 +22,15 @@ type StandingSource interface {
 	Standings(ctx context.Context, accounts []account.ID) (map[account.ID]*Standing, error)
 }
 
-// freshFor is how long a standing answers from memory. With the time to read it, an answer is never
-// older than a second on any replica.
-const freshFor = 500 * time.Millisecond
-
-// checkerSize bounds the accounts in memory; beyond it, memory is emptied.
-const checkerSize = 50_000
-
-// Checker answers "may this account use it now?" from memory that is at most a second old, or strictly
-// from the database. Concurrent reads share one round trip. It is safe for concurrent use.
+// Checker answers "may this account use it now?" as of now: it sees every event that was acknowledged
+// before it was asked. Concurrent reads share one round trip. It is safe for concurrent use.
 type Checker struct {
-	source    StandingSource
-	revisions account.Revisions
 	catalogue Catalogue
+	source    StandingSource
 	clock     clock.Clock
 	pricer    entitlement.Pricer // nil: spend limits are not looked at
 	uses      func(ctx context.Context, a account.ID, period time.Time) ([]entitlement.Use, error)
-
-	mu     sync.Mutex
-	memory map[account.ID]remembered
-	reads  *coalesce.Reads[account.ID, *answerable]
-}
-
-// remembered is what an account's checks are answered from: known to be true at the time read, and at
-// every later time at which the account has the same revision.
-type remembered struct {
-	*answerable
-	revision account.Revision
-	read     time.Time
+	reads     *coalesce.Reads[account.ID, *answerable]
 }
 
 // answerable is a standing with what its account has spent.
@@ -61,22 +40,21 @@ type answerable struct {
 }
 
 // NewChecker returns a checker. With a pricer, uses must return an account's use of a period.
-func NewChecker(source StandingSource, revisions account.Revisions, catalogue Catalogue, clk clock.Clock, pricer entitlement.Pricer,
+func NewChecker(source StandingSource, catalogue Catalogue, clk clock.Clock, pricer entitlement.Pricer,
 	uses func(ctx context.Context, a account.ID, period time.Time) ([]entitlement.Use, error),
 ) *Checker {
-	c := &Checker{source: source, revisions: revisions, catalogue: catalogue, clock: clk, pricer: pricer, uses: uses, memory: map[account.ID]remembered{}}
+	c := &Checker{source: source, catalogue: catalogue, clock: clk, pricer: pricer, uses: uses}
 	c.reads = coalesce.New(2, 256, 5*time.Second, c.load)
 	return c
 }
 
-// Check decides for one meter. Strict answers are as of now: they see every event that was acknowledged
-// before the call. It returns entitlement.ErrNotFound or ErrUnknownMeter.
-func (c *Checker) Check(ctx context.Context, a account.ID, meter string, strict bool) (entitlement.Decision, error) {
+// Check decides for one meter. It returns entitlement.ErrNotFound or ErrUnknownMeter.
+func (c *Checker) Check(a account.ID, meter string) (entitlement.Decision, error) {
 	m := c.catalogue.Meter(meter)
 	if m == nil {
 		return entitlement.Decision{}, ErrUnknownMeter.With("meter", meter)
 	}
-	s, err := c.standing(ctx, a, strict)
+	s, err := c.standing(a)
 	if err != nil {
 		return entitlement.Decision{}, err
 	}
@@ -84,8 +62,8 @@ func (c *Checker) Check(ctx context.Context, a account.ID, meter string, strict 
 }
 
 // CheckAll decides for every meter, in the catalogue's order.
-func (c *Checker) CheckAll(ctx context.Context, a account.ID, strict bool) ([]entitlement.Decision, error) {
-	s, err := c.standing(ctx, a, strict)
+func (c *Checker) CheckAll(a account.ID) ([]entitlement.Decision, error) {
+	s, err := c.standing(a)
 	if err != nil {
 		return nil, err
 	}
@@ -94,15 +72,6 @@ func (c *Checker) CheckAll(ctx context.Context, a account.ID, strict bool) ([]en
 		out = append(out, c.decide(s, m))
 	}
 	return out, nil
-}
-
-// Forget drops an account from memory, when it is known to have changed.
-func (c *Checker) Forget(accounts ...account.ID) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, a := range accounts {
-		delete(c.memory, a)
-	}
 }
 
 func (c *Checker) decide(s *answerable, m *Meter) entitlement.Decision {
@@ -119,42 +88,12 @@ func (c *Checker) decide(s *answerable, m *Meter) entitlement.Decision {
 	return s.CheckSpend(d, s.spent)
 }
 
-// standing returns what the account's checks are decided by: from memory while it is young or, if strict,
-// while the account has the revision that it was read at.
-func (c *Checker) standing(ctx context.Context, a account.ID, strict bool) (*answerable, error) {
-	now := c.clock()
-	c.mu.Lock()
-	got, ok := c.memory[a]
-	c.mu.Unlock()
-	if age := now.Sub(got.read); ok && !strict && age >= 0 && age < freshFor {
-		return got.answerable, nil
+func (c *Checker) standing(a account.ID) (*answerable, error) {
+	s, found, err := c.reads.Get(a)
+	if err == nil && !found {
+		err = entitlement.ErrNotFound
 	}
-	// The revision is read before what it stands for, so that it is never newer.
-	revision, err := c.revisions.Revision(ctx, a)
-	if errors.Is(err, account.ErrNotFound) {
-		return nil, entitlement.ErrNotFound
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !ok || got.revision != revision {
-		s, found, err := c.reads.Get(a)
-		if err != nil {
-			return nil, err
-		}
-		if !found {
-			return nil, entitlement.ErrNotFound
-		}
-		got = remembered{answerable: s, revision: revision}
-	}
-	got.read = now // as old as the question, not as the answer
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.memory) >= checkerSize {
-		clear(c.memory)
-	}
-	c.memory[a] = got
-	return got.answerable, nil
+	return s, err
 }
 
 func (c *Checker) load(ctx context.Context, accounts []account.ID) (map[account.ID]*answerable, error) {
