@@ -56,6 +56,8 @@ type bundle struct {
 	signer   ed25519.PrivateKey
 	keys     *auth.Keys
 	accounts resolver
+	revision *revision
+	memory   *middleware.Memory
 	log      *bytes.Buffer
 	mu       sync.Mutex
 	now      time.Time
@@ -77,7 +79,8 @@ func (b *bundle) advance(d time.Duration) {
 // the chain has settled.
 func setup(t *testing.T, limits map[route.Class]middleware.Limit, routes ...route.Route) *bundle {
 	t.Helper()
-	b := &bundle{t: t, now: start, accounts: resolver{id.New[account.Account](), id.New[account.Account]()}, log: &bytes.Buffer{}}
+	b := &bundle{t: t, now: start, accounts: resolver{id.New[account.Account](), id.New[account.Account]()}, log: &bytes.Buffer{}, revision: &revision{}}
+	b.memory = middleware.NewMemory(b.revision)
 	seed := sha256.Sum256([]byte("a key for tests"))
 	b.signer = ed25519.NewKeyFromSeed(seed[:])
 	der, err := x509.MarshalPKIXPublicKey(b.signer.Public())
@@ -95,7 +98,7 @@ func setup(t *testing.T, limits map[route.Class]middleware.Limit, routes ...rout
 	}
 	log := slog.New(slog.NewJSONHandler(&lockedWriter{w: b.log}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	chain := middleware.NewChain(middleware.Config{
-		Auth: &auth.Authenticator{Tokens: verifier, Keys: b.keys}, Accounts: b.accounts, Clock: b.clock, Log: log,
+		Auth: &auth.Authenticator{Tokens: verifier, Keys: b.keys}, Accounts: b.accounts, Memory: b.memory, Clock: b.clock, Log: log,
 		Fingerprint: "fingerprint-key", Limits: limits, FailedLogins: middleware.Limit{Quota: 20, Window: time.Minute},
 	})
 	b.e = echo.New()
