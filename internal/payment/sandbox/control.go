@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"github.com/accrue-billing/accrue/internal/payment"
 )
@@ -151,6 +152,7 @@ func (s *Server) controlMethod(st *state, c *change, r *call) (any, error) {
 		Behaviour string `json:"behaviour,omitempty"`
 		ExpMonth  int    `json:"exp_month,omitempty"`
 		ExpYear   int    `json:"exp_year,omitempty"`
+		Last4     string `json:"last4,omitempty"` // of the number that replaces the card's
 	}
 	if err := r.decode(&in); err != nil {
 		return nil, err
@@ -170,6 +172,14 @@ func (s *Server) controlMethod(st *state, c *change, r *call) (any, error) {
 			return nil, badRequest("exp_month is 1 to 12 and exp_year has four digits")
 		}
 		m.Card.ExpMonth, m.Card.ExpYear = in.ExpMonth, in.ExpYear
+	}
+	if in.Last4 != "" {
+		if _, err := strconv.ParseUint(in.Last4, 10, 16); err != nil || len(in.Last4) != 4 {
+			return nil, badRequest("last4 is four digits")
+		}
+		m.Card.Last4, m.Card.Fingerprint = in.Last4, fingerprintOf(m.Behaviour+" "+in.Last4)
+	}
+	if m.Card != st.methods[r.id].Card {
 		emit(st, c, r, "method.updated", payment.ObjectMethod, m.ID)
 	}
 	c.Methods = []method{m}

@@ -64,6 +64,12 @@ func (c Control) Renew(ctx context.Context, methodRef string, month, year int) e
 	return c.do(ctx, http.MethodPost, "/control/methods/"+url.PathEscape(methodRef), map[string]int{"exp_month": month, "exp_year": year}, nil)
 }
 
+// Replace gives a saved card another number and expiry, as the networks' updater does.
+func (c Control) Replace(ctx context.Context, methodRef, last4 string, month, year int) error {
+	in := map[string]any{"last4": last4, "exp_month": month, "exp_year": year}
+	return c.do(ctx, http.MethodPost, "/control/methods/"+url.PathEscape(methodRef), in, nil)
+}
+
 // Settle ends a charge that is processing, with success where decline is empty.
 func (c Control) Settle(ctx context.Context, chargeRef, decline string) error {
 	return c.do(ctx, http.MethodPost, "/control/charges/"+url.PathEscape(chargeRef)+"/settle", map[string]string{"decline": decline}, nil)

@@ -82,10 +82,9 @@ func Tokens() []string {
 // card returns the card that a token stands for, as of now.
 func cardFor(token string, now time.Time) cardInfo {
 	b := behaviours[token]
-	sum := sha256.Sum256([]byte("sandbox card " + token))
 	c := cardInfo{
 		Brand: b.brand, Last4: b.last4, ExpMonth: 12, ExpYear: now.Year() + 3, Country: "US",
-		Fingerprint: "fp_" + letters(hex.EncodeToString(sum[:])), Funding: b.funding,
+		Fingerprint: fingerprintOf(token), Funding: b.funding,
 	}
 	switch token {
 	case TokenExpired:
@@ -94,6 +93,12 @@ func cardFor(token string, now time.Time) cardInfo {
 		c.ExpMonth, c.ExpYear = int(now.Month()), now.Year()
 	}
 	return c
+}
+
+// fingerprintOf is the same for the same number.
+func fingerprintOf(number string) string {
+	sum := sha256.Sum256([]byte("sandbox card " + number))
+	return "fp_" + letters(hex.EncodeToString(sum[:]))
 }
 
 // letters maps hexadecimal digits to letters, so that no identifier of ours can be taken for a card
