@@ -3,6 +3,7 @@ package v1_test
 import (
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -41,8 +42,13 @@ func (w *world) giveCard(t *testing.T, a account.ID, setup, token string) {
 // tryUse reports usage now, whatever comes of it.
 func (w *world) tryUse(t *testing.T, a account.ID, meter, quantity string) metering.Result {
 	t.Helper()
+	return w.tryUseAt(t, a, meter, quantity, w.clock())
+}
+
+func (w *world) tryUseAt(t *testing.T, a account.ID, meter, quantity string, at time.Time) metering.Result {
+	t.Helper()
 	res, err := w.ingest.Add(t.Context(), []metering.Event{{
-		Account: a, Source: "test", ID: uuid.NewString(), Meter: meter, Quantity: money.MustDecimal(quantity), OccurredAt: w.clock(),
+		Account: a, Source: "test", ID: uuid.NewString(), Meter: meter, Quantity: money.MustDecimal(quantity), OccurredAt: at,
 	}})
 	if err != nil || len(res) != 1 {
 		t.Fatalf("ingest: %v, %v", res, err)

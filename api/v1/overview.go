@@ -26,6 +26,7 @@ type Overview struct {
 	Usage          []OverviewUse  `json:"usage" validate:"required"`                        // to date, in the current period
 	Balance        Balance        `json:"balance" validate:"required"`
 	SpendLimit     SpendLimit     `json:"spend_limit" validate:"required"`
+	Absorbed       Money          `json:"absorbed" validate:"required"`                                // used beyond the spend limit in the current period, and not billed
 	PaymentMethod  *PaymentMethod `json:"payment_method" validate:"required" extensions:"x-nullable"`  // the active card
 	PendingUpgrade *Upgrade       `json:"pending_upgrade" validate:"required" extensions:"x-nullable"` // to be resumed or canceled
 	PendingTopUp   *TopUp         `json:"pending_top_up" validate:"required" extensions:"x-nullable"`
@@ -119,7 +120,7 @@ func (h overview) wire(o billing.Overview) Overview {
 	f := o.Facts
 	out := Overview{
 		Account: toAccount(f.Account, f.Subscription), Usage: convert(o.Usage, toOverviewUse), Balance: toBalance(o.Balance),
-		SpendLimit: toSpendLimit(o.SpendLimit), Actions: convert(o.Actions, toAction),
+		SpendLimit: toSpendLimit(o.SpendLimit), Absorbed: toMoney(o.Absorbed), Actions: convert(o.Actions, toAction),
 		PaymentHistory: PaymentHistory{Data: convert(o.Payments, toPayment)},
 	}
 	if !f.Subscription.ID.IsZero() {

@@ -3,6 +3,7 @@ package v1_test
 import (
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -80,4 +81,58 @@ func TestSalesInquiries(t *testing.T) {
 		t.Errorf("%d inquiries", len(all))
 	}
 	eve.get(t, path).problem(t, http.StatusNotFound, "sales_inquiry_not_found")
+}
+
+// What slips through a spend limit is absorbed: everybody sees that it was used, and that it is not billed. Here the
+// limit of 10.00 comes when 27.00 are used already.
+func TestSpendLimit_WhatSlipsThroughIsAbsorbed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, ada := w.upgraded(t, sandbox.TokenVisa)
+	w.use(t, a.ID, "voice", "120000")
+	tag := ada.get(t, "/v1/spend-limit").Header.Get("ETag")
+	ada.with("If-Match", tag).do(t, http.MethodPut, "/v1/spend-limit", `{"amount":{"amount":1000,"currency":"USD"}}`).want(t, http.StatusOK)
+
+	cents := func(want float64, r response, path ...any) {
+		t.Helper()
+		if got := r.at(t, append(path, "amount")...); got != want {
+			t.Errorf("%v is %v, want %v: %s", path, got, want, r.Body)
+		}
+	}
+	page := ada.get(t, "/v1/overview").want(t, http.StatusOK)
+	cents(1700.0, page, "absorbed")
+	cents(1000.0, page, "balance", "accrued")
+	for i, u := range page.at(t, "usage").([]any) {
+		if page.at(t, "usage", i, "allowed") != false || page.at(t, "usage", i, "reason") != "spend_limit_reached" {
+			t.Errorf("the page says of more use: %v", u)
+		}
+	}
+	if got := ada.get(t, "/v1/entitlements/voice"); got.at(t, "allowed") != false || got.str(t, "reason") != "spend_limit_reached" {
+		t.Errorf("%s", got.Body)
+	}
+	upcoming := ada.get(t, "/v1/invoices/upcoming").want(t, http.StatusOK)
+	cents(1700.0, upcoming, "absorbed")
+	cents(1000.0, upcoming, "total")
+
+	late := w.clock()
+	w.advance(31 * 24 * time.Hour)
+	w.sweep(t)
+	cents(0.0, ada.get(t, "/v1/overview"), "absorbed") // the new period
+	if res := w.tryUseAt(t, a.ID, "voice", "60", late); res.Status != metering.Rejected || res.Problem.Code != "spend_limit_reached" {
+		t.Errorf("late use beyond the limit of its period: %+v", res)
+	}
+	w.advance(2 * 24 * time.Hour)
+	w.sweep(t)
+	w.sweep(t)
+	id := ada.get(t, "/v1/invoices").want(t, http.StatusOK).str(t, "data", 0, "id")
+	inv := ada.get(t, "/v1/invoices/"+id).want(t, http.StatusOK)
+	cents(1700.0, inv, "content", "absorbed")
+	cents(2700.0, inv, "content", "lines", 0, "amount")
+	cents(-1700.0, inv, "content", "lines", 1, "amount")
+	cents(1000.0, inv, "total")
+	cents(1000.0, inv, "amount_paid")
+	if kind := inv.str(t, "content", "lines", 1, "kind"); kind != "absorbed" {
+		t.Errorf("the second line is of kind %q", kind)
+	}
+	w.check(t)
 }

@@ -24,6 +24,7 @@ type Overview struct {
 	Usage       []MeterUse
 	Payments    []payment.Payment // the latest
 	SpendLimit  SpendLimit
+	Absorbed    money.Amount // used beyond the spend limit and not billed
 }
 
 // MeterUse is one meter's use to date with what it costs.
@@ -59,9 +60,14 @@ func (r Reader) Overview(ctx context.Context, a account.ID) (o Overview, err err
 	if o.Entitlement, err = r.DB.Entitlements().Get(ctx, a); err != nil {
 		return o, err
 	}
-	o.SpendLimit = spendLimit(o.Entitlement)
+	o.SpendLimit, o.Absorbed = spendLimit(o.Entitlement), zeroOf(acct)
 	if !o.Facts.Subscription.ID.IsZero() {
-		if o.Usage, err = r.usage(ctx, acct, o); err != nil {
+		bill, err := rate(ctx, r.DB, acct, o.Facts.Subscription.Opened())
+		if err != nil {
+			return o, err
+		}
+		o.Absorbed = bill.bill.Absorbed
+		if o.Usage, err = r.usage(ctx, acct, o.Entitlement, bill); err != nil {
 			return o, err
 		}
 	}
@@ -70,8 +76,8 @@ func (r Reader) Overview(ctx context.Context, a account.ID) (o Overview, err err
 	return o, err
 }
 
-func (r Reader) usage(ctx context.Context, acct account.Account, o Overview) ([]MeterUse, error) {
-	bill, err := rate(ctx, r.DB, acct, o.Facts.Subscription.Opened())
+func (r Reader) usage(ctx context.Context, acct account.Account, e entitlement.Entitlement, bill rated) ([]MeterUse, error) {
+	spent, err := bill.spent()
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +103,7 @@ func (r Reader) usage(ctx context.Context, acct account.Account, o Overview) ([]
 	for _, m := range meters {
 		u := MeterUse{Meter: m, Total: byMeter[string(m.Code)], Charged: charged[m.Code], Allowance: v.Included(m.Code), Currency: acct.Currency}
 		u.Total.Meter = string(m.Code)
-		u.Decision = o.Entitlement.Check(string(m.Code), u.Total.Quantity, u.Total.Reserved)
+		u.Decision = e.CheckSpend(e.Check(string(m.Code), u.Total.Quantity, u.Total.Reserved), spent.Minor)
 		for _, l := range bill.bill.Lines {
 			if l.Meter == m.Code {
 				u.Lines = append(u.Lines, l)

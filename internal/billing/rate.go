@@ -229,17 +229,22 @@ func rate(ctx context.Context, tx Tx, acct account.Account, p subscription.Perio
 	return out, nil
 }
 
-// reserved is what the units that are held by open reservations would add to the bill.
-func (r rated) reserved() (money.Amount, error) {
-	in := r.input
+// withReserved is the input with the units that are held by open reservations counted as used, and whether any are.
+func (r rated) withReserved() (in pricing.Input, held bool) {
+	in = r.input
 	in.Usage = append([]pricing.Usage(nil), in.Usage...)
-	held := false
 	for _, t := range r.totals {
 		if t.Reserved.Sign() > 0 {
 			held = true
 			in.Usage = append(in.Usage, pricing.Usage{Meter: plan.MeterCode(t.Meter), Quantity: t.Reserved})
 		}
 	}
+	return in, held
+}
+
+// reserved is what the units that are held by open reservations would add to the bill.
+func (r rated) reserved() (money.Amount, error) {
+	in, held := r.withReserved()
 	if !held {
 		return money.Zero(r.bill.Total.Currency), nil
 	}
@@ -248,6 +253,13 @@ func (r rated) reserved() (money.Amount, error) {
 		return with, err
 	}
 	return with.Sub(r.bill.Total)
+}
+
+// spent is what a spend limit is compared with: all that is used or reserved, as if there were none.
+func (r rated) spent() (money.Amount, error) {
+	in, _ := r.withReserved()
+	in.Cap = nil
+	return pricing.Accrued(in)
 }
 
 // capOf is the account's spend limit as what a period's own usage may still come to.
