@@ -74,7 +74,7 @@ type auditRow struct {
 
 func (auditRow) TableName() string { return "audit_entries" }
 
-var auditEntries = tableOf[auditRow]()
+var auditEntries = tableOf[auditRow]().ahead()
 
 func (r auditRow) entry() account.Entry {
 	return account.Entry{

@@ -14,7 +14,6 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
-	"github.com/accrue-billing/accrue/internal/ledger"
 )
 
 // What waits while a transaction runs goes together in the next one: the commit, and the statements that
@@ -29,9 +28,9 @@ import (
 
 const (
 	mostGuests = 64
-	// inCompany is how a transaction of several accounts is run. It does not wait long for a lock. What it reads
-	// and writes are a few rows by their keys, for which it need not go through a table, however small that seems.
-	inCompany = "SELECT set_config('lock_timeout', $1, true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
+	// shortWait is how long a transaction of several accounts waits for a lock. That of one waits as long as it takes.
+	shortWait    = 100 * time.Millisecond
+	waitForLocks = "SET LOCAL lock_timeout = 0"
 	// partyTime bounds a transaction with guests, in which nobody's own deadline counts.
 	partyTime = 10 * time.Second
 )
@@ -55,7 +54,8 @@ func (d *DB) InTxOf(ctx context.Context, start billing.Start, fn func(tx billing
 
 // company is who waits for a transaction to share.
 type company struct {
-	db *DB
+	db  *DB
+	sql *sql.DB // over connections of its own
 	// patience is how long a transaction under way keeps what arrives from beginning another beside it.
 	patience time.Duration
 
@@ -124,7 +124,7 @@ func (d *DB) host(guests []*guest) {
 	var culprit *guest
 	waits := !slices.ContainsFunc(guests, func(g *guest) bool { return g.account != guests[0].account })
 	unknown := false
-	err := onOneConn(ctx, d.sql, func(conn *sql.Conn, bare *pgx.Conn) (err error) {
+	err := onOneConn(ctx, d.company.sql, func(conn *sql.Conn, bare *pgx.Conn) (err error) {
 		p := &party{transaction: newTransaction(bare), db: d, sql: conn, came: make(chan *guest, len(guests)), waits: waits}
 		defer p.rollback(ctx)
 		if err = p.run(ctx, guests); err == nil {
@@ -301,33 +301,17 @@ func (p *party) seat(ctx context.Context, guests []*guest) (first []*guest, err 
 		}
 		last[g.account] = g
 	}
-	hold := func(r accountRow) error {
-		p.holds.hold(r)
-		return nil
+	if p.waits {
+		_ = p.later(ctx, stmt{sql: waitForLocks})
 	}
-	if len(guests) > 1 {
-		longest := "100ms"
-		if p.waits {
-			longest = "0" // as long as it takes
+	if len(ids) > 0 {
+		if err := p.send(ctx, append([]stmt{p.lock(ids)}, p.reads(guests)...)...); err != nil {
+			return nil, err
 		}
-		_ = p.later(ctx, stmt{sql: inCompany, args: []any{longest}})
-	}
-	switch {
-	case len(ids) == 0:
-	case p.waits:
-		err = p.send(ctx, accounts.where("id = $1", ids[0]).locked().each(hold))
-	default:
-		err = p.send(ctx, accounts.where("id = ANY ($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED", ids).each(hold))
-	}
-	if err != nil {
-		return nil, err
 	}
 	first = slices.DeleteFunc(first, func(g *guest) bool { return !p.seats(g) })
 	for _, g := range guests {
 		g.unseated = !p.seats(g) && !p.waits
-	}
-	if err := p.read(ctx, guests); err != nil {
-		return nil, err
 	}
 	for _, g := range first {
 		g.holds = p.holds.of(g.account)
@@ -341,19 +325,44 @@ func (p *party) seats(g *guest) bool {
 	return locked || g.account.IsZero()
 }
 
-// readKeys goes by the primary key, whatever the planner thinks of the table's size.
-var readKeys = "SELECT " + strings.Join(keys.columns, ", ") + ` FROM unnest($1::uuid[], $2::text[], $3::text[]) AS asked (a, s, k),
-LATERAL (SELECT * FROM idempotency_keys WHERE account_id = asked.a AND scope = asked.s AND key = asked.k LIMIT 1 FOR UPDATE) found`
+// lock is the statement that locks the accounts and their counters. It passes over accounts that others hold, but
+// for the only one.
+func (p *party) lock(ids [][16]byte) stmt {
+	s := stmt{sql: lockAccounts + " = ANY ($1::uuid[]) FOR NO KEY UPDATE OF a SKIP LOCKED FOR NO KEY UPDATE OF c", args: []any{ids}}
+	if p.waits {
+		s = stmt{sql: lockAccounts + " = $1 FOR NO KEY UPDATE", args: []any{ids[0]}}
+	}
+	s.row = func(r pgx.Rows) error {
+		var a accountRow
+		b := &book{}
+		if err := r.Scan(append(fields(&a), &b.events, &b.sequence, &b.hash)...); err != nil {
+			return err
+		}
+		b.account = a.account().ID
+		p.holds.hold(a)
+		p.holds.keep(b)
+		return nil
+	}
+	return s
+}
 
-// read reads what the guests begin with, now that their accounts are locked.
-func (p *party) read(ctx context.Context, guests []*guest) error {
+var (
+	lockAccounts = "SELECT a." + strings.Join(accounts.columns, ", a.") + `, c.events, c.ledger, c.ledger_hash
+FROM accounts a JOIN account_counters c ON c.account_id = a.id WHERE a.id`
+	// readKeys passes over a row that somebody else holds: who takes it for none collides with it at the commit.
+	readKeys = "SELECT " + strings.Join(keys.columns, ", ") + ` FROM unnest($1::uuid[], $2::text[], $3::text[]) AS asked (a, s, k),
+LATERAL (SELECT * FROM idempotency_keys WHERE account_id = asked.a AND scope = asked.s AND key = asked.k LIMIT 1 FOR UPDATE SKIP LOCKED) found`
+)
+
+// reads makes the statements that read what the guests begin with, after their accounts were locked.
+func (p *party) reads(guests []*guest) (asks []stmt) {
 	var (
 		owners, books [][16]byte
 		scopes, names []string
 		seen          = map[account.ID]bool{}
 	)
 	for _, g := range guests {
-		if !p.seats(g) {
+		if g.account.IsZero() {
 			continue
 		}
 		a := [16]byte(g.account.UUID())
@@ -363,10 +372,8 @@ func (p *party) read(ctx context.Context, guests []*guest) error {
 		}
 		if g.start.Books && !seen[g.account] {
 			seen[g.account], books = true, append(books, a)
-			p.holds.keep(&book{account: g.account, balance: ledger.Balances{}})
 		}
 	}
-	var asks []stmt
 	if len(owners) > 0 {
 		found := query[keyRow]{keys, stmt{sql: readKeys, args: []any{owners, scopes, names}}}
 		asks = append(asks, found.each(func(r keyRow) error {
@@ -375,12 +382,9 @@ func (p *party) read(ctx context.Context, guests []*guest) error {
 		}), clockTime(&p.holds.now))
 	}
 	if len(books) > 0 {
-		asks = append(asks, p.holds.readBooks(books)...)
+		asks = append(asks, p.holds.readBalances(books))
 	}
-	if len(asks) == 0 {
-		return nil
-	}
-	return p.send(ctx, asks...)
+	return asks
 }
 
 func (p *party) begin(g *guest) {

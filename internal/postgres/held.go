@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/id"
@@ -30,13 +31,14 @@ type heldKey struct {
 	claimed bool // here, and it is not written yet
 }
 
-// A book is the end of an account's chain of transactions, and its balances.
+// A book is an account's row of counters, which is locked, and its balances.
 type book struct {
 	account  account.ID
-	known    bool // there is such an account
-	sequence int64
+	events   int64
+	sequence int64 // of the ledger
 	hash     []byte
-	balance  ledger.Balances
+	counted  bool                   // a counter is not written yet
+	balance  ledger.Balances        // nil: not read
 	changed  map[ledger.Name]string // the balances that are not written yet, with their currency
 }
 
@@ -125,78 +127,112 @@ func (h *held) replace(a account.ID, part held) {
 	}
 }
 
-// readBooks makes the statements that lock the ends of the accounts' chains and read their balances. The
-// books are held already.
-func (h *held) readBooks(of [][16]byte) []stmt {
-	return []stmt{
-		{
-			sql: "SELECT account_id, ledger, ledger_hash FROM account_counters WHERE account_id = ANY ($1::uuid[]) FOR NO KEY UPDATE", args: []any{of},
-			row: func(r pgx.Rows) error {
-				var a uuid.UUID
-				var sequence int64
-				var hash []byte
-				if err := r.Scan(&a, &sequence, &hash); err != nil {
-					return err
-				}
-				b := h.book(id.FromUUID[account.Account](a))
-				b.sequence, b.hash, b.known = sequence, hash, true
-				return nil
-			},
+// readCounters makes the statement that locks an account's counters.
+func (h *held) readCounters(a account.ID) stmt {
+	return stmt{
+		sql: "SELECT events, ledger, ledger_hash FROM account_counters WHERE account_id = $1 FOR NO KEY UPDATE", args: []any{mustOwner(a)},
+		row: func(r pgx.Rows) error {
+			b := &book{account: a}
+			h.keep(b)
+			return r.Scan(&b.events, &b.sequence, &b.hash)
 		},
-		balances.where("account_id = ANY ($1::uuid[])", of).each(func(r balanceRow) error {
-			h.book(id.FromUUID[account.Account](r.AccountID)).balance[ledger.Name(r.Name)] = r.Balance
-			return nil
-		}),
 	}
 }
 
-// writes makes the statements that write what the transaction has kept to its end.
-func (h *held) writes() []stmt {
+// readBalances makes the statement that reads the balances of accounts whose counters are read before it.
+func (h *held) readBalances(of [][16]byte) stmt {
+	book := func(a uuid.UUID) *book {
+		b := h.book(id.FromUUID[account.Account](a))
+		if b != nil && b.balance == nil {
+			b.balance = ledger.Balances{}
+		}
+		return b
+	}
+	s := balances.where("account_id = ANY ($1::uuid[])", of).each(func(r balanceRow) error {
+		if b := book(r.AccountID); b != nil {
+			b.balance[ledger.Name(r.Name)] = r.Balance
+		}
+		return nil
+	})
+	s.done = func(_ pgconn.CommandTag, err error) error {
+		for _, a := range of {
+			book(a)
+		}
+		return translate(err)
+	}
+	return s
+}
+
+// writes makes the statements that write what the transaction has kept to its end, and its events.
+func (h *held) writes(events []eventRow) (stmts []stmt) {
 	var claimed []keyRow
 	for _, k := range h.keys {
 		if k.claimed {
 			claimed, k.claimed = append(claimed, k.row), false
 		}
 	}
-	if len(claimed) == 0 {
-		return h.writeBooks()
+	if len(claimed) > 0 {
+		stmts = append(stmts, keys.insert(claimed...).conflict(errRaced))
 	}
-	return append([]stmt{keys.insert(claimed...).conflict(errRaced)}, h.writeBooks()...)
+	numbered, rest := h.number(events)
+	if len(numbered) > 0 {
+		stmts = append(stmts, accountEvents.insert(numbered...), announcing(numbered))
+	}
+	return slices.Concat(stmts, h.writeBooks(), publishing(rest))
 }
 
-// writeBooks makes the statements that write the balances which have changed, and the ends of their chains.
-func (h *held) writeBooks() []stmt {
-	var (
-		rows      []balanceRow
-		owners    [][16]byte
-		sequences []int64
-		hashes    [][]byte
-	)
-	for _, b := range h.books {
-		if len(b.changed) == 0 {
+// number gives the events of accounts whose counters are held their numbers. It returns the others as they are.
+func (h *held) number(events []eventRow) (numbered, rest []eventRow) {
+	for _, e := range events {
+		b := h.book(e.AccountID)
+		if b == nil {
+			rest = append(rest, e)
 			continue
 		}
+		b.events++
+		b.counted = true
+		e.Sequence = b.events
+		numbered = append(numbered, e)
+	}
+	return numbered, rest
+}
+
+// writeBooks makes the statements that write the counters and balances which have changed.
+func (h *held) writeBooks() (stmts []stmt) {
+	var (
+		rows              []balanceRow
+		owners            [][16]byte
+		events, sequences []int64
+		hashes            [][]byte
+	)
+	for _, b := range h.books {
 		for _, n := range slices.Sorted(maps.Keys(b.changed)) {
 			rows = append(rows, balanceRow{b.account.UUID(), string(n), b.changed[n], b.balance[n]})
 		}
-		b.changed = nil
-		owners, sequences, hashes = append(owners, b.account.UUID()), append(sequences, b.sequence), append(hashes, b.hash)
-	}
-	if len(rows) == 0 {
-		return nil
-	}
-	ends := stmt{
-		sql:  "UPDATE account_counters SET ledger = $2, ledger_hash = $3 WHERE account_id = $1",
-		args: []any{owners[0], sequences[0], hashes[0]},
-	}
-	if len(owners) > 1 {
-		ends = stmt{
-			sql: `UPDATE account_counters c SET ledger = n.ledger, ledger_hash = n.hash
-FROM unnest($1::uuid[], $2::bigint[], $3::bytea[]) AS n (account_id, ledger, hash) WHERE c.account_id = n.account_id`,
-			args: []any{owners, sequences, hashes},
+		if b.counted {
+			owners, events = append(owners, b.account.UUID()), append(events, b.events)
+			sequences, hashes = append(sequences, b.sequence), append(hashes, b.hash)
 		}
+		b.changed, b.counted = nil, false
 	}
-	return []stmt{ends, balances.insert(rows...).onConflict("(account_id, name, currency) DO UPDATE SET balance = excluded.balance")}
+	switch len(owners) {
+	case 0:
+	case 1:
+		stmts = append(stmts, stmt{
+			sql:  "UPDATE account_counters SET events = $2, ledger = $3, ledger_hash = $4 WHERE account_id = $1",
+			args: []any{owners[0], events[0], sequences[0], hashes[0]},
+		})
+	default:
+		stmts = append(stmts, stmt{
+			sql: `UPDATE account_counters c SET events = n.events, ledger = n.ledger, ledger_hash = n.hash
+FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bytea[]) AS n (account_id, events, ledger, hash) WHERE c.account_id = n.account_id`,
+			args: []any{owners, events, sequences, hashes},
+		})
+	}
+	if len(rows) > 0 {
+		stmts = append(stmts, balances.insert(rows...).onConflict("(account_id, name, currency) DO UPDATE SET balance = excluded.balance"))
+	}
+	return stmts
 }
 
 func put[K comparable, V any](m *map[K]V, k K, v V) {

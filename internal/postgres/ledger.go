@@ -36,7 +36,7 @@ type transactionRow struct {
 
 func (transactionRow) TableName() string { return "ledger_transactions" }
 
-var transactions = tableOf[transactionRow]()
+var transactions = tableOf[transactionRow]().ahead()
 
 type postingRow struct {
 	AccountID     uuid.UUID `gorm:"primaryKey"`
@@ -52,7 +52,7 @@ type postingRow struct {
 
 func (postingRow) TableName() string { return "ledger_postings" }
 
-var postings = tableOf[postingRow]()
+var postings = tableOf[postingRow]().ahead()
 
 func (r postingRow) posting() ledger.Posting {
 	return ledger.Posting{
@@ -118,7 +118,7 @@ func (s ledgerStore) Append(ctx context.Context, txs ...*ledger.Transaction) (er
 			})
 		}
 		t.Hash = t.ChainHash(t.PrevHash)
-		b.hash = t.Hash
+		b.hash, b.counted = t.Hash, true
 		written = append(written, transactionRow{
 			AccountID: a.UUID(), ID: t.ID.UUID(), Sequence: t.Sequence, Kind: t.Kind, Reference: t.Reference,
 			Currency: string(t.Currency()), Total: total.Minor, Postings: int16(len(t.Postings)), //nolint:gosec // as above
@@ -135,14 +135,18 @@ func (s ledgerStore) book(ctx context.Context, a account.ID) (*book, error) {
 		return nil, errors.New("the ledger is written in transactions only")
 	}
 	b := h.book(a)
-	if b == nil {
-		b = &book{account: a, balance: ledger.Balances{}}
-		h.keep(b)
-		if err := s.send(ctx, h.readBooks([][16]byte{mustOwner(a)})...); err != nil {
-			return nil, err
-		}
+	if b != nil && b.balance != nil {
+		return b, nil
 	}
-	if !b.known {
+	of := [][16]byte{mustOwner(a)}
+	asks := []stmt{h.readBalances(of)}
+	if b == nil {
+		asks = []stmt{h.readCounters(a), asks[0]}
+	}
+	if err := s.send(ctx, asks...); err != nil {
+		return nil, err
+	}
+	if b = h.book(a); b == nil {
 		return nil, account.ErrNotFound
 	}
 	return b, nil

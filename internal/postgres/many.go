@@ -90,7 +90,7 @@ func cut(stmts []stmt) []stmt {
 }
 
 // together makes one list of the lists, and one statement of those that differ in their arguments alone. Each
-// list stays in its order.
+// list stays in its order, but for what may go ahead.
 func together(lists [][]stmt) []stmt {
 	if len(lists) == 1 {
 		return lists[0]
@@ -106,8 +106,8 @@ func together(lists [][]stmt) []stmt {
 				continue
 			}
 			kind := [2]string{s.many.head, s.many.tail}
-			if i, ok := last[kind]; ok && i >= at && out[i].add(s, i == at) {
-				at = i
+			if i, ok := last[kind]; ok && (i >= at || s.many.ahead) && out[i].add(s, i == at) {
+				at = max(at, i)
 				continue
 			}
 			at = len(out)

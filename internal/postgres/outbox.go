@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -28,6 +29,8 @@ type eventRow struct {
 }
 
 func (eventRow) TableName() string { return "account_events" }
+
+var accountEvents = tableOf[eventRow]()
 
 func (r eventRow) event() outbox.Event {
 	return outbox.Event{
@@ -71,7 +74,20 @@ LEFT JOIN counted c ON c.account_id = e.account_id`
 	announceEventsOfMany = `SELECT pg_notify($1, account_id || ':' || events) FROM account_counters WHERE account_id = ANY ($2::uuid[])`
 )
 
-// publishing makes the statements that write events, in order within each account, and announce the last of each.
+// announcing makes the statement that announces the last event of each account.
+func announcing(events []eventRow) stmt {
+	last := map[account.ID]int64{}
+	for _, e := range events {
+		last[e.AccountID] = e.Sequence
+	}
+	told := make([]string, 0, len(last))
+	for a, n := range last {
+		told = append(told, a.UUID().String()+":"+strconv.FormatInt(n, 10))
+	}
+	return stmt{sql: "SELECT pg_notify($1, told) FROM unnest($2::text[]) AS told", args: []any{EventsChannel, told}}
+}
+
+// publishing makes the statements that number and write events, in order within each account, and announce the last of each.
 func publishing(events []eventRow) []stmt {
 	if len(events) == 0 {
 		return nil

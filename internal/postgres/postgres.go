@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -58,6 +59,7 @@ type DB struct {
 	pool    *pgxpool.Pool
 	byKey   *pgxpool.Pool
 	sql     *sql.DB
+	shared  *pgxpool.Pool // of the company's transactions
 	company company
 }
 
@@ -122,8 +124,14 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 		pool.Close()
 		return nil, err
 	}
-	byKey, err := openByKey(ctx, pc, c.ByKey)
+	byKey, err := openByKey(ctx, pc, cmp.Or(c.ByKey, 4))
 	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	shared, err := openShared(ctx, pc)
+	if err != nil {
+		byKey.Close()
 		pool.Close()
 		return nil, err
 	}
@@ -138,22 +146,23 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 		NowFunc: func() time.Time { return time.Time{} },
 	})
 	if err != nil {
+		shared.Close()
 		byKey.Close()
 		pool.Close()
 		return nil, err
 	}
-	d := &DB{stores: stores{g, pooled{pool}}, pool: pool, byKey: byKey, sql: sqlDB}
-	d.company.db, d.company.patience = d, patience
+	d := &DB{stores: stores{g, pooled{pool}}, pool: pool, byKey: byKey, sql: sqlDB, shared: shared}
+	d.company.db, d.company.patience, d.company.sql = d, patience, stdlib.OpenDBFromPool(shared)
 	return d, nil
 }
 
-// openByKey opens the pool of ByKey. Its statements reach few rows by key, whatever their parameters:
+// openByKey opens a pool whose statements reach few rows by key, whatever their parameters:
 // each is planned once a connection, and never as a scan or a join of whole tables. PostgreSQL would
 // choose those where tables are small, and keep to the plan when they have grown; by itself it rather
 // plans statements with short arrays anew each time, which costs more than running them.
 func openByKey(ctx context.Context, pc *pgxpool.Config, conns int32) (*pgxpool.Pool, error) {
 	pc = pc.Copy()
-	pc.MaxConns = cmp.Or(conns, 4)
+	pc.MaxConns = conns
 	pc.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
 	for _, whole := range []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin"} {
 		pc.ConnConfig.RuntimeParams[whole] = "off"
@@ -161,11 +170,20 @@ func openByKey(ctx context.Context, pc *pgxpool.Config, conns int32) (*pgxpool.P
 	return pgxpool.NewWithConfig(ctx, pc)
 }
 
+// openShared opens the pool of transactions that operations share. In them nobody waits long for a stranger's lock.
+func openShared(ctx context.Context, pc *pgxpool.Config) (*pgxpool.Pool, error) {
+	pc = pc.Copy()
+	pc.ConnConfig.RuntimeParams["lock_timeout"] = strconv.FormatInt(shortWait.Milliseconds(), 10)
+	return openByKey(ctx, pc, sharedConns)
+}
+
 // Close returns when every connection is closed.
 func (d *DB) Close() {
 	_ = d.sql.Close()
+	_ = d.company.sql.Close()
 	d.pool.Close()
 	d.byKey.Close()
+	d.shared.Close()
 }
 
 // Pool is the pool that GORM uses too, for the paths that go without it.
@@ -183,6 +201,8 @@ const (
 	maxTries  = 6
 	firstWait = 5 * time.Millisecond
 	patience  = 20 * time.Millisecond // of company
+	// sharedConns bounds how many shared transactions run beside each other.
+	sharedConns = 8
 )
 
 // InTx implements billing.Transactor. A serialization failure or a deadlock is tried again, after a

@@ -38,6 +38,7 @@ type many struct {
 	casts      []string // of the values to the types of their columns; nil: an insert knows them
 	once       bool     // it cannot write one row twice
 	reads      bool     // rows of accounts, the column that comes first
+	ahead      bool     // what waits before it need not be written before it
 }
 
 // A session is where the stores that go without GORM send their statements: to the pool, where what is sent
@@ -166,8 +167,7 @@ func (t *transaction) publish(_ context.Context, e eventRow) error {
 }
 
 func (t *transaction) commit(ctx context.Context) error {
-	t.waiting = append(t.waiting, t.holds.writes()...)
-	t.waiting = append(t.waiting, publishing(t.events)...)
+	t.waiting = append(t.waiting, t.holds.writes(t.events)...)
 	if !t.begun && len(t.waiting) == 1 {
 		return nil // nothing was asked of it
 	}

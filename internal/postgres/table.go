@@ -34,6 +34,14 @@ func tableOf[R schema.Tabler]() table[R] {
 	return t
 }
 
+// ahead lets inserts go before what waits, with others of their kind. It is for a table without rules between rows, whose
+// foreign keys lead to rows of such a table or to rows that are there. So the operations of one account write
+// them together.
+func (t table[R]) ahead() table[R] {
+	t.inserts.ahead = true
+	return t
+}
+
 // insert is the statement that writes the rows.
 func (t table[R]) insert(rows ...R) stmt {
 	args := make([]any, 0, len(rows)*len(t.columns))
@@ -172,17 +180,22 @@ func (q query[R]) locked() query[R] {
 func (q query[R]) each(fn func(R) error) stmt {
 	q.row = func(rows pgx.Rows) error {
 		var row R
-		v := reflect.ValueOf(&row).Elem()
-		into := make([]any, len(q.table.columns))
-		for i := range into {
-			into[i] = v.Field(i).Addr().Interface()
-		}
-		if err := rows.Scan(into...); err != nil {
+		if err := rows.Scan(fields(&row)...); err != nil {
 			return err
 		}
 		return fn(row)
 	}
 	return q.stmt
+}
+
+// fields are where the columns of a row are scanned into.
+func fields[R schema.Tabler](row *R) []any {
+	v := reflect.ValueOf(row).Elem()
+	into := make([]any, v.NumField())
+	for i := range into {
+		into[i] = v.Field(i).Addr().Interface()
+	}
+	return into
 }
 
 // one reads the only row, or returns missing.

@@ -25,7 +25,7 @@ type grantRow struct {
 
 func (grantRow) TableName() string { return "credit_grants" }
 
-var grants = tableOf[grantRow]()
+var grants = tableOf[grantRow]().ahead()
 
 func toGrantRow(g wallet.Grant) grantRow {
 	return grantRow{
