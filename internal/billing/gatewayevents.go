@@ -18,8 +18,8 @@ import (
 type Listener struct{ *Core }
 
 // Receive verifies and stores an inbound webhook. Nothing is read from it before its sender is known,
-// and nothing is believed of it: it is a nudge to ask for the object's present state. It reports
-// whether the event is new.
+// and nothing is believed of it: it is a nudge to ask for the object's present state. One that tells what is
+// settled already is stored as done with. It reports whether the event is new.
 func (l Listener) Receive(ctx context.Context, header map[string][]string, body []byte) (e payment.ProviderEvent, fresh bool, err error) {
 	defer errs.Wrap(&err, "receive gateway event")
 	now := l.Clock()
@@ -31,11 +31,37 @@ func (l Listener) Receive(ctx context.Context, header map[string][]string, body 
 		Provider: l.Gateway.Name(), EventID: ev.ID, Type: ev.Type, Object: ev.Object, ObjectRef: ev.Ref,
 		Payload: body, ReceivedAt: now, NextTryAt: now,
 	}
-	err = l.DB.InTxOf(ctx, Start{}, func(tx Tx) (err error) {
-		fresh, err = tx.Payments().SaveEvent(ctx, e)
+	err = l.DB.InTxOf(ctx, Start{}, func(tx Tx) error {
+		stored := e
+		if ev.Succeeded {
+			known, err := l.hasSucceeded(ctx, tx, ev.Ref)
+			if err != nil {
+				return err
+			}
+			if known {
+				stored = l.processed(e, settled)
+			}
+		}
+		fresh, err = tx.Payments().SaveEvent(ctx, stored)
+		if err == nil {
+			e = stored
+		}
 		return err
 	})
 	return e, fresh, err
+}
+
+// hasSucceeded reports whether the payment of a charge is known to have succeeded, which is final.
+func (l Listener) hasSucceeded(ctx context.Context, tx Tx, charge string) (bool, error) {
+	at, err := tx.Payments().Locate(ctx, l.Gateway.Name(), charge)
+	if errors.Is(err, payment.ErrNotFound) || (err == nil && at.Kind != payment.RecordPayment) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	p, err := tx.Payments().Payment(ctx, at.Account, at.Payment)
+	return p.Status == payment.Succeeded, err
 }
 
 // Process acts on a stored event: it fetches what the event is about and settles it as a request or
@@ -56,12 +82,15 @@ func (l Listener) Process(ctx context.Context, provider, eventID string) (err er
 // ProcessFresh is Process for an event that Receive has just stored.
 func (l Listener) ProcessFresh(ctx context.Context, e payment.ProviderEvent) (err error) {
 	defer errs.Wrap(&err, "process gateway event %s", e.EventID)
+	if !e.ProcessedAt.IsZero() {
+		return nil
+	}
 	return l.process(ctx, e)
 }
 
 func (l Listener) process(ctx context.Context, e payment.ProviderEvent) (err error) {
-	outcome, err := l.act(ctx, e)
-	if err == nil && outcome == settledWithEvent {
+	outcome, kept, err := l.act(ctx, e)
+	if err == nil && kept {
 		return nil
 	}
 	e = l.processed(e, outcome)
@@ -96,41 +125,42 @@ const notOurs = "not_ours"
 
 const (
 	settled = "settled"
-	// settledWithEvent is settled, and the event's outcome is written with it.
-	settledWithEvent = "settled_with_event"
+	ignored = "ignored"
 )
 
-func (l Listener) act(ctx context.Context, e payment.ProviderEvent) (string, error) {
+// act does what an event is the occasion for. It reports whether the outcome was written with that, as the event's.
+func (l Listener) act(ctx context.Context, e payment.ProviderEvent) (outcome string, kept bool, err error) {
 	if e.Object == payment.ObjectOther || e.ObjectRef == "" {
-		return "ignored", nil
+		return ignored, false, nil
 	}
 	cctx, cancel := detached(ctx)
 	defer cancel()
 	o, err := l.Gateway.Fetch(cctx, e.Object, e.ObjectRef)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	switch {
+	switch outcome = ignored; {
 	case o.Charge != nil:
-		if said, err := l.charge(ctx, *o.Charge, func(tx Tx) error { return tx.Payments().UpdateEvent(ctx, l.processed(e, settled)) }); err != nil || said == notOurs {
-			return said, err
-		}
-		return settledWithEvent, nil
+		outcome, err = l.charge(ctx, *o.Charge, func(tx Tx) error { return tx.Payments().UpdateEvent(ctx, l.processed(e, settled)) })
+		kept = outcome == settled
 	case o.Refund != nil:
-		return l.refund(ctx, e.Provider, *o.Refund)
+		outcome, err = l.refund(ctx, e.Provider, *o.Refund)
 	case o.Dispute != nil:
-		return l.dispute(ctx, e.Provider, *o.Dispute)
+		outcome, err = l.dispute(ctx, e.Provider, *o.Dispute)
 	case o.Method != nil:
-		return l.method(ctx, e.Provider, *o.Method)
+		outcome, err = l.method(ctx, e.Provider, *o.Method)
 	case o.Setup != nil:
-		return l.setup(ctx, *o.Setup)
+		outcome, err = l.setup(ctx, *o.Setup)
 	}
-	return "ignored", nil
+	return outcome, kept, err
 }
 
-// charge settles the payment that a charge belongs to. The charge names it by the reference that we
-// gave, so an event that overtakes our own call finds it too.
-func (l Listener) charge(ctx context.Context, res payment.ChargeResult, then func(tx Tx) error) (string, error) {
+// nothing is what goes with a settlement of which nobody keeps more.
+func nothing(Tx) error { return nil }
+
+// charge settles the payment that a charge belongs to, and runs with in the same transaction. The charge names
+// its payment by the reference that we gave, so an event that overtakes our own call finds it too.
+func (l Listener) charge(ctx context.Context, res payment.ChargeResult, with func(tx Tx) error) (string, error) {
 	a, err := id.Parse[account.Account](res.AccountRef)
 	if err != nil {
 		return notOurs, nil //nolint:nilerr // the provider's account may serve others as well
@@ -140,10 +170,10 @@ func (l Listener) charge(ctx context.Context, res payment.ChargeResult, then fun
 		return notOurs, nil //nolint:nilerr // as above
 	}
 	_, err = l.settleCharge(ctx, a, pid, res, nil, func(tx Tx, p payment.Payment) error {
-		if err := l.outsideRefund(ctx, tx, p, res.Refunded); err != nil || then == nil {
+		if err := l.outsideRefund(ctx, tx, p, res.Refunded); err != nil {
 			return err
 		}
-		return then(tx)
+		return with(tx)
 	})
 	return settled, err
 }
@@ -200,7 +230,7 @@ func (l Listener) refund(ctx context.Context, provider string, res payment.Refun
 	if err != nil {
 		return "", err
 	}
-	return l.charge(ctx, charge, nil)
+	return l.charge(ctx, charge, nothing)
 }
 
 // dispute books a payment that the customer's bank took back, and its return if the dispute is won. A
@@ -214,7 +244,7 @@ func (l Listener) dispute(ctx context.Context, provider string, res payment.Disp
 	if err != nil {
 		return "", err
 	}
-	if said, err := l.charge(ctx, ch, nil); err != nil || said == notOurs {
+	if said, err := l.charge(ctx, ch, nothing); err != nil || said == notOurs {
 		return said, err
 	}
 	at, err := l.DB.Payments().Locate(ctx, provider, res.ChargeRef)
@@ -331,7 +361,7 @@ func (l Listener) setup(ctx context.Context, res payment.Setup) (string, error) 
 	}
 	s, err := l.DB.Payments().Setup(ctx, a, res.Ref)
 	if errors.Is(err, payment.ErrSetupNotFound) || (err == nil && s.UsedBy.IsZero()) {
-		return "ignored", nil // nobody has said "use this card" yet
+		return ignored, nil // nobody has said "use this card" yet
 	}
 	if err != nil {
 		return "", err

@@ -61,7 +61,7 @@ type Tx interface {
 type Transactor interface {
 	InTx(ctx context.Context, fn func(tx Tx) error) error
 	// InTxOf is InTx for what locks the account first and stays within it. Under load such operations share
-	// transactions, and fn may then run on another goroutine.
+	// transactions.
 	InTxOf(ctx context.Context, start Start, fn func(tx Tx) error) error
 }
 

@@ -295,6 +295,26 @@ func TestWebhooks_DuplicatesTogetherHaveOneEffect(t *testing.T) {
 	}
 }
 
+// A charge that is known to have succeeded is not asked for again because the provider tells of it too.
+func TestWebhooks_WhatIsKnownIsDoneWith(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.topUp(t, a, 10000)
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "lookup", Kind: sandbox.FaultReset, Account: a.String(), Times: 100}); err != nil {
+		t.Fatal(err)
+	}
+	charges := w.charges(t)[a]
+	for _, e := range w.eventsOf(t, charges[len(charges)-1].Ref) {
+		w.deliver(t, e)
+	}
+	var done int
+	if err := w.db.Pool().QueryRow(t.Context(), "SELECT count(*) FROM provider_events WHERE outcome = 'settled' AND processed_at IS NOT NULL").Scan(&done); err != nil || done != 1 {
+		t.Errorf("%d events are settled, %v, want 1", done, err)
+	}
+}
+
 // Whatever is not signed by the provider, now, over these very bytes, is refused and leaves no trace.
 func TestWebhooks_ForgedOnesAreRefusedUnread(t *testing.T) {
 	t.Parallel()

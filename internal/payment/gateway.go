@@ -457,12 +457,13 @@ const (
 	ObjectOther   ObjectKind = "other"
 )
 
-// Event is a webhook whose sender is known. What it says about the object's state is not kept.
+// Event is a webhook whose sender is known. What it says about the object's state is not believed.
 type Event struct {
 	ID        string // the provider's; unique per gateway
 	Type      string // the provider's word, for the log
 	Object    ObjectKind
 	Ref       string // the object's
+	Succeeded bool   // it says no more than that a charge has succeeded, which may be known already
 	CreatedAt time.Time
 }
 

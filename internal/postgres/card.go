@@ -59,8 +59,10 @@ type methodRow struct {
 func (methodRow) TableName() string { return "payment_methods" }
 
 var (
-	methods    = tableOf[methodRow]()
-	saveMethod = methods.update([]string{"account_id", "id", "version"}, methods.but("account_id", "id", "provider", "created_at")...)
+	methods       = tableOf[methodRow]()
+	methodByID    = methods.read("", "account_id", "id")
+	defaultMethod = methods.read("AND is_default", "account_id")
+	saveMethod    = methods.update([]string{"account_id", "id", "version"}, methods.but("account_id", "id", "provider", "created_at")...)
 )
 
 func toMethodRow(m payment.Method) (row methodRow, err error) {
@@ -225,7 +227,7 @@ func (s paymentStore) CreateMethod(ctx context.Context, m payment.Method) (err e
 
 func (s paymentStore) Method(ctx context.Context, a account.ID, m payment.MethodID) (_ payment.Method, err error) {
 	defer errs.Wrap(&err, "payment method %s of %s", m, a)
-	row, err := methods.of(a, "id = $2", m).one(ctx, s, payment.ErrMethodNotFound)
+	row, err := methodByID.of(a, m).one(ctx, s, payment.ErrMethodNotFound)
 	if err != nil {
 		return payment.Method{}, err
 	}
@@ -234,7 +236,7 @@ func (s paymentStore) Method(ctx context.Context, a account.ID, m payment.Method
 
 func (s paymentStore) DefaultMethod(ctx context.Context, a account.ID) (_ payment.Method, err error) {
 	defer errs.Wrap(&err, "default payment method of %s", a)
-	row, err := methods.of(a, "is_default").one(ctx, s, payment.ErrNoMethod)
+	row, err := defaultMethod.of(a).one(ctx, s, payment.ErrNoMethod)
 	if err != nil {
 		return payment.Method{}, err
 	}

@@ -40,9 +40,11 @@ var errAlone = errors.New("nothing was committed in company")
 
 // InTxOf implements billing.Transactor.
 func (d *DB) InTxOf(ctx context.Context, start billing.Start, fn func(tx billing.Tx) error) error {
-	g := &guest{ctx: ctx, account: start.Account, start: start, fn: fn, resume: make(chan error), done: make(chan struct{})}
+	g := &guest{ctx: ctx, account: start.Account, start: start, fn: fn, resume: make(chan error), turn: make(chan struct{}, 1)}
 	d.company.invite(g) //nolint:contextcheck // what is shared ends with nobody's context
-	<-g.done
+	for range g.turn {
+		g.attend()
+	}
 	if g.panicked != nil {
 		panic(g.panicked)
 	}
@@ -109,7 +111,7 @@ func (d *DB) host(guests []*guest) {
 				again[g.account] = append(again[g.account], g)
 				continue
 			}
-			close(g.done)
+			close(g.turn)
 		}
 		for _, of := range again {
 			go d.host(of)
@@ -169,14 +171,22 @@ type guest struct {
 	failed   error
 	err      error
 	panicked any
-	done     chan struct{}
+	turn     chan struct{} // begins fn; closed when there is nothing more to do
 }
 
-// attend runs fn and keeps what comes of it, even if that is a panic.
-func (g *guest) attend(fn func() error) {
-	defer func() { g.panicked = recover() }()
+// attend runs fn, on the goroutine that has asked for it, and keeps what comes of it, even if that is a panic.
+func (g *guest) attend() {
+	defer func() {
+		g.panicked = recover()
+		g.ended = true
+		g.party.came <- g
+	}()
 	g.err = errAlone
-	g.err = fn()
+	if g.ctx.Err() != nil {
+		g.err = context.Cause(g.ctx)
+		return
+	}
+	g.err = g.fn(g.party.db.storesOn(g.ctx, g.party.sql, g))
 }
 
 func (g *guest) send(_ context.Context, stmts ...stmt) error {
@@ -389,18 +399,7 @@ func (p *party) reads(guests []*guest) (asks []stmt) {
 
 func (p *party) begin(g *guest) {
 	p.running++
-	go func() {
-		defer func() {
-			g.ended = true
-			p.came <- g
-		}()
-		g.attend(func() error {
-			if err := g.ctx.Err(); err != nil {
-				return context.Cause(g.ctx)
-			}
-			return g.fn(p.db.storesOn(g.ctx, p.sql, g))
-		})
-	}()
+	g.turn <- struct{}{}
 }
 
 // goOn ends a guest's wait.

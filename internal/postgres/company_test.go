@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/ledger"
 	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
 )
@@ -221,6 +223,34 @@ func TestInTxOf(t *testing.T) {
 		for _, a := range []account.ID{early, late, panics} {
 			mustHaveFunds(t, db, a, 0)
 		}
+	})
+
+	t.Run("TellsEachWhetherItsEventIsNew", func(t *testing.T) {
+		t.Parallel()
+		db := postgrestest.New(t)
+		ops := map[string]func() error{}
+		transactions, fresh := sync.Map{}, atomic.Int64{}
+		for i := range 20 {
+			ops[fmt.Sprint(i)] = func() error {
+				return db.InTxOf(ctx, billing.Start{}, func(tx billing.Tx) error {
+					isNew, err := tx.Payments().SaveEvent(ctx, payment.ProviderEvent{Provider: "sandbox", EventID: fmt.Sprint("evt_", i/2), Payload: []byte("{}"), ReceivedAt: noon})
+					if isNew {
+						fresh.Add(1)
+					}
+					transactions.Store(postgres.TransactionID(ctx, tx), true)
+					return err
+				})
+			}
+		}
+		for name, err := range gathering(t, db, ops) {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if fresh.Load() != 10 {
+			t.Errorf("%d of 10 events, each delivered twice, were new", fresh.Load())
+		}
+		mustBeOne(t, &transactions)
 	})
 
 	t.Run("WaitsForNoStrangersLock", func(t *testing.T) {

@@ -31,7 +31,11 @@ type keyRow struct {
 
 func (keyRow) TableName() string { return "idempotency_keys" }
 
-var keys = tableOf[keyRow]()
+var (
+	keys = tableOf[keyRow]()
+	// The first answer stands: whoever repeats the work must not change what was said.
+	completeKey = keys.update([]string{"account_id", "scope", "key", "fingerprint"}, "status", "body").where("status IS NULL")
+)
 
 // A keyName says which key it is.
 type keyName struct {
@@ -130,12 +134,7 @@ func (s idempotencyStore) Complete(ctx context.Context, a account.ID, r idempote
 			}
 		}
 	}
-	// The first answer stands: whoever repeats the work must not change what was said.
-	return s.later(ctx, stmt{
-		sql: `UPDATE idempotency_keys SET status = $1, body = $2
-			WHERE account_id = $3 AND scope = $4 AND key = $5 AND fingerprint = $6 AND status IS NULL`,
-		args: []any{ans.Status, ans.Body, param(a.UUID()), r.Scope, r.Key, r.Fingerprint[:]},
-	})
+	return s.later(ctx, completeKey.of(keyRow{Status: &ans.Status, Body: ans.Body}, a, r.Scope, r.Key, r.Fingerprint[:]))
 }
 
 func (s idempotencyStore) Release(ctx context.Context, a account.ID, r idempotency.Request) (err error) {

@@ -44,8 +44,11 @@ type invoiceRow struct {
 func (invoiceRow) TableName() string { return "invoices" }
 
 var (
-	invoices    = tableOf[invoiceRow]()
-	saveInvoice = invoices.update([]string{"account_id", "id", "version"}, "status", "total", "amount_paid", "amount_credited", "finalize_at",
+	invoices       = tableOf[invoiceRow]()
+	invoiceByID    = invoices.read("", "account_id", "id")
+	lockedInvoice  = invoiceByID.locked()
+	unpaidInvoices = invoices.read("AND status = 'open' ORDER BY finalized_at, id", "account_id")
+	saveInvoice    = invoices.update([]string{"account_id", "id", "version"}, "status", "total", "amount_paid", "amount_credited", "finalize_at",
 		"finalized_at", "due_at", "paid_at", "closed_at", "attempts", "next_attempt_at", "dunning", "updated_at", "version")
 )
 
@@ -170,13 +173,13 @@ func (s invoiceStore) Create(ctx context.Context, i invoice.Invoice) (err error)
 
 func (s invoiceStore) Get(ctx context.Context, a account.ID, id invoice.ID) (_ invoice.Invoice, err error) {
 	defer errs.Wrap(&err, "get invoice %s of %s", id, a)
-	row, err := invoices.of(a, "id = $2", id).one(ctx, s, invoice.ErrNotFound)
+	row, err := invoiceByID.of(a, id).one(ctx, s, invoice.ErrNotFound)
 	return row.invoice(), err
 }
 
 func (s invoiceStore) Lock(ctx context.Context, a account.ID, id invoice.ID) (_ invoice.Invoice, err error) {
 	defer errs.Wrap(&err, "lock invoice %s of %s", id, a)
-	row, err := invoices.of(a, "id = $2", id).locked().one(ctx, s, invoice.ErrNotFound)
+	row, err := lockedInvoice.of(a, id).one(ctx, s, invoice.ErrNotFound)
 	return row.invoice(), err
 }
 
@@ -202,7 +205,7 @@ func (s invoiceStore) List(ctx context.Context, a account.ID, st invoice.Status,
 
 func (s invoiceStore) Unpaid(ctx context.Context, a account.ID) (_ []invoice.Invoice, err error) {
 	defer errs.Wrap(&err, "unpaid invoices of %s", a)
-	return all(ctx, s, invoices.of(a, "status = $2 ORDER BY finalized_at, id", string(invoice.Open)),
+	return all(ctx, s, unpaidInvoices.of(a),
 		func(r invoiceRow) (invoice.Invoice, error) { return r.invoice(), nil })
 }
 

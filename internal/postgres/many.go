@@ -3,7 +3,6 @@ package postgres
 import (
 	"math/bits"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -124,50 +123,49 @@ func (s *stmt) add(other stmt, same bool) bool {
 	if same && s.many.once {
 		return false
 	}
-	if s.many.reads {
+	if s.many.answers {
 		if s.of == nil {
-			s.of = map[[16]byte]func(pgx.Rows) error{s.args[0].([16]byte): s.row}
-			of := s.of
-			s.row = func(r pgx.Rows) error { return of[[16]byte(r.RawValues()[0])](r) }
+			of := map[string]*asked{rawKey(s.args[s.many.key]): {args: s.args, row: s.row}}
+			s.of, s.row = of, func(r pgx.Rows) error { return of[string(r.RawValues()[0])].row(r) }
 		}
-		a := other.args[0].([16]byte)
-		if s.of[a] != nil {
-			return false
+		k := rawKey(other.args[s.many.key])
+		if known := s.of[k]; known != nil {
+			return s.many.reads && known.also(other)
 		}
-		s.of[a] = other.row
+		s.of[k] = &asked{args: other.args, row: other.row}
 	}
 	s.rows = max(s.rows, 1) + max(other.rows, 1)
 	s.args = append(s.args, other.args...)
 	return true
 }
 
-// manyReads are the forms for several accounts of reads of one, by their text.
-var manyReads sync.Map
+// asked is what takes the rows of one of several statements that have rows in their answers.
+type asked struct {
+	args []any
+	row  func(pgx.Rows) error
+}
 
-var parameter = regexp.MustCompile(`\$(\d+)`)
-
-// reads makes the form for several accounts of a read of one. It goes by the same index, whatever the
-// planner thinks of the table's size.
-func (t table[R]) reads(s stmt) *many {
-	if known, ok := manyReads.Load(s.sql); ok {
-		return known.(*many) //nolint:forcetypeassert // what is stored below
+// also gives the rows to another statement too. It returns false if that asks for something else.
+func (a *asked) also(other stmt) bool {
+	if !slices.Equal(a.args, other.args) {
+		return false
 	}
-	if t.columns[0] != "account_id" {
-		return nil
-	}
-	m := &many{reads: true}
-	for _, a := range s.args {
-		cast := castOf(reflect.TypeOf(a))
-		if cast == "" {
-			return nil
+	first := a.row
+	a.row = func(r pgx.Rows) error {
+		if err := first(r); err != nil {
+			return err
 		}
-		m.casts = append(m.casts, cast)
+		return other.row(r)
 	}
-	list := strings.Join(t.columns, ", ")
-	m.head = "SELECT " + list + " FROM (VALUES "
-	m.tail = ") AS v (" + parameters(len(s.args)) + "), LATERAL (" + parameter.ReplaceAllString(s.sql, "v.p$1") + " OFFSET 0) found"
-	manyReads.Store(s.sql, m)
-	return m
+	return true
+}
+
+// rawKey is a parameter as a column comes, in binary format.
+func rawKey(param any) string {
+	if u, ok := param.([16]byte); ok {
+		return string(u[:])
+	}
+	return param.(string) //nolint:forcetypeassert // keys are identifiers or texts
 }
 
 // parameters names n columns of values.

@@ -46,7 +46,9 @@ type paymentRow struct {
 func (paymentRow) TableName() string { return "payments" }
 
 var (
-	payments = tableOf[paymentRow]()
+	payments      = tableOf[paymentRow]()
+	paymentByID   = payments.read("", "account_id", "id")
+	lockedPayment = paymentByID.locked()
 	// What was asked for never changes: purpose, card, amount, provider.
 	savePayment = payments.update([]string{"account_id", "id", "version"}, "status", "provider_ref", "next_action", "failure",
 		"refunded", "disputed", "check_at", "checks", "updated_at", "succeeded_at", "version")
@@ -99,8 +101,10 @@ type topUpRow struct {
 func (topUpRow) TableName() string { return "top_ups" }
 
 var (
-	topUps    = tableOf[topUpRow]()
-	saveTopUp = topUps.update([]string{"account_id", "id", "version"}, "status", "payment_id", "failure", "updated_at", "version")
+	topUps       = tableOf[topUpRow]()
+	topUpByID    = topUps.read("", "account_id", "id")
+	pendingTopUp = topUps.read("AND "+isPending, "account_id")
+	saveTopUp    = topUps.update([]string{"account_id", "id", "version"}, "status", "payment_id", "failure", "updated_at", "version")
 )
 
 func toTopUpRow(t payment.TopUp) (row topUpRow, err error) {
@@ -192,12 +196,12 @@ func (s paymentStore) one(ctx context.Context, q query[paymentRow]) (payment.Pay
 
 func (s paymentStore) Payment(ctx context.Context, a account.ID, p payment.ID) (_ payment.Payment, err error) {
 	defer errs.Wrap(&err, "payment %s of %s", p, a)
-	return s.one(ctx, payments.of(a, "id = $2", p))
+	return s.one(ctx, paymentByID.of(a, p))
 }
 
 func (s paymentStore) LockPayment(ctx context.Context, a account.ID, p payment.ID) (_ payment.Payment, err error) {
 	defer errs.Wrap(&err, "lock payment %s of %s", p, a)
-	return s.one(ctx, payments.of(a, "id = $2", p).locked())
+	return s.one(ctx, lockedPayment.of(a, p))
 }
 
 func (s paymentStore) SavePayment(ctx context.Context, p *payment.Payment) (err error) {
@@ -249,7 +253,7 @@ func (s paymentStore) TopUp(ctx context.Context, a account.ID, t payment.TopUpID
 	if known, ok := s.held().topUp(t); ok && known.Account == a {
 		return known, nil
 	}
-	row, err := topUps.of(a, "id = $2", t).one(ctx, s, payment.ErrTopUpNotFound)
+	row, err := topUpByID.of(a, t).one(ctx, s, payment.ErrTopUpNotFound)
 	if err != nil {
 		return payment.TopUp{}, err
 	}
@@ -282,7 +286,7 @@ func (s paymentStore) SaveTopUp(ctx context.Context, t *payment.TopUp) (err erro
 
 func (s paymentStore) PendingTopUp(ctx context.Context, a account.ID) (_ payment.TopUp, err error) {
 	defer errs.Wrap(&err, "pending top-up of %s", a)
-	row, err := topUps.of(a, isPending).one(ctx, s, payment.ErrTopUpNotFound)
+	row, err := pendingTopUp.of(a).one(ctx, s, payment.ErrTopUpNotFound)
 	if err != nil {
 		return payment.TopUp{}, err
 	}
@@ -362,8 +366,8 @@ func (s paymentStore) SaveDispute(ctx context.Context, d payment.Dispute) (err e
 }
 
 type providerRefRow struct {
-	Provider  string `gorm:"primaryKey"`
 	Ref       string `gorm:"primaryKey"`
+	Provider  string `gorm:"primaryKey"`
 	AccountID account.ID
 	Kind      string
 	RecordID  uuid.UUID
@@ -371,7 +375,10 @@ type providerRefRow struct {
 
 func (providerRefRow) TableName() string { return "provider_refs" }
 
-var providerRefs = tableOf[providerRefRow]()
+var (
+	providerRefs = tableOf[providerRefRow]()
+	refByName    = providerRefs.read("", "provider", "ref")
+)
 
 type locatedRow struct {
 	AccountID account.ID
@@ -411,7 +418,7 @@ func (s paymentStore) Remember(ctx context.Context, provider, ref string, l paym
 		return err
 	}
 	// One that is known already finds its row by writing what is there; of another record it finds none.
-	return s.later(ctx, providerRefs.insert(providerRefRow{provider, ref, l.Account, string(l.Kind), record}).onConflict(`(provider, ref) DO UPDATE SET kind = excluded.kind
+	return s.later(ctx, providerRefs.insert(providerRefRow{ref, provider, l.Account, string(l.Kind), record}).onConflict(`(provider, ref) DO UPDATE SET kind = excluded.kind
 		WHERE (provider_refs.account_id, provider_refs.kind, provider_refs.record_id) = (excluded.account_id, excluded.kind, excluded.record_id)`).found(errForeignRef))
 }
 
@@ -419,11 +426,11 @@ var errForeignRef = errors.New("the reference belongs to another record")
 
 func (s paymentStore) Locate(ctx context.Context, provider, ref string) (_ payment.Located, err error) {
 	defer errs.Wrap(&err, "locate a reference of %s", provider)
-	row, err := take[locatedRow](s.db.WithContext(ctx).Table("provider_refs").Where("provider = ? AND ref = ?", provider, ref), payment.ErrNotFound)
+	row, err := refByName.by(provider, ref).one(ctx, s, payment.ErrNotFound)
 	if err != nil {
 		return payment.Located{}, err
 	}
-	return row.located(), nil
+	return locatedRow{row.AccountID, row.Kind, row.RecordID}.located(), nil
 }
 
 const dueChecks = `

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"sync"
 	"time"
 
 	"gorm.io/gorm"
@@ -48,11 +49,20 @@ type planVersionRow struct {
 
 func (planVersionRow) TableName() string { return "plan_versions" }
 
-var planVersions = tableOf[planVersionRow]()
+var (
+	planVersions = tableOf[planVersionRow]()
+	planVersion  = planVersions.read("", "plan_code", "number")
+)
 
-func (r planVersionRow) version() (plan.Version, error) {
-	var v plan.Version
-	err := json.Unmarshal(r.Definition, &v)
+// definitions are what versions say, by their text. They are few, and a version's is read again and again.
+var definitions sync.Map
+
+func (r planVersionRow) version() (v plan.Version, err error) {
+	if known, ok := definitions.Load(string(r.Definition)); ok {
+		v = known.(plan.Version) //nolint:forcetypeassert // what is stored below
+	} else if err = json.Unmarshal(r.Definition, &v); err == nil {
+		definitions.Store(string(r.Definition), v)
+	}
 	v.Plan, v.Number, v.Hash = plan.Code(r.PlanCode), r.Number, hex.EncodeToString(r.ContentHash)
 	v.PublishedAt, v.ArchivedAt = timeOf(r.PublishedAt), timeOf(r.ArchivedAt)
 	return v, err
@@ -149,7 +159,7 @@ func (s planStore) Current(ctx context.Context, code plan.Code) (_ plan.Version,
 
 func (s planStore) Version(ctx context.Context, code plan.Code, number int) (_ plan.Version, err error) {
 	defer errs.Wrap(&err, "version %d of plan %s", number, code)
-	row, err := planVersions.where("plan_code = $1 AND number = $2", string(code), number).one(ctx, s, plan.ErrVersionNotFound)
+	row, err := planVersion.by(string(code), number).one(ctx, s, plan.ErrVersionNotFound)
 	if err != nil {
 		return plan.Version{}, err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/payment"
 )
@@ -45,7 +47,12 @@ func (r providerEventRow) event() payment.ProviderEvent {
 
 func (s paymentStore) SaveEvent(ctx context.Context, e payment.ProviderEvent) (fresh bool, err error) {
 	defer errs.Wrap(&err, "save event %s of %s", e.EventID, e.Provider)
-	err = s.send(ctx, providerEvents.insert(toProviderEventRow(e)).onConflict("DO NOTHING").inserted(&fresh))
+	save := providerEvents.answers(providerEvents.insert(toProviderEventRow(e)).onConflict("DO NOTHING RETURNING event_id"), "event_id")
+	save.row = func(pgx.Rows) error {
+		fresh = true
+		return nil
+	}
+	err = s.send(ctx, save)
 	return fresh, err
 }
 

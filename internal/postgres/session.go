@@ -28,8 +28,8 @@ type stmt struct {
 	many *many
 	// rows says how many statements this one stands for; zero is one.
 	rows int
-	// of takes the rows of each account, where this one stands for several that read.
-	of map[[16]byte]func(pgx.Rows) error
+	// of takes the rows of each, where this one stands for several whose answers have rows: by the key that the row begins with.
+	of map[string]*asked
 }
 
 // many is the text of several statements in one: the arguments of each are a row of VALUES between the head and the tail.
@@ -37,8 +37,10 @@ type many struct {
 	head, tail string
 	casts      []string // of the values to the types of their columns; nil: an insert knows them
 	once       bool     // it cannot write one row twice
-	reads      bool     // rows of accounts, the column that comes first
-	ahead      bool     // what waits before it need not be written before it
+	answers    bool     // with rows, whose first column is the argument key
+	key        int
+	reads      bool // and does no more: the same question needs one answer
+	ahead      bool // what waits before it need not be written before it
 }
 
 // A session is where the stores that go without GORM send their statements: to the pool, where what is sent

@@ -39,7 +39,11 @@ type subscriptionRow struct {
 
 func (subscriptionRow) TableName() string { return "subscriptions" }
 
-var subscriptions = tableOf[subscriptionRow]()
+var (
+	subscriptions      = tableOf[subscriptionRow]()
+	activeSubscription = subscriptions.read("AND status = 'active'", "account_id")
+	lockedSubscription = activeSubscription.locked()
+)
 
 func toSubscriptionRow(s subscription.Subscription) (subscriptionRow, error) {
 	waived, err := marshalWaived(s.Waived)
@@ -222,7 +226,7 @@ func (s subscriptionStore) open(ctx context.Context, p subscription.Period) erro
 
 func (s subscriptionStore) Active(ctx context.Context, a account.ID) (_ subscription.Subscription, err error) {
 	defer errs.Wrap(&err, "subscription of %s", a)
-	return s.active(ctx, activeSubscription(a))
+	return s.active(ctx, activeSubscription.of(a))
 }
 
 func (s subscriptionStore) ActiveOf(ctx context.Context, as []account.ID) (_ map[account.ID]subscription.Subscription, err error) {
@@ -237,11 +241,7 @@ func (s subscriptionStore) ActiveOf(ctx context.Context, as []account.ID) (_ map
 
 func (s subscriptionStore) Lock(ctx context.Context, a account.ID) (_ subscription.Subscription, err error) {
 	defer errs.Wrap(&err, "lock subscription of %s", a)
-	return s.active(ctx, activeSubscription(a).locked())
-}
-
-func activeSubscription(a account.ID) query[subscriptionRow] {
-	return subscriptions.of(a, "status = $2", string(subscription.Active))
+	return s.active(ctx, lockedSubscription.of(a))
 }
 
 func (s subscriptionStore) active(ctx context.Context, q query[subscriptionRow]) (subscription.Subscription, error) {

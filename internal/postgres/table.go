@@ -62,19 +62,17 @@ func (s stmt) onConflict(what string) stmt {
 	return s
 }
 
-// conflict makes an error of a unique key that is taken.
-func (s stmt) conflict(with error) stmt {
-	s.done = func(_ pgconn.CommandTag, err error) error { return taken(err, with) }
+// answers says that an insert returns rows, which begin with a column of what was inserted.
+func (t table[R]) answers(s stmt, column string) stmt {
+	with := *s.many
+	with.answers, with.key = true, t.field(column)
+	s.many = &with
 	return s
 }
 
-// inserted says whether an insert wrote a row, or found one already there.
-func (s stmt) inserted(fresh *bool) stmt {
-	s.sql, s.many = s.text(), nil
-	s.done = func(tag pgconn.CommandTag, err error) error {
-		*fresh = tag.RowsAffected() > 0
-		return translate(err)
-	}
+// conflict makes an error of a unique key that is taken.
+func (s stmt) conflict(with error) stmt {
+	s.done = func(_ pgconn.CommandTag, err error) error { return taken(err, with) }
 	return s
 }
 
@@ -113,6 +111,13 @@ func (t table[R]) update(key []string, columns ...string) update[R] {
 		u.many.tail += and + t.name + "." + c + " = v.p" + strconv.Itoa(len(columns)+i+1)
 		u.many.casts = append(u.many.casts, t.cast(c))
 	}
+	return u
+}
+
+// where adds a condition to an update.
+func (u update[R]) where(condition string) update[R] {
+	u.sql += " AND " + condition
+	u.many.tail += " AND " + condition
 	return u
 }
 
@@ -156,24 +161,58 @@ func (t table[R]) where(condition string, args ...any) query[R] {
 	return q
 }
 
-// of reads rows of one account, of which the rest of the condition is true. The account is $1. As in
-// stores.of, the zero account is a fault of ours, hence the panic.
-func (t table[R]) of(a account.ID, rest string, args ...any) query[R] {
-	if rest != "" {
-		rest = " AND " + rest
-	}
-	q := t.where("account_id = $1"+rest, append([]any{mustOwner(a)}, args...)...)
-	q.many = t.reads(q.stmt)
+// locked holds the rows until the transaction ends, as the function of that name does.
+func (q query[R]) locked() query[R] {
+	q.sql, q.many = q.sql+forUpdate, nil
 	return q
 }
 
+const forUpdate = " FOR NO KEY UPDATE"
+
+// A read is a query by the values of some columns, of which several can go as one.
+type read[R schema.Tabler] struct {
+	table table[R]
+	key   []string
+	rest  string
+	sql   string
+	many  *many
+}
+
+// read prepares the query of the rows in which the key's columns have the values that are asked for, the table's
+// first among them, and for which the rest of the condition is true. That of a tenant's table begins with the account.
+func (t table[R]) read(rest string, key ...string) read[R] {
+	by := func(param string) string {
+		text := "SELECT " + strings.Join(t.columns, ", ") + " FROM " + t.name
+		for i, c := range key {
+			text += []string{" WHERE ", " AND "}[min(i, 1)] + c + " = " + param + strconv.Itoa(i+1)
+		}
+		return strings.TrimSuffix(text+" "+rest, " ")
+	}
+	r := read[R]{table: t, key: key, rest: rest, sql: by("$"), many: &many{answers: true, reads: true, key: slices.Index(key, t.columns[0])}}
+	for _, c := range key {
+		r.many.casts = append(r.many.casts, t.cast(c))
+	}
+	// OFFSET keeps the planner from joining: it goes by the same index, whatever it thinks of the table's size.
+	r.many.head = "SELECT " + strings.Join(t.columns, ", ") + " FROM (VALUES "
+	r.many.tail = ") AS v (" + parameters(len(key)) + "), LATERAL (" + by("v.p") + " OFFSET 0) found"
+	return r
+}
+
 // locked holds the rows until the transaction ends, as the function of that name does.
-func (q query[R]) locked() query[R] {
-	q.sql += " FOR NO KEY UPDATE"
-	if q.many != nil {
-		q.many = q.table.reads(q.stmt)
+func (r read[R]) locked() read[R] { return r.table.read(r.rest+forUpdate, r.key...) }
+
+// by reads the rows with these values.
+func (r read[R]) by(key ...any) query[R] {
+	q := query[R]{r.table, stmt{sql: r.sql, many: r.many}}
+	for _, k := range key {
+		q.args = append(q.args, param(k))
 	}
 	return q
+}
+
+// of reads rows of one account. As in stores.of, the zero account is a fault of ours, hence the panic.
+func (r read[R]) of(a account.ID, key ...any) query[R] {
+	return r.by(append([]any{mustOwner(a)}, key...)...)
 }
 
 // each is the statement that gives each row to fn.

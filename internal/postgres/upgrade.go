@@ -31,8 +31,11 @@ type upgradeRow struct {
 func (upgradeRow) TableName() string { return "upgrades" }
 
 var (
-	upgrades    = tableOf[upgradeRow]()
-	saveUpgrade = upgrades.update([]string{"account_id", "id", "version"}, "status", "payment_method_id", "billing_profile", "next_action",
+	upgrades           = tableOf[upgradeRow]()
+	upgradeByID        = upgrades.read("", "account_id", "id")
+	pendingUpgrade     = upgrades.read("AND "+isPending, "account_id")
+	pendingUpgradeWith = upgrades.read("AND "+isPending, "account_id", "payment_method_id")
+	saveUpgrade        = upgrades.update([]string{"account_id", "id", "version"}, "status", "payment_method_id", "billing_profile", "next_action",
 		"failure", "updated_at", "expires_at", "version")
 )
 
@@ -89,7 +92,7 @@ func (s upgradeStore) one(ctx context.Context, q query[upgradeRow]) (upgrade.Upg
 
 func (s upgradeStore) Get(ctx context.Context, a account.ID, id upgrade.ID) (_ upgrade.Upgrade, err error) {
 	defer errs.Wrap(&err, "get upgrade %s of %s", id, a)
-	return s.one(ctx, upgrades.of(a, "id = $2", id))
+	return s.one(ctx, upgradeByID.of(a, id))
 }
 
 func (s upgradeStore) List(ctx context.Context, a account.ID, r page.Request) (_ page.Page[upgrade.Upgrade], err error) {
@@ -100,12 +103,12 @@ func (s upgradeStore) List(ctx context.Context, a account.ID, r page.Request) (_
 
 func (s upgradeStore) Pending(ctx context.Context, a account.ID) (_ upgrade.Upgrade, err error) {
 	defer errs.Wrap(&err, "pending upgrade of %s", a)
-	return s.one(ctx, upgrades.of(a, isPending))
+	return s.one(ctx, pendingUpgrade.of(a))
 }
 
 func (s upgradeStore) OfMethod(ctx context.Context, a account.ID, m payment.MethodID) (_ upgrade.Upgrade, err error) {
 	defer errs.Wrap(&err, "pending upgrade of %s with %s", a, m)
-	return s.one(ctx, upgrades.of(a, isPending+" AND payment_method_id = $2", m))
+	return s.one(ctx, pendingUpgradeWith.of(a, m))
 }
 
 func (s upgradeStore) Save(ctx context.Context, u *upgrade.Upgrade) (err error) {

@@ -103,7 +103,7 @@ func settleCharge(st *state, c *change, r *call, ch charge, b behaviour) charge 
 		return declineCharge(st, c, r, ch, b.charge)
 	}
 	ch.Status, ch.NextAction = statusSucceeded, nil
-	emit(st, c, r, "charge.succeeded", payment.ObjectCharge, ch.ID)
+	emit(st, c, r, chargeSucceeded, payment.ObjectCharge, ch.ID)
 	if b.dispute {
 		ch = openDispute(st, c, r, ch, ch.Amount, "fraudulent")
 	}

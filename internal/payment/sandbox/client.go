@@ -265,7 +265,9 @@ func (c *Client) VerifyEvent(header map[string][]string, body []byte, now time.T
 	default:
 		kind = payment.ObjectOther
 	}
-	return payment.Event{ID: e.ID, Type: e.Type, Object: kind, Ref: e.Object.ID, CreatedAt: e.Created}, nil
+	return payment.Event{
+		ID: e.ID, Type: e.Type, Object: kind, Ref: e.Object.ID, Succeeded: e.Type == chargeSucceeded, CreatedAt: e.Created,
+	}, nil
 }
 
 // Fetch implements payment.Gateway.

@@ -20,12 +20,15 @@ const (
 	senders   = 4                      // webhooks under way at once
 	batchSize = 64                     // webhooks whose outcomes share a line of the journal
 	pollEvery = 500 * time.Millisecond // how soon a webhook that is due by the clock is seen
+	trail     = 100 * time.Millisecond // webhooks follow the answers to the calls that they tell of, as elsewhere
 )
 
 // retryAfter is the schedule of a webhook that was not taken; its last step is repeated for ever.
 var retryAfter = []time.Duration{
 	time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, time.Hour,
 }
+
+const chargeSucceeded = "charge.succeeded"
 
 // emit puts an event into the change, as the fault plan wants it.
 func emit(st *state, c *change, r *call, typ string, object payment.ObjectKind, ref string) {
@@ -60,17 +63,16 @@ func (s *Server) Run(ctx context.Context) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		batch := s.dueEvents()
-		if len(batch) > 0 {
-			s.deliverBatch(ctx, batch)
-			if ctx.Err() == nil && len(batch) == batchSize {
-				continue
+		for batch := range slices.Chunk(s.dueEvents(), batchSize) {
+			if s.deliverBatch(ctx, batch); ctx.Err() != nil {
+				break
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.wake:
+			s.hang(ctx, trail)
 		case <-tick.C:
 		}
 	}
@@ -101,7 +103,7 @@ func (s *Server) dueEvents() []event {
 		return nil // the journal is broken, which whoever calls is told
 	}
 	slices.SortFunc(out, func(a, b event) int { return int(a.Seq - b.Seq) })
-	return out[:min(len(out), batchSize)]
+	return out
 }
 
 func (s *Server) deliverBatch(ctx context.Context, batch []event) {

@@ -39,7 +39,7 @@ func (g *Gateway) VerifyEvent(header map[string][]string, body []byte, now time.
 	out := payment.Event{ID: e.ID, Type: e.Type, Object: payment.ObjectOther, Ref: e.Data.Object.ID, CreatedAt: when(e.Created)}
 	switch e.Data.Object.Object {
 	case "payment_intent":
-		out.Object = payment.ObjectCharge
+		out.Object, out.Succeeded = payment.ObjectCharge, e.Type == "payment_intent.succeeded"
 	case "charge": // of a payment intent, which is what we know
 		if ref, ok := e.Data.Object.PaymentIntent.(string); ok {
 			out.Object, out.Ref = payment.ObjectCharge, ref
