@@ -52,7 +52,7 @@ CREATE INDEX payment_methods_to_check ON payment_methods (check_at) WHERE status
 
 -- The intent to charge a card. Committed before the provider is asked; its id is the provider's idempotency key.
 CREATE TABLE payments (
-  account_id        uuid NOT NULL REFERENCES accounts (id),
+  account_id        uuid NOT NULL,       -- the card's
   id                uuid NOT NULL,
   purpose           text NOT NULL CHECK (purpose IN ('invoice', 'top_up')),
   invoice_id        uuid,

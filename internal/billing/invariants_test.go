@@ -248,6 +248,9 @@ var brokenData = []struct {
 	{"ReferenceOfAnotherAccount", invariant.Parents, `UPDATE provider_refs SET account_id = $debtor WHERE account_id = $payer`, "which is not there"},
 	{"NameOfAnotherAccount", invariant.Parents, `UPDATE account_external_ids SET account_id = $debtor WHERE account_id = $payer`, "which leads to acct_"},
 	{"KeyOfNoAccount", invariant.Parents, `INSERT INTO api_keys (key_hash, id, account_id, name, last_four, mode, scopes, created_at) VALUES (sha256('k'), $stranger, $stranger, 'n', 'aaaa', 'test', '{}', '2026-01-01')`, "an API key names an account"},
+	{"EventOfNoAccount", invariant.Parents, `UPDATE account_events SET account_id = $stranger WHERE account_id = $payer`, "an event names an account"},
+	{"AuditOfNoAccount", invariant.Parents, `UPDATE audit_entries SET account_id = $stranger`, "an audit entry names an account"},
+	{"TransactionOfNoAccount", invariant.Parents, `ALTER TABLE ledger_postings DISABLE TRIGGER ALL; ALTER TABLE ledger_transactions DISABLE TRIGGER ALL; UPDATE ledger_transactions SET account_id = $stranger WHERE account_id = $payer`, "a ledger transaction names an account"},
 	{"UsageOfNoAccount", invariant.Parents, `INSERT INTO usage_totals (account_id, meter, period_start, quantity, events) VALUES ($stranger, 'voice', '2026-01-01', 1, 1)`, "a usage total names an account"},
 }
 

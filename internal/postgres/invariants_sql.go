@@ -256,6 +256,9 @@ FROM accounts a LEFT JOIN account_external_ids x ON x.external_id = a.external_i
 SELECT k.account_id, format('%s names an account that is not there', k.source)
 FROM (SELECT account_id, 'an API key' AS source FROM api_keys WHERE account_id IS NOT NULL
       UNION SELECT account_id, 'an idempotency key' FROM idempotency_keys WHERE account_id <> '00000000-0000-0000-0000-000000000000' -- the operator's own
+      UNION SELECT account_id, 'an event' FROM account_events
+      UNION SELECT account_id, 'an audit entry' FROM audit_entries
+      UNION SELECT account_id, 'a ledger transaction' FROM ledger_transactions
       UNION SELECT account_id, 'a usage total' FROM usage_totals
       UNION SELECT account_id, 'a usage bucket' FROM usage_buckets) k
 LEFT JOIN accounts a ON a.id = k.account_id WHERE a.id IS NULL`},
