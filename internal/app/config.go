@@ -67,7 +67,7 @@ type Config struct {
 	// Usage.
 	IngestCommitters int           `group:"Usage" default:"2" help:"Transactions that store usage at the same time."`
 	IngestFlushSize  int           `group:"Usage" default:"2000" help:"Events of one transaction."`
-	IngestQueue      int           `group:"Usage" default:"20000" help:"Events that may wait to be stored; beyond it requests are answered 503."`
+	IngestQueue      int           `group:"Usage" default:"20000" help:"Events that may wait to be stored, and 20 times the requests; beyond it requests are answered 503."`
 	UsageRetention   time.Duration `group:"Usage" default:"9600h" help:"How long raw events are kept, at least 100 days; totals and the identity of events are kept for ever."`
 
 	// Outbound webhooks.

@@ -219,7 +219,7 @@ func (c Config) checkNumbers(p *problems) {
 		{"rate-limit-burst", int64(c.RateLimitBurst), 1, 1_000_000},
 		{"database-conns", int64(c.DatabaseConns), 4, 1000},
 		{"ingest-committers", int64(c.IngestCommitters), 1, 64},
-		{"ingest-flush-size", int64(c.IngestFlushSize), 1, 50_000},
+		{"ingest-flush-size", int64(c.IngestFlushSize), 20, 50_000},
 		{"ingest-queue", int64(c.IngestQueue), 1, 10_000_000},
 		{"memory-limit", int64(c.MemoryLimit), 32, 1 << 20},
 		{"webhook-attempts", int64(c.WebhookAttempts), 1, 20},

@@ -33,7 +33,7 @@ var (
 type Options struct {
 	Committers int // goroutines, each with its share of the accounts; default 2
 	FlushSize  int // events of a transaction at most; default 2,000
-	QueueSize  int // events that wait for a committer at most; default 20,000
+	QueueSize  int // events that wait for a committer at most, as calls of callWeight or more; default 20,000
 	// OneAccount puts each account into a transaction of its own, for a database that shards by
 	// account.
 	OneAccount bool
@@ -377,6 +377,10 @@ type chunk struct {
 	call  *call
 }
 
+// callWeight is how many events take as much memory as the connection and the request of the call that waits
+// with them: calls of fewer events count for as many.
+const callWeight = 20
+
 // queue holds chunks for one committer, up to a number of events.
 type queue struct {
 	mu     sync.Mutex
@@ -395,7 +399,7 @@ func (q *queue) put(c chunk) error {
 	if q.closed {
 		return ErrStopping
 	}
-	if q.events > 0 && q.events+len(c.items) > q.most {
+	if q.events > 0 && (q.events+len(c.items) > q.most || len(q.chunks) >= q.most/callWeight) {
 		return ErrBusy
 	}
 	q.chunks = append(q.chunks, c)
