@@ -1,91 +1,46 @@
 package postgres
 
 import (
-	"math/bits"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
-
-// manyTexts are the texts of statements for several rows. They are few: for each statement, by the sizes of cut.
-var manyTexts sync.Map
-
-type manyRows struct {
-	head, tail string
-	rows       int
-}
-
-// few is how many rows one statement has whatever their number.
-const few = 4
 
 // text is the statement as it is sent.
 func (s stmt) text() string {
+	text, params := s.sql, len(s.args)
+	if s.rows > 1 || text == "" {
+		text, params = s.many.sql, len(s.args)/max(s.rows, 1)
+	}
 	if s.missing == nil {
-		return s.plain()
+		return text
 	}
-	return "WITH written AS (" + s.plain() + " RETURNING 1) SELECT 1 / (count(*) / " + strconv.Itoa(max(s.rows, 1)) + ") FROM written"
+	return "WITH written AS (" + text + " RETURNING 1) SELECT 1 / (count(*) / $" + strconv.Itoa(params+1) + "::bigint) FROM written"
 }
 
-// plain is text but for the check of what was written.
-func (s stmt) plain() string {
-	n := max(s.rows, 1)
-	if s.many == nil || (n == 1 && s.sql != "") {
-		return s.sql
-	}
-	key := manyRows{s.many.head, s.many.tail, n}
-	if text, ok := manyTexts.Load(key); ok {
-		return text.(string) //nolint:forcetypeassert // what is stored below
-	}
-	width := len(s.args) / n
-	var b strings.Builder
-	b.WriteString(s.many.head)
-	for i := range n {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteByte('(')
-		for j := range width {
-			if j > 0 {
-				b.WriteString(", ")
+// params are the statement's parameters as they are sent: of several rows an array of each column.
+func (s stmt) params() []any {
+	params := s.args
+	if s.rows > 1 {
+		params = make([]any, len(s.args)/s.rows, len(s.args)/s.rows+1)
+		for c := range params {
+			column := make(pgtype.FlatArray[any], s.rows)
+			for r := range column {
+				column[r] = s.args[r*len(params)+c]
 			}
-			b.WriteString("$" + strconv.Itoa(i*width+j+1))
-			if i == 0 && s.many.casts != nil {
-				b.WriteString("::" + s.many.casts[j])
-			}
-		}
-		b.WriteByte(')')
-	}
-	b.WriteString(s.many.tail)
-	text, _ := manyTexts.LoadOrStore(key, b.String())
-	return text.(string) //nolint:forcetypeassert // as above
-}
-
-// cut makes of a statement of many rows several of 4, 8, 16, … rows, so that a connection has few statements to prepare.
-func cut(stmts []stmt) []stmt {
-	out := make([]stmt, 0, len(stmts))
-	for _, s := range stmts {
-		for s.rows > few {
-			width := len(s.args) / s.rows
-			part := s
-			part.rows = 1 << (bits.Len(uint(s.rows)) - 1)
-			part.args = s.args[: part.rows*width : part.rows*width]
-			s.args, s.rows = s.args[part.rows*width:], s.rows-part.rows
-			out = append(out, part)
-			if s.rows == 0 {
-				break
-			}
-		}
-		if s.many == nil || len(s.args) > 0 {
-			out = append(out, s)
+			params[c] = column
 		}
 	}
-	return out
+	if s.missing != nil {
+		params = append(slices.Clip(params), max(s.rows, 1))
+	}
+	return params
 }
 
 // together makes one list of the lists, and one statement of those that differ in their arguments alone. Each
@@ -95,7 +50,7 @@ func together(lists [][]stmt) []stmt {
 		return lists[0]
 	}
 	var out []stmt
-	last := map[[2]string]int{} // where the last statement of its kind is
+	last := map[string]int{} // where the last statement of its kind is
 	for _, list := range lists {
 		at := -1 // where the last statement of the list is
 		for _, s := range list {
@@ -104,7 +59,7 @@ func together(lists [][]stmt) []stmt {
 				out = append(out, s)
 				continue
 			}
-			kind := [2]string{s.many.head, s.many.tail}
+			kind := s.many.sql
 			if i, ok := last[kind]; ok && (i >= at || s.many.ahead) && out[i].add(s, i == at) {
 				at = max(at, i)
 				continue
@@ -168,13 +123,13 @@ func rawKey(param any) string {
 	return param.(string) //nolint:forcetypeassert // keys are identifiers or texts
 }
 
-// parameters names n columns of values.
-func parameters(n int) string {
-	names := make([]string, n)
-	for i := range names {
-		names[i] = "p" + strconv.Itoa(i+1)
+// rowsOf are the rows of arrays of values for the given columns, which it names p1 and so on.
+func (t table[R]) rowsOf(columns ...string) string {
+	arrays, names := make([]string, len(columns)), make([]string, len(columns))
+	for i, c := range columns {
+		arrays[i], names[i] = "$"+strconv.Itoa(i+1)+"::"+t.cast(c)+"[]", "p"+strconv.Itoa(i+1)
 	}
-	return strings.Join(names, ", ")
+	return "unnest(" + strings.Join(arrays, ", ") + ") AS v (" + strings.Join(names, ", ") + ")"
 }
 
 // cast is the type of a column's values.

@@ -32,15 +32,14 @@ type stmt struct {
 	of map[string]*asked
 }
 
-// many is the text of several statements in one: the arguments of each are a row of VALUES between the head and the tail.
+// many is several statements in one.
 type many struct {
-	head, tail string
-	casts      []string // of the values to the types of their columns; nil: an insert knows them
-	once       bool     // it cannot write one row twice
-	answers    bool     // with rows, whose first column is the argument key
-	key        int
-	reads      bool // and does no more: the same question needs one answer
-	ahead      bool // what waits before it need not be written before it
+	sql     string // its parameters are arrays, with one value for each statement
+	once    bool   // it cannot write one row twice
+	answers bool   // with rows, whose first column is the argument key
+	key     int
+	reads   bool // and does no more: the same question needs one answer
+	ahead   bool // what waits before it need not be written before it
 }
 
 // A session is where the stores that go without GORM send their statements: to the pool, where what is sent
@@ -82,10 +81,9 @@ func (p pooled) held() *held { return nil }
 // roundTrip sends the statements together and reads all of their answers. It returns the first error; what
 // comes after the statement that failed has not been run.
 func roundTrip(ctx context.Context, conn *pgx.Conn, stmts []stmt) (err error) {
-	stmts = cut(stmts)
 	batch := &pgx.Batch{QueuedQueries: make([]*pgx.QueuedQuery, 0, len(stmts))}
 	for _, s := range stmts {
-		batch.Queue(s.text(), s.args...)
+		batch.Queue(s.text(), s.params()...)
 	}
 	answers := conn.SendBatch(ctx, batch)
 	defer func() {

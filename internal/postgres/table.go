@@ -20,6 +20,7 @@ import (
 type table[R schema.Tabler] struct {
 	name    string
 	columns []string // of the fields of R, in their order
+	one     string   // inserts a row
 	inserts *many
 }
 
@@ -30,7 +31,12 @@ func tableOf[R schema.Tabler]() table[R] {
 	for f := range reflect.TypeFor[R]().Fields() {
 		t.columns = append(t.columns, names.ColumnName("", f.Name))
 	}
-	t.inserts = &many{head: "INSERT INTO " + t.name + " (" + strings.Join(t.columns, ", ") + ") VALUES "}
+	into := "INSERT INTO " + t.name + " (" + strings.Join(t.columns, ", ") + ") "
+	values := make([]string, len(t.columns))
+	for i := range values {
+		values[i] = "$" + strconv.Itoa(i+1)
+	}
+	t.one, t.inserts = into+"VALUES ("+strings.Join(values, ", ")+")", &many{sql: into + "SELECT * FROM " + t.rowsOf(t.columns...)}
 	return t
 }
 
@@ -51,14 +57,14 @@ func (t table[R]) insert(rows ...R) stmt {
 			args = append(args, param(row.Field(f).Interface()))
 		}
 	}
-	return stmt{args: args, rows: len(rows), many: t.inserts}
+	return stmt{sql: t.one, args: args, rows: len(rows), many: t.inserts}
 }
 
 // onConflict adds to an insert what happens where there is such a row.
 func (s stmt) onConflict(what string) stmt {
 	with := *s.many
-	with.tail += " ON CONFLICT " + what
-	s.many = &with
+	with.sql += " ON CONFLICT " + what
+	s.sql, s.many = s.sql+" ON CONFLICT "+what, &with
 	return s
 }
 
@@ -92,24 +98,21 @@ type update[R schema.Tabler] struct {
 // update prepares the statement that writes the given columns where the key's columns have the values
 // that are asked for. A tenant's table names the account among them.
 func (t table[R]) update(key []string, columns ...string) update[R] {
-	u := update[R]{sql: "UPDATE " + t.name + " SET ", many: &many{head: "UPDATE " + t.name + " SET ", once: true}}
+	u := update[R]{sql: "UPDATE " + t.name + " SET ", many: &many{sql: "UPDATE " + t.name + " SET ", once: true}}
 	for i, c := range columns {
 		if i > 0 {
 			u.sql += ", "
-			u.many.head += ", "
+			u.many.sql += ", "
 		}
 		u.sql += c + " = $" + strconv.Itoa(i+1)
-		u.many.head += c + " = v.p" + strconv.Itoa(i+1)
+		u.many.sql += c + " = v.p" + strconv.Itoa(i+1)
 		u.fields = append(u.fields, t.field(c))
-		u.many.casts = append(u.many.casts, t.cast(c))
 	}
-	u.many.head += " FROM (VALUES "
-	u.many.tail = ") AS v (" + parameters(len(columns)+len(key)) + ")"
+	u.many.sql += " FROM " + t.rowsOf(slices.Concat(columns, key)...)
 	for i, c := range key {
 		and := []string{" WHERE ", " AND "}[min(i, 1)]
 		u.sql += and + c + " = $" + strconv.Itoa(len(columns)+i+1)
-		u.many.tail += and + t.name + "." + c + " = v.p" + strconv.Itoa(len(columns)+i+1)
-		u.many.casts = append(u.many.casts, t.cast(c))
+		u.many.sql += and + t.name + "." + c + " = v.p" + strconv.Itoa(len(columns)+i+1)
 	}
 	return u
 }
@@ -117,7 +120,7 @@ func (t table[R]) update(key []string, columns ...string) update[R] {
 // where adds a condition to an update.
 func (u update[R]) where(condition string) update[R] {
 	u.sql += " AND " + condition
-	u.many.tail += " AND " + condition
+	u.many.sql += " AND " + condition
 	return u
 }
 
@@ -189,12 +192,8 @@ func (t table[R]) read(rest string, key ...string) read[R] {
 		return strings.TrimSuffix(text+" "+rest, " ")
 	}
 	r := read[R]{table: t, key: key, rest: rest, sql: by("$"), many: &many{answers: true, reads: true, key: slices.Index(key, t.columns[0])}}
-	for _, c := range key {
-		r.many.casts = append(r.many.casts, t.cast(c))
-	}
 	// OFFSET keeps the planner from joining: it goes by the same index, whatever it thinks of the table's size.
-	r.many.head = "SELECT " + strings.Join(t.columns, ", ") + " FROM (VALUES "
-	r.many.tail = ") AS v (" + parameters(len(key)) + "), LATERAL (" + by("v.p") + " OFFSET 0) found"
+	r.many.sql = "SELECT " + strings.Join(t.columns, ", ") + " FROM " + t.rowsOf(key...) + ", LATERAL (" + by("v.p") + " OFFSET 0) found"
 	return r
 }
 
