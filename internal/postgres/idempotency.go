@@ -134,7 +134,7 @@ func (s idempotencyStore) Complete(ctx context.Context, a account.ID, r idempote
 			}
 		}
 	}
-	return s.later(ctx, completeKey.of(keyRow{Status: &ans.Status, Body: ans.Body}, a, r.Scope, r.Key, r.Fingerprint[:]))
+	return s.later(ctx, completeKey.of(keyRow{Status: &ans.Status, Body: ans.Body}, a.UUID(), r.Scope, r.Key, r.Fingerprint[:]))
 }
 
 func (s idempotencyStore) Release(ctx context.Context, a account.ID, r idempotency.Request) (err error) {

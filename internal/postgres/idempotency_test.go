@@ -64,6 +64,17 @@ func TestIdempotency(t *testing.T) {
 		}
 	})
 
+	t.Run("AnswersTheOperatorsOwnRequests", func(t *testing.T) {
+		t.Parallel()
+		mustClaim(t, db, account.ID{}, request, operation)
+		if err := db.Idempotency().Complete(t.Context(), account.ID{}, request, idempotency.Answer{Status: 201}); err != nil {
+			t.Fatal(err)
+		}
+		if c := mustClaim(t, db, account.ID{}, request, operation); c.Outcome != idempotency.Replay || c.Answer.Status != 201 {
+			t.Errorf("claim %+v, want the answer", c)
+		}
+	})
+
 	t.Run("ResumesWhatADeadRequestBegan", func(t *testing.T) {
 		t.Parallel()
 		a := mustAccount(t, db).ID
