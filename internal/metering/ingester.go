@@ -31,9 +31,9 @@ var (
 
 // Options tune an Ingester. The zero value of a field means its default.
 type Options struct {
-	Committers int // goroutines, each with its share of the accounts; default 2
+	Committers int // goroutines, and shares of the accounts; default 2
 	FlushSize  int // events of a transaction at most; default 2,000
-	QueueSize  int // events that wait for a committer at most, as calls of callWeight or more; default 20,000
+	QueueSize  int // events of a share that wait at most, as calls of callWeight or more; default 20,000
 	// OneAccount puts each account into a transaction of its own, for a database that shards by
 	// account.
 	OneAccount bool
@@ -46,10 +46,10 @@ type Options struct {
 	Patience time.Duration
 }
 
-// Ingester stores usage by group commit without a timer: each committer takes whatever waits for
-// it, stores it in one transaction and answers all of it after the commit. Alone, a caller waits for
-// one transaction; under load, a transaction carries up to FlushSize events. All events of an account
-// go through one committer of this process, in the order in which they came.
+// Ingester stores usage by group commit: a committer takes what waits, stores it in one transaction
+// and answers all of it after the commit. Alone, a caller waits for one transaction; among many, a
+// moment for the others; a transaction carries up to FlushSize events. The events of an account
+// go through one transaction of this process at a time, in the order in which they came.
 //
 // Add may be called from any number of goroutines while Run runs.
 type Ingester struct {
@@ -59,7 +59,7 @@ type Ingester struct {
 	log       *slog.Logger
 	opt       Options
 	cache     seriesCache
-	queues    []*queue
+	queue     *queue
 }
 
 // NewIngester returns an ingester that stores with journal once Run runs.
@@ -70,11 +70,10 @@ func NewIngester(journal Journal, catalogue Catalogue, clk clock.Clock, log *slo
 	if opt.Patience <= 0 {
 		opt.Patience = 10 * time.Second
 	}
-	in := &Ingester{journal: journal, catalogue: catalogue, clock: clk, log: log, opt: opt}
-	for range opt.Committers {
-		in.queues = append(in.queues, newQueue(opt.QueueSize))
+	return &Ingester{
+		journal: journal, catalogue: catalogue, clock: clk, log: log, opt: opt,
+		queue: newQueue(opt.Committers, opt.QueueSize, max(opt.FlushSize/16, 1)),
 	}
-	return in
 }
 
 func orDefault(n, def int) int {
@@ -86,17 +85,18 @@ func orDefault(n, def int) int {
 
 // Run stores what Add queues until ctx ends; then it stores what is still waiting and returns nil.
 func (in *Ingester) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, in.queue.close)
+	defer stop()
 	var wg sync.WaitGroup
-	for _, q := range in.queues {
+	for range in.opt.Committers {
 		wg.Go(func() {
-			stop := context.AfterFunc(ctx, q.close)
-			defer stop()
 			for {
-				chunks := q.take(in.opt.FlushSize)
-				if chunks == nil {
+				t := in.queue.take(in.opt.FlushSize)
+				if t == nil {
 					return
 				}
-				in.flush(context.WithoutCancel(ctx), chunks)
+				in.flush(context.WithoutCancel(ctx), t.chunks)
+				in.queue.done(t)
 			}
 		})
 	}
@@ -105,13 +105,7 @@ func (in *Ingester) Run(ctx context.Context) error {
 }
 
 // Waiting returns how many events wait for a committer.
-func (in *Ingester) Waiting() int {
-	n := 0
-	for _, q := range in.queues {
-		n += q.waiting()
-	}
-	return n
-}
+func (in *Ingester) Waiting() int { return in.queue.waiting() }
 
 // Add stores events and returns a result for each, in their order, once those that were accepted
 // are durable, counted and visible to every reader. The results of good events do not depend on bad
@@ -122,7 +116,7 @@ func (in *Ingester) Waiting() int {
 func (in *Ingester) Add(ctx context.Context, events []Event) ([]Result, error) {
 	results := make([]Result, len(events))
 	call := &call{done: make(chan struct{})}
-	shares := make([][]item, len(in.queues))
+	shares := make([][]item, in.opt.Committers)
 	var meter *Meter // mostly that of the event before
 	n := 0
 	for i := range events {
@@ -155,7 +149,7 @@ func (in *Ingester) Add(ctx context.Context, events []Event) ([]Result, error) {
 	for s, items := range shares {
 		for part := range slices.Chunk(items, in.opt.FlushSize) {
 			call.pending.Add(1)
-			if err = in.queues[s].put(chunk{part, call}); err != nil {
+			if err = in.queue.put(s, chunk{part, call}); err != nil {
 				call.pending.Add(-1)
 				break
 			}
@@ -181,7 +175,7 @@ func (in *Ingester) Add(ctx context.Context, events []Event) ([]Result, error) {
 
 func (in *Ingester) shard(a account.ID) int {
 	u := a.UUID()
-	return int(u[15]) % len(in.queues) // the last byte of a UUIDv7 is random
+	return int(u[15]) % in.opt.Committers // the last byte of a UUIDv7 is random
 }
 
 // flush stores chunks in one transaction, or in one for each account.
@@ -375,85 +369,4 @@ func (c *call) finish() {
 type chunk struct {
 	items []item
 	call  *call
-}
-
-// callWeight is how many events take as much memory as the connection and the request of the call that waits
-// with them: calls of fewer events count for as many.
-const callWeight = 20
-
-// queue holds chunks for one committer, up to a number of events.
-type queue struct {
-	mu     sync.Mutex
-	chunks []chunk
-	events int
-	most   int
-	closed bool
-	ready  chan struct{} // holds a token while something waits, or the queue is closed
-}
-
-func newQueue(most int) *queue { return &queue{most: most, ready: make(chan struct{}, 1)} }
-
-func (q *queue) put(c chunk) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.closed {
-		return ErrStopping
-	}
-	if q.events > 0 && (q.events+len(c.items) > q.most || len(q.chunks) >= q.most/callWeight) {
-		return ErrBusy
-	}
-	q.chunks = append(q.chunks, c)
-	q.events += len(c.items)
-	q.signal()
-	return nil
-}
-
-func (q *queue) signal() {
-	select {
-	case q.ready <- struct{}{}:
-	default:
-	}
-}
-
-func (q *queue) close() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.closed = true
-	q.signal()
-}
-
-func (q *queue) waiting() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.events
-}
-
-// take waits for chunks and returns as many as make up to n events, at least one; nil once the
-// queue is closed and empty.
-func (q *queue) take(n int) []chunk {
-	for range q.ready {
-		q.mu.Lock()
-		k, sum := 0, 0
-		for k < len(q.chunks) && (k == 0 || sum+len(q.chunks[k].items) <= n) {
-			sum += len(q.chunks[k].items)
-			k++
-		}
-		taken := slices.Clone(q.chunks[:k])
-		rest := copy(q.chunks, q.chunks[k:])
-		clear(q.chunks[rest:])
-		q.chunks = q.chunks[:rest]
-		q.events -= sum
-		if rest > 0 || q.closed {
-			q.signal()
-		}
-		done := q.closed && k == 0
-		q.mu.Unlock()
-		if k > 0 {
-			return taken
-		}
-		if done {
-			return nil
-		}
-	}
-	return nil
 }

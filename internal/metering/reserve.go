@@ -91,7 +91,7 @@ func (in *Ingester) Reserve(ctx context.Context, r Reserving) (Reserved, error) 
 		event.Source, event.ID, event.Quantity, event.Dimensions = ReservationSource, r.ID.String(), r.Quantity, r.Dimensions
 		it.key = event.Key()
 	}
-	if err := in.queues[in.shard(r.Account)].put(chunk{[]item{it}, call}); err != nil {
+	if err := in.queue.put(in.shard(r.Account), chunk{[]item{it}, call}); err != nil {
 		return Reserved{}, err
 	}
 	select {

@@ -1,0 +1,165 @@
+package metering
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// callOf is one call with n events.
+func callOf(n int) chunk { return chunk{items: make([]item, n)} }
+
+func mustPut(t *testing.T, q *queue, share int, chunks ...chunk) {
+	t.Helper()
+	for _, c := range chunks {
+		if err := q.put(share, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// crowded is a queue of two shares in which 16 calls were just stored together.
+func crowded(t *testing.T) *queue {
+	t.Helper()
+	q := newQueue(2, 1000, 100)
+	for i := range 16 {
+		mustPut(t, q, i%2, callOf(1))
+	}
+	all := q.take(2000)
+	if len(all.chunks) != 16 {
+		t.Fatalf("%d calls went together", len(all.chunks))
+	}
+	q.done(all)
+	return q
+}
+
+// taking takes in the background and returns where the flush comes.
+func taking(q *queue) chan *taken {
+	c := make(chan *taken, 1)
+	go func() { c <- q.take(2000) }()
+	synctest.Wait()
+	return c
+}
+
+func TestQueue(t *testing.T) {
+	t.Parallel()
+
+	t.Run("AloneNobodyWaits", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			q, begin := newQueue(2, 1000, 100), time.Now()
+			for range 20 {
+				mustPut(t, q, 1, callOf(1))
+				q.done(q.take(2000))
+			}
+			if waited := time.Since(begin); waited > 0 {
+				t.Errorf("waited %s", waited)
+			}
+		})
+	})
+	t.Run("InACrowdHalfOfItGoesTogether", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			q, begin := crowded(t), time.Now()
+			flush := taking(q)
+			for i := range 7 {
+				mustPut(t, q, i%2, callOf(1))
+			}
+			synctest.Wait()
+			if len(flush) > 0 {
+				t.Fatal("7 of 16 did not wait for more")
+			}
+			mustPut(t, q, 1, callOf(1))
+			if got := <-flush; len(got.chunks) != 8 || time.Since(begin) > 0 {
+				t.Errorf("%d calls went together after %s", len(got.chunks), time.Since(begin))
+			}
+		})
+	})
+	t.Run("NobodyWaitsLongForACrowdThatHasGone", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			q, begin := crowded(t), time.Now()
+			for range 20 {
+				mustPut(t, q, 0, callOf(1))
+				q.done(q.take(2000))
+			}
+			if waited := time.Since(begin); waited == 0 || waited > 10*linger {
+				t.Errorf("20 calls waited %s", waited)
+			}
+		})
+	})
+	t.Run("ManyEventsGoByThemselvesAndWaitForNobody", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			q, begin := crowded(t), time.Now()
+			mustPut(t, q, 0, callOf(1))
+			flush := taking(q)
+			mustPut(t, q, 1, callOf(100))
+			if got := <-flush; len(got.chunks) != 1 || len(got.chunks[0].items) != 100 || time.Since(begin) > 0 {
+				t.Errorf("%d calls after %s", len(got.chunks), time.Since(begin))
+			}
+			if got := q.take(2000); len(got.chunks) != 1 || len(got.chunks[0].items) != 1 {
+				t.Error("the few of the other share had to wait for them")
+			}
+		})
+	})
+	t.Run("AShareIsInOneFlushAtATime", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			q := newQueue(2, 1000, 100)
+			mustPut(t, q, 0, callOf(150), callOf(1))
+			first := q.take(120)
+			mustPut(t, q, 0, callOf(200))
+			second := taking(q)
+			if len(first.chunks) != 1 || len(second) > 0 {
+				t.Fatal("two flushes at a time")
+			}
+			q.done(first)
+			if got := <-second; len(got.chunks) != 2 || len(got.chunks[0].items) != 1 {
+				t.Error("not in the order in which they came")
+			}
+		})
+	})
+	t.Run("TakesNoMoreThanAFlushMayHold", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(2, 1000, 100)
+		mustPut(t, q, 0, callOf(40), callOf(40))
+		mustPut(t, q, 1, callOf(40))
+		if got := q.take(90); len(got.chunks) != 2 || q.waiting() != 40 {
+			t.Errorf("%d calls, %d events wait", len(got.chunks), q.waiting())
+		}
+	})
+	t.Run("IsBounded", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(2, 40, 100)
+		mustPut(t, q, 0, callOf(40))
+		if err := q.put(0, callOf(1)); !errors.Is(err, ErrBusy) {
+			t.Error(err)
+		}
+		mustPut(t, q, 1, callOf(50)) // one call may be larger than the queue
+	})
+	t.Run("IsEmptiedWhenClosed", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			q := crowded(t)
+			mustPut(t, q, 0, callOf(1))
+			flush := taking(q)
+			q.close()
+			if err := q.put(0, callOf(1)); !errors.Is(err, ErrStopping) {
+				t.Error(err)
+			}
+			other := taking(q)
+			var stored int
+			for _, got := range []*taken{<-flush, <-other} {
+				if got != nil {
+					stored += len(got.chunks)
+					q.done(got)
+				}
+			}
+			if stored != 1 {
+				t.Errorf("%d calls were stored", stored)
+			}
+		})
+	})
+}
