@@ -13,8 +13,9 @@ RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache
 # The service's folder for generated keys, owned by the user that it runs as.
 RUN mkdir -p /data && chown 65532:65532 /data
 
-# Nothing but the program, certificates and time zones; no shell, and no root.
-FROM gcr.io/distroless/static-debian12:nonroot
+# Nothing but the program, which has the time zones in it, and certificates; no shell, and no root.
+FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /accrue /usr/local/bin/accrue
 COPY --from=build --chown=65532:65532 /data /var/lib/accrue
 USER 65532:65532
@@ -25,5 +26,5 @@ ENV ACCRUE_ADDR=:8080 \
 EXPOSE 8080 8081
 VOLUME ["/var/lib/accrue"]
 # There is no PostgreSQL in this image: give it ACCRUE_DATABASE_URL.
-ENTRYPOINT ["accrue"]
+ENTRYPOINT ["/usr/local/bin/accrue"]
 CMD ["serve"]
