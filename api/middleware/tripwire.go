@@ -4,7 +4,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -59,19 +58,22 @@ func searchAddress(u *url.URL) error {
 	if u.RawQuery == "" {
 		return nil
 	}
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil && cardguard.HasNumber(u.RawQuery) {
-		return cardData("", "query")
-	}
-	for name, values := range query {
-		if cardguard.ForbiddenName(name) || cardguard.HasNumber(name) {
-			return cardData("", "query")
-		}
-		if slices.ContainsFunc(values, cardguard.HasNumber) {
+	for parameter := range strings.SplitSeq(u.RawQuery, "&") {
+		name, value, _ := strings.Cut(parameter, "=")
+		name = unescaped(name)
+		if cardguard.ForbiddenName(name) || cardguard.HasNumber(name) || cardguard.HasNumber(unescaped(value)) {
 			return cardData("", "query")
 		}
 	}
 	return nil
+}
+
+// unescaped returns a part of a query as it was meant, or as it stands if it is malformed.
+func unescaped(s string) string {
+	if plain, err := url.QueryUnescape(s); err == nil {
+		return plain
+	}
+	return s
 }
 
 func searchHeaders(h http.Header) error {
