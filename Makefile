@@ -113,6 +113,13 @@ bench-import: postgres ## Importing a million generated rows: throughput, memory
 bench-money: postgres ## Top-ups against the sandbox provider and credits, compared with what the machine can do
 	@go test -run '^$$' -bench 'Money' -benchtime 1x -timeout 15m ./internal/e2e
 
+.PHONY: profile
+profile: export GOGC = 400
+profile: postgres ## Profile the service under load, for the compiler to go by (cmd/accrue/default.pgo; about 4 minutes)
+	@export PROFILES=$$(mktemp -d); trap 'rm -r "$$PROFILES"' EXIT; \
+	go test -run '^$$' -bench 'Ingest|Money' -benchtime 1x -timeout 30m ./internal/e2e; \
+	go tool pprof -proto "$$PROFILES"/* >cmd/accrue/default.pgo
+
 ##@ Database
 .PHONY: migrate-new
 migrate-new: ## Begin a migration: make migrate-new NAME=add_something

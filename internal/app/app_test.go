@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -108,9 +109,9 @@ func execute(t *testing.T, args ...string) (string, error) {
 
 func TestServe_OnAPrivateDatabase(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "data")
+	dir, profile := filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "cpu")
 	for range 2 { // and again on the same folder
-		p := serve(t, "--data-dir", dir)
+		p := serve(t, "--data-dir", dir, "--cpu-profile", profile)
 		for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
 			if status, body := p.get(t, path); status != http.StatusOK {
 				t.Errorf("%s: %d %s", path, status, body)
@@ -124,6 +125,9 @@ func TestServe_OnAPrivateDatabase(t *testing.T) {
 			t.Errorf("a second service on the folder: %v", err)
 		}
 		p.end(t)
+		if b, err := os.ReadFile(profile); err != nil || !bytes.HasPrefix(b, []byte{0x1f, 0x8b}) { // compressed, as profiles are
+			t.Errorf("profile: %d bytes, %v", len(b), err)
+		}
 	}
 }
 
@@ -185,7 +189,7 @@ func TestConfig_CommandShowsEverythingButSecrets(t *testing.T) {
 
 func TestExecute_MistakesAreUsageErrors(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{}, {"sevre"}, {"serve", "--mode=live"}, {"migrate", "down", "--mode=live"}, {"config", "--cors-origin=*"}} {
+	for _, args := range [][]string{{}, {"sevre"}, {"serve", "--mode=live"}, {"serve", "--cpu-profile=/there/is/no/folder"}, {"migrate", "down", "--mode=live"}, {"config", "--cors-origin=*"}} {
 		_, err := execute(t, args...)
 		if _, ok := errors.AsType[*app.UsageError](err); !ok {
 			t.Errorf("%q: %v", args, err)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"runtime/pprof"
 
 	"github.com/alecthomas/kong"
 
@@ -58,15 +60,23 @@ func Execute(ctx context.Context, args []string, env Environment, stdout, stderr
 }
 
 type serveCommand struct {
-	Demo bool `help:"Fill an empty deployment with three customers and several weeks of usage, and print how to look at them; test mode only."`
+	Demo       bool   `help:"Fill an empty deployment with three customers and several weeks of usage, and print how to look at them; test mode only."`
+	CPUProfile string `name:"cpu-profile" help:"Write where the processor's time goes to this file, until the service stops. See make profile." placeholder:"FILE"`
 }
 
 // Run serves until the program is told to stop.
-func (c serveCommand) Run(in *invocation) error {
+func (c serveCommand) Run(in *invocation) (err error) {
 	if c.Demo && (in.cfg.Live() || in.cfg.Provider != sandbox.Name) {
 		return &UsageError{[]string{"demo: needs mode=test and provider=sandbox"}}
 	}
 	limitMemory(in.cfg.MemoryLimit)
+	if c.CPUProfile != "" {
+		stop, failed := profile(c.CPUProfile)
+		if failed != nil {
+			return &UsageError{[]string{"cpu-profile: " + failed.Error()}}
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
 	a, err := New(in.ctx, in.cfg, in.log)
 	if err != nil {
 		return err
@@ -75,6 +85,21 @@ func (c serveCommand) Run(in *invocation) error {
 		a.withDemo(in.stdout, in.stderr)
 	}
 	return a.Run(in.ctx)
+}
+
+// profile writes where the processor's time goes, until stop is called.
+func profile(path string) (stop func() error, err error) {
+	f, err := os.Create(path) //nolint:gosec // the operator names it
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
 }
 
 type migrateCommand struct {

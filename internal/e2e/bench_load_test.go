@@ -39,12 +39,19 @@ type benchService struct {
 	spread  atomic.Value // float64: pairs a second over many accounts
 }
 
+// profiles names a folder for a profile of each service under load; see make profile.
+const profiles = "PROFILES"
+
 func newBenchService(b *testing.B) *benchService {
 	b.Helper()
 	d := newDeployment(b, binary(b, ""))
 	// It logs warnings only, so that the test need not take its access log in.
 	api := freeAddress(b)
-	p, err := d.launch(nil, "--addr="+api, "--sandbox-addr="+freeAddress(b), "--log-level=warn")
+	options := []string{"--addr=" + api, "--sandbox-addr=" + freeAddress(b), "--log-level=warn"}
+	if dir := os.Getenv(profiles); dir != "" {
+		options = append(options, "--cpu-profile="+filepath.Join(dir, b.Name()))
+	}
+	p, err := d.launch(nil, options...)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -34,7 +34,8 @@ var binaries struct {
 	built map[string]func() (string, error)
 }
 
-// binary builds the program. Only the first caller of a set of tags waits for the compiler.
+// binary builds the program. Only the first caller of a set of tags waits for the compiler. Tests take it
+// without its profile (cmd/accrue/default.pgo), by which everything would have to be compiled once more.
 func binary(tb testing.TB, tags string) string {
 	tb.Helper()
 	binaries.Lock()
@@ -45,7 +46,11 @@ func binary(tb testing.TB, tags string) string {
 	if !ok {
 		build = sync.OnceValues(func() (string, error) {
 			path := filepath.Join(programs, "accrue-"+strings.ReplaceAll(tags, ",", "-"))
-			out, err := exec.Command("go", "build", "-ldflags", "-s -w", "-tags", tags, "-o", path, "github.com/accrue-billing/accrue/cmd/accrue").CombinedOutput()
+			profile := "off"
+			if _, ok := tb.(*testing.B); ok {
+				profile = "auto"
+			}
+			out, err := exec.Command("go", "build", "-pgo", profile, "-ldflags", "-s -w", "-tags", tags, "-o", path, "github.com/accrue-billing/accrue/cmd/accrue").CombinedOutput()
 			if err != nil {
 				return "", fmt.Errorf("build with tags %q: %w\n%s", tags, err, out)
 			}
