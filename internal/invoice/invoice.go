@@ -16,6 +16,7 @@
 package invoice
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -237,7 +238,9 @@ func (c Content) Fingerprint() ([32]byte, error) {
 	}
 	for _, l := range c.Lines {
 		var reason any
-		if err := json.Unmarshal(l.Derivation, &reason); err != nil { // maps marshal with sorted keys
+		in := json.NewDecoder(bytes.NewReader(l.Derivation))
+		in.UseNumber()                             // a float would hide the last digits of a large one
+		if err := in.Decode(&reason); err != nil { // maps marshal with sorted keys
 			return [32]byte{}, fmt.Errorf("derivation of line %d: %w", l.Number, err)
 		}
 		doc.Lines = append(doc.Lines, line{

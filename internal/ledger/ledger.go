@@ -108,7 +108,8 @@ func (t Transaction) Check() error {
 }
 
 // ChainHash returns the hash that chains t to the transaction before it: SHA-256 over that one's hash
-// and, length-prefixed, all that t says. Whoever changes an old posting has to change every later hash.
+// and, length-prefixed, all that t says; times count in microseconds. Whoever changes an old posting has to change
+// every later hash.
 func (t Transaction) ChainHash(prev []byte) []byte {
 	h := sha256.New()
 	put := func(b []byte) {
@@ -129,7 +130,9 @@ func (t Transaction) ChainHash(prev []byte) []byte {
 	num(t.Sequence)
 	put([]byte(t.Kind))
 	put([]byte(t.Reference))
+	put([]byte(t.Description))
 	num(t.BookedAt.UnixMicro())
+	num(t.RecordedAt.UnixMicro())
 	for _, p := range t.Postings {
 		put([]byte(p.Debit))
 		put([]byte(p.Credit))

@@ -2,6 +2,10 @@ package postgres_test
 
 import (
 	"errors"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -80,6 +84,84 @@ func TestLedgerAppend(t *testing.T) {
 				t.Errorf("transaction %d breaks the chain: %+v", i+1, tx)
 			}
 			prev = tx.Hash
+		}
+	})
+
+	// Whatever is booked in whatever groups: the balances of any moment, and the statement row by row over its pages,
+	// equal a naive sum.
+	t.Run("BalancesOfAnyMomentAndTheStatementEqualANaiveSum", func(t *testing.T) {
+		t.Parallel()
+		db := postgrestest.New(t)
+		a, stranger := mustAccount(t, db), mustAccount(t, db)
+		rng := rand.New(rand.NewPCG(7, 7))
+		at, naive := noon, ledger.Balances{}
+		type moment struct {
+			at   time.Time
+			want ledger.Balances // before it
+		}
+		var moments []moment
+		var rows []int64 // running balances of what the statement shows, oldest first
+		names := books.StatementNames()
+		record := 0
+		for range 12 {
+			moments = append(moments, moment{at, maps.Clone(naive)})
+			err := db.InTx(t.Context(), func(tx billing.Tx) error {
+				for range 1 + rng.IntN(4) {
+					record++
+					f := fact(a.ID, strconv.Itoa(record))
+					f.At = at
+					amount := func() money.Amount { return usd(1 + rng.Int64N(100_000)) }
+					booked := []*ledger.Transaction{
+						books.TopUp(f, amount()), books.Invoice(f, amount(), amount(), amount()), books.FundsApplied(f, amount()),
+						books.PromoGranted(f, amount()), books.CreditNote(f, amount(), amount()),
+					}[rng.IntN(5)]
+					if err := tx.Ledger().Append(t.Context(), booked); err != nil {
+						return err
+					}
+					for _, p := range booked.Postings {
+						naive[p.Debit] += p.Amount.Minor
+						naive[p.Credit] -= p.Amount.Minor
+						for _, n := range []ledger.Name{p.Credit, p.Debit} { // a row each, the debit shown first of the newest
+							if slices.Contains(names, n) {
+								rows = append(rows, naive[n])
+							}
+						}
+					}
+				}
+				return tx.Ledger().Append(t.Context(), books.TopUp(fact(stranger.ID, strconv.Itoa(record)), usd(1)))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			at = at.Add(time.Duration(1+rng.IntN(3)) * time.Microsecond)
+		}
+		moments = append(moments, moment{at, naive})
+		for _, m := range moments {
+			got, err := db.Ledger().BalancesAt(t.Context(), a.ID, m.at)
+			if err != nil || !maps.Equal(got, m.want) {
+				t.Errorf("before %s: %v, %v; want %v", m.at.Format(time.RFC3339Nano), got, err, m.want)
+			}
+		}
+		now, err := db.Ledger().Balances(t.Context(), a.ID)
+		if err != nil || !maps.Equal(now, naive) {
+			t.Errorf("now: %v, %v; want %v", now, err, naive)
+		}
+		var shown []int64
+		for r := (page.Request{Limit: 3}); ; {
+			got, err := db.Ledger().Entries(t.Context(), a.ID, names, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range got.Data {
+				shown = append(shown, e.Balance.Minor)
+			}
+			if r.After = got.Next; r.After == "" {
+				break
+			}
+		}
+		slices.Reverse(shown)
+		if !slices.Equal(shown, rows) {
+			t.Errorf("the statement's balances are %v, want %v", shown, rows)
 		}
 	})
 
