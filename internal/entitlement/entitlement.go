@@ -115,6 +115,11 @@ func (e Entitlement) HardLimit(meter string, periodStart time.Time) (money.Decim
 	return l.Quantity, true
 }
 
+// Limited reports whether anything may be refused or told for what was used before.
+func (e Entitlement) Limited() bool {
+	return len(e.Limits) > 0 || len(e.EarlierLimits) > 0 || e.SpendLimit != nil
+}
+
 // HasHardSpendLimit reports whether spend is refused beyond a sum.
 func (e Entitlement) HasHardSpendLimit() bool { return e.SpendLimit != nil && e.SpendMode == Hard }
 

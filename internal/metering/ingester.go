@@ -311,7 +311,7 @@ func (in *Ingester) tell(v *verdict) {
 }
 
 func (in *Ingester) askFor(items []item) Ask {
-	ask := Ask{Events: make([]Ref, len(items))}
+	ask := Ask{Events: make([]Ref, 0, len(items))}
 	seen := map[account.ID]bool{}
 	meters := map[*Meter]bool{}
 	var last account.ID
@@ -322,8 +322,9 @@ func (in *Ingester) askFor(items []item) Ask {
 			ask.Meters = append(ask.Meters, m.Code)
 		}
 		a := items[i].event.Account
-		ask.Events[i] = Ref{a, items[i].key}
-		if o := items[i].op; o != nil {
+		if o := items[i].op; o == nil {
+			ask.Events = append(ask.Events, Ref{a, items[i].key})
+		} else {
 			operations = true
 			ask.Reservations = append(ask.Reservations, ReservationRef{a, o.ID})
 			if o.Key.Key != "" {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"hash/fnv"
+	"regexp"
 	"strconv"
+	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -25,9 +28,16 @@ func named(sql string) statement {
 
 // pipeline is a connection with the statements that go over it together.
 type pipeline struct {
-	conn  *pgx.Conn
-	batch *pgconn.Batch
-	each  []func(*value) error // what reads the rows of each statement in the batch; nil: none are expected
+	conn   *pgx.Conn
+	batch  *pgconn.Batch
+	each   []func(*value) error // what reads the rows of each statement in the batch; nil: none are expected
+	joined []part
+}
+
+// part is a write that shares a statement with others.
+type part struct {
+	statement
+	params [][]byte
 }
 
 // onConn runs fn with the pipeline of one connection, outside any transaction.
@@ -52,6 +62,56 @@ func (p *pipeline) queue(ctx context.Context, s statement, each func(*value) err
 	p.batch.ExecPrepared(d.Name, params, binaryFormat, binaryFormat)
 	p.each = append(p.each, each)
 	return nil
+}
+
+// join adds a write to those that become one statement, and so pay once for what a statement costs besides its
+// rows. They run in any order, none sees what another does, and no two may touch the same row.
+func (p *pipeline) join(s statement, params ...[]byte) {
+	p.joined = append(p.joined, part{s, params})
+}
+
+// queueJoined adds the joined writes to the pipeline.
+func (p *pipeline) queueJoined(ctx context.Context) error {
+	if len(p.joined) == 0 {
+		return nil
+	}
+	parts := p.joined
+	p.joined = nil
+	var names strings.Builder
+	var params [][]byte
+	for i := range parts {
+		names.WriteString(parts[i].name)
+		params = append(params, parts[i].params...)
+	}
+	s, ok := joinedStatements.Load(names.String())
+	if !ok {
+		s, _ = joinedStatements.LoadOrStore(names.String(), joinStatements(parts))
+	}
+	return p.queue(ctx, s.(statement), nil, params...) //nolint:forcetypeassert // nothing else is stored
+}
+
+var (
+	joinedStatements sync.Map // by the names of the parts
+	parameter        = regexp.MustCompile(`\$[0-9]+`)
+)
+
+// joinStatements makes all parts but the last WITH queries of the last.
+func joinStatements(parts []part) statement {
+	var sql strings.Builder
+	before := 0 // parameters of the parts before
+	for i, p := range parts {
+		text := parameter.ReplaceAllStringFunc(p.sql, func(s string) string {
+			n, _ := strconv.Atoi(s[1:])
+			return "$" + itoa(before+n)
+		})
+		before += len(p.params)
+		if i == len(parts)-1 {
+			sql.WriteString("\n" + text)
+			break
+		}
+		sql.WriteString([]string{"WITH", ","}[min(i, 1)] + " w" + itoa(i) + " AS (" + text + ")")
+	}
+	return named(sql.String())
 }
 
 var binaryFormat = []int16{1} // for all columns

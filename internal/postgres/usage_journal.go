@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,12 +22,57 @@ import (
 
 // usageJournal is the write side of metering. It goes without GORM: a flush is two round trips, each
 // a pipeline of prepared statements with arrays for parameters, on one connection of the shared pool.
-type usageJournal struct{ pool *pgxpool.Pool }
+type usageJournal struct {
+	pool    *pgxpool.Pool
+	limited limitedAccounts
+}
 
-var _ metering.Journal = usageJournal{}
+var _ metering.Journal = (*usageJournal)(nil)
 
 // Journal returns the store of the usage ingester.
-func Journal(pool *pgxpool.Pool) metering.Journal { return usageJournal{pool} }
+func Journal(pool *pgxpool.Pool) metering.Journal { return &usageJournal{pool: pool} }
+
+// limitedAccounts remembers which accounts had limits when they were last read. It is a guess, which saves
+// most flushes a statement for totals that nothing is compared with; where it is wrong they are read after
+// all, in a round trip of their own. It is bounded by being emptied.
+type limitedAccounts struct {
+	mu  sync.Mutex
+	set map[account.ID]struct{}
+}
+
+const limitedAccountsSize = 20_000
+
+// of returns those of the accounts that had limits.
+func (l *limitedAccounts) of(accounts []account.ID) (limited []account.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range accounts {
+		if _, ok := l.set[a]; ok {
+			limited = append(limited, a)
+		}
+	}
+	return limited
+}
+
+// learn keeps what was read of accounts, and returns those whose limits were not expected.
+func (l *limitedAccounts) learn(read map[account.ID]*metering.Admission, expected []account.ID) (missed []account.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for a, ad := range read {
+		if !ad.Limited() {
+			delete(l.set, a)
+			continue
+		}
+		if !slices.Contains(expected, a) {
+			missed = append(missed, a)
+		}
+		if l.set == nil || len(l.set) >= limitedAccountsSize {
+			l.set = map[account.ID]struct{}{}
+		}
+		l.set[a] = struct{}{}
+	}
+	return missed
+}
 
 // The statements of a flush. All arrays of one statement have the same length. Rows come sorted by
 // key wherever rows are locked.
@@ -49,8 +96,7 @@ JOIN usage_event_keys k ON k.account_id = u.account_id AND k.key = u.key`)
 SELECT t.account_id, t.meter, t.period_start, t.quantity::text, t.reserved::text
 FROM entitlements e
 JOIN usage_totals t ON t.account_id = e.account_id AND (t.period_start >= e.period_starts[1] OR t.period_start = 'epoch')
-WHERE e.account_id = ANY ($1::uuid[]) AND t.meter = ANY ($2::text[])
-  AND (e.limits <> '{}' OR e.earlier_limits IS NOT NULL OR e.spend_limit IS NOT NULL)`)
+WHERE e.account_id = ANY ($1::uuid[]) AND t.meter = ANY ($2::text[])`)
 
 	sqlKnownSeries = named(`
 SELECT u.i
@@ -111,7 +157,7 @@ FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::nume
 )
 
 // Append implements metering.Journal.
-func (j usageJournal) Append(ctx context.Context, ask metering.Ask, decide func(context.Context, metering.Known, metering.Lookup) (metering.Writes, error)) (err error) {
+func (j *usageJournal) Append(ctx context.Context, ask metering.Ask, decide func(context.Context, metering.Known, metering.Lookup) (metering.Writes, error)) (err error) {
 	pooled, err := j.pool.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("append usage: %w", err)
@@ -124,7 +170,7 @@ func (j usageJournal) Append(ctx context.Context, ask metering.Ask, decide func(
 			err = fmt.Errorf("append usage: %w", err)
 		}
 	}()
-	known, err := f.read(ctx, ask)
+	known, err := f.read(ctx, ask, &j.limited)
 	if err != nil {
 		return err
 	}
@@ -151,25 +197,18 @@ func (f *flush) rollback() {
 	}
 }
 
-func (f *flush) read(ctx context.Context, ask metering.Ask) (known metering.Known, err error) {
+func (f *flush) read(ctx context.Context, ask metering.Ask, limited *limitedAccounts) (known metering.Known, err error) {
 	known = metering.Known{
 		Admissions: make(map[account.ID]*metering.Admission, len(ask.Accounts)),
 		Events:     map[metering.Ref]metering.Stored{},
 		Totals:     map[metering.TotalKey]metering.Held{},
-	}
-	accounts := newUUIDs(len(ask.Accounts))
-	for _, a := range ask.Accounts {
-		accounts.uuid(a.UUID())
 	}
 	owners, keys := newUUIDs(len(ask.Events)), newUUIDs(len(ask.Events))
 	for i := range ask.Events {
 		owners.uuid(ask.Events[i].Account.UUID())
 		keys.uuid(ask.Events[i].Key)
 	}
-	meters := newTexts(len(ask.Meters))
-	for _, m := range ask.Meters {
-		meters.text(m)
-	}
+	expected := limited.of(ask.Accounts)
 	err = errors.Join(
 		f.queue(ctx, sqlBegin, nil),
 		// Everything behind the lock sees what the holder before committed: each statement has its own
@@ -178,22 +217,48 @@ func (f *flush) read(ctx context.Context, ask metering.Ask) (known metering.Know
 			ad, err := admission(v)
 			known.Admissions[ad.Account] = ad
 			return err
-		}, accounts.b),
-		f.queue(ctx, sqlKnownEvents, func(v *value) error {
-			known.Events[ask.Events[v.int8(0)-1]] = metering.Stored{Content: v.uuid(1), OccurredAt: v.time(2)}
-			return nil
-		}, owners.b, keys.b),
-		f.queue(ctx, sqlHeldTotals, func(v *value) error {
-			key, held, err := heldTotal(v)
-			known.Totals[key] = held
-			return err
-		}, accounts.b, meters.b),
+		}, accountArray(ask.Accounts)),
+		f.queueHeldTotals(ctx, expected, ask.Meters, known.Totals),
 		f.queueReservationReads(ctx, ask, &known),
 	)
+	if len(ask.Events) > 0 {
+		err = errors.Join(err, f.queue(ctx, sqlKnownEvents, func(v *value) error {
+			known.Events[ask.Events[v.int8(0)-1]] = metering.Stored{Content: v.uuid(1), OccurredAt: v.time(2)}
+			return nil
+		}, owners.b, keys.b))
+	}
 	if err != nil {
 		return known, err
 	}
-	return known, f.send(ctx)
+	if err := f.send(ctx); err != nil {
+		return known, err
+	}
+	missed := limited.learn(known.Admissions, expected)
+	return known, errors.Join(f.queueHeldTotals(ctx, missed, ask.Meters, known.Totals), f.send(ctx))
+}
+
+func accountArray(accounts []account.ID) []byte {
+	out := newUUIDs(len(accounts))
+	for _, a := range accounts {
+		out.uuid(a.UUID())
+	}
+	return out.b
+}
+
+// queueHeldTotals reads what counts against the accounts' limits.
+func (f *flush) queueHeldTotals(ctx context.Context, accounts []account.ID, meters []string, totals map[metering.TotalKey]metering.Held) error {
+	if len(accounts) == 0 {
+		return nil
+	}
+	codes := newTexts(len(meters))
+	for _, m := range meters {
+		codes.text(m)
+	}
+	return f.queue(ctx, sqlHeldTotals, func(v *value) error {
+		key, held, err := heldTotal(v)
+		totals[key] = held
+		return err
+	}, accountArray(accounts), codes.b)
 }
 
 func admission(v *value) (*metering.Admission, error) {
@@ -364,17 +429,19 @@ func (f *flush) write(ctx context.Context, w metering.Writes) error {
 	at := newTimes(1)
 	at.micros(w.At.UnixMicro())
 	now := at.b[arrayHeader+4:]
+	f.joinUnique(w.Unique)
+	f.joinRejects(w.Rejects, now)
+	f.joinReservations(w.Reservations)
+	f.joinAnswers(w)
 	err := errors.Join(
-		f.queueEvents(ctx, w.Events, now),
-		f.queueRollups(ctx, 0, w.Totals),
-		f.queueRollups(ctx, 1, w.Series),
+		f.joinEvents(w.Events, now),
+		f.joinSeries(w.Known),
 		f.queueRollups(ctx, 2, w.Buckets),
-		f.queueSeries(ctx, w.Known),
-		f.queueUnique(ctx, w.Unique),
-		f.queueRejects(ctx, w.Rejects, now),
-		f.queueReservations(ctx, w),
-		f.queue(ctx, sqlCommit, nil),
+		f.queueRollups(ctx, 1, w.Series),
+		f.queueRollups(ctx, 0, w.Totals),
 	)
+	f.joinTotals(w.Totals.Add, w.Holds)
+	err = errors.Join(err, f.queueJoined(ctx), f.queue(ctx, sqlCommit, nil))
 	if err != nil {
 		return err
 	}
@@ -392,7 +459,7 @@ func (f *flush) write(ctx context.Context, w metering.Writes) error {
 	}
 }
 
-func (f *flush) queueEvents(ctx context.Context, rows []metering.Row, now []byte) error {
+func (f *flush) joinEvents(rows []metering.Row, now []byte) error {
 	n := len(rows)
 	if n == 0 {
 		return nil
@@ -429,14 +496,13 @@ func (f *flush) queueEvents(ctx context.Context, rows []metering.Row, now []byte
 			return err
 		}
 	}
-	return errors.Join(
-		f.queue(ctx, sqlInsertKeys, nil, accounts.b, keys.b, contents.b, occurred.b),
-		f.queue(ctx, sqlInsertEvents, nil, accounts.b, keys.b, sources.b, ids.b, meters.b, quantities.b, counted.b,
-			values.b, occurred.b, periods.b, series.b, dimensions.b, now),
-	)
+	f.join(sqlInsertKeys, accounts.b, keys.b, contents.b, occurred.b)
+	f.join(sqlInsertEvents, accounts.b, keys.b, sources.b, ids.b, meters.b, quantities.b, counted.b,
+		values.b, occurred.b, periods.b, series.b, dimensions.b, now)
+	return nil
 }
 
-func (f *flush) queueSeries(ctx context.Context, rows []metering.SeriesRow) error {
+func (f *flush) joinSeries(rows []metering.SeriesRow) error {
 	n := len(rows)
 	if n == 0 {
 		return nil
@@ -450,25 +516,26 @@ func (f *flush) queueSeries(ctx context.Context, rows []metering.SeriesRow) erro
 			return err
 		}
 	}
-	return f.queue(ctx, sqlInsertSeries, nil, accounts.b, meters.b, series.b, dimensions.b)
+	f.join(sqlInsertSeries, accounts.b, meters.b, series.b, dimensions.b)
+	return nil
 }
 
-func (f *flush) queueUnique(ctx context.Context, keys []metering.UniqueKey) error {
+func (f *flush) joinUnique(keys []metering.UniqueKey) {
 	if len(keys) == 0 {
-		return nil
+		return
 	}
 	values := newUUIDs(len(keys))
 	for i := range keys {
 		values.uuid(keys[i].Value)
 	}
 	a, m, p := totalArrays(len(keys), func(i int) metering.TotalKey { return keys[i].TotalKey })
-	return f.queue(ctx, sqlInsertValues, nil, a.b, m.b, p.b, values.b)
+	f.join(sqlInsertValues, a.b, m.b, p.b, values.b)
 }
 
-func (f *flush) queueRejects(ctx context.Context, rejects []metering.Reject, now []byte) error {
+func (f *flush) joinRejects(rejects []metering.Reject, now []byte) {
 	n := len(rejects)
 	if n == 0 {
-		return nil
+		return
 	}
 	accounts, ids := newUUIDs(n), newUUIDs(n)
 	sources, events, meters, reasons := newTexts(n), newTexts(n), newTexts(n), newTexts(n)
@@ -484,6 +551,5 @@ func (f *flush) queueRejects(ctx context.Context, rejects []metering.Reject, now
 		occurred.micros(e.OccurredAt.UnixMicro())
 		reasons.text(rejects[i].Reason)
 	}
-	return f.queue(ctx, sqlInsertRejects, nil, accounts.b, ids.b, sources.b, events.b, meters.b, quantities.b,
-		occurred.b, reasons.b, now)
+	f.join(sqlInsertRejects, accounts.b, ids.b, sources.b, events.b, meters.b, quantities.b, occurred.b, reasons.b, now)
 }

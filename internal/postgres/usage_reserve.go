@@ -21,20 +21,20 @@ const reservationColumns = `r.account_id, r.id, r.meter, r.period_start, r.quant
 
 // What a flush with operations on reservations reads and writes besides events.
 var (
-	sqlClock = named(`SELECT clock_timestamp()`)
-
 	sqlReservations = named(`
 SELECT ` + reservationColumns + `
 FROM unnest($1::uuid[], $2::uuid[]) AS u (account_id, id)
 JOIN reservations r ON r.account_id = u.account_id AND r.id = u.id`)
 
-	// The time is read once and not for each row, so that the index of open reservations is searched by it:
-	// what an account has settled does not matter.
+	// The time, and what is overdue by it. It is read once and not for each row, so that the index of open
+	// reservations is searched by it: what an account has settled does not matter.
 	sqlOverdue = named(`
-SELECT ` + reservationColumns + `
-FROM reservations r
-WHERE r.account_id = ANY ($1::uuid[]) AND r.status = 'open' AND r.expires_at <= (SELECT clock_timestamp())
-ORDER BY r.account_id, r.expires_at LIMIT 1000`)
+SELECT ` + reservationColumns + `, c.now
+FROM (SELECT clock_timestamp() AS now) c
+LEFT JOIN LATERAL (
+  SELECT * FROM reservations r
+  WHERE r.account_id = ANY ($1::uuid[]) AND r.status = 'open' AND r.expires_at <= c.now
+  ORDER BY r.account_id, r.expires_at LIMIT 1000) r ON true`)
 
 	sqlAnswers = named(`
 SELECT u.i, k.fingerprint, k.status::bigint, k.body
@@ -49,16 +49,6 @@ SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::
 ON CONFLICT (account_id, id) DO UPDATE SET
   quantity = excluded.quantity, used = excluded.used, status = excluded.status, expires_at = excluded.expires_at,
   settled_at = excluded.settled_at, version = excluded.version`)
-
-	sqlHold = named(`
-INSERT INTO usage_totals AS t (account_id, meter, period_start, quantity, events, reserved)
-SELECT u.a, u.m, u.p, 0, 0, u.d FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::numeric[]) AS u (a, m, p, d)
-ON CONFLICT (account_id, meter, period_start) DO UPDATE SET reserved = t.reserved + excluded.reserved, version = t.version + 1`)
-
-	sqlRelease = named(`
-UPDATE usage_totals t SET reserved = t.reserved - u.d, version = t.version + 1
-FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::numeric[]) AS u (a, m, p, d)
-WHERE t.account_id = u.a AND t.meter = u.m AND t.period_start = u.p`)
 
 	sqlPutAnswers = named(`
 INSERT INTO idempotency_keys (account_id, scope, key, fingerprint, status, body, locked_until, created_at, expires_at)
@@ -120,13 +110,15 @@ func (f *flush) queueReservationReads(ctx context.Context, ask metering.Ask, kno
 		ids.uuid(r.ID.UUID())
 	}
 	err := errors.Join(
-		f.queue(ctx, sqlClock, func(v *value) error { known.Now = v.time(0); return nil }),
 		f.queue(ctx, sqlReservations, func(v *value) error {
 			r, err := reservationOf(v)
 			known.Reservations[metering.ReservationRef{Account: r.Account, ID: r.ID}] = r
 			return err
 		}, accounts.b, ids.b),
 		f.queue(ctx, sqlOverdue, func(v *value) error {
+			if known.Now = v.time(13); v.isNull(0) {
+				return nil
+			}
 			r, err := reservationOf(v)
 			known.Overdue = append(known.Overdue, r)
 			return err
@@ -151,35 +143,10 @@ func (f *flush) queueReservationReads(ctx context.Context, ask metering.Ask, kno
 	}, owners.b, scopes.b, keys.b))
 }
 
-func (f *flush) queueReservations(ctx context.Context, w metering.Writes) error {
-	var grown, shrunk []metering.Hold
-	for _, h := range w.Holds {
-		if h.Delta.Sign() > 0 {
-			grown = append(grown, h)
-		} else {
-			h.Delta = h.Delta.Neg()
-			shrunk = append(shrunk, h)
-		}
-	}
-	return errors.Join(f.queueHolds(ctx, sqlHold, grown), f.queueHolds(ctx, sqlRelease, shrunk), f.putReservations(ctx, w.Reservations), f.putAnswers(ctx, w))
-}
-
-func (f *flush) queueHolds(ctx context.Context, s statement, holds []metering.Hold) error {
-	if len(holds) == 0 {
-		return nil
-	}
-	a, m, p := totalArrays(len(holds), func(i int) metering.TotalKey { return holds[i].TotalKey })
-	deltas := newNumerics(len(holds))
-	for _, h := range holds {
-		deltas.numeric(h.Delta.String())
-	}
-	return f.queue(ctx, s, nil, a.b, m.b, p.b, deltas.b)
-}
-
-func (f *flush) putReservations(ctx context.Context, rs []entitlement.Reservation) error {
+func (f *flush) joinReservations(rs []entitlement.Reservation) {
 	n := len(rs)
 	if n == 0 {
-		return nil
+		return
 	}
 	accounts, ids, meters, periods := newUUIDs(n), newUUIDs(n), newTexts(n), newTimes(n)
 	quantities, used, statuses, leases := newNumerics(n), newNumerics(n), newTexts(n), newBools(n)
@@ -208,14 +175,14 @@ func (f *flush) putReservations(ctx context.Context, rs []entitlement.Reservatio
 		}
 		versions.int8(r.Version)
 	}
-	return f.queue(ctx, sqlPutReservations, nil, accounts.b, ids.b, meters.b, periods.b, quantities.b, used.b, statuses.b, leases.b,
+	f.join(sqlPutReservations, accounts.b, ids.b, meters.b, periods.b, quantities.b, used.b, statuses.b, leases.b,
 		references.b, expires.b, created.b, settled.b, versions.b)
 }
 
-func (f *flush) putAnswers(ctx context.Context, w metering.Writes) error {
+func (f *flush) joinAnswers(w metering.Writes) {
 	n := len(w.Answers)
 	if n == 0 {
-		return nil
+		return
 	}
 	accounts, scopes, keys := newUUIDs(n), newTexts(n), newTexts(n)
 	fingerprints, statuses, bodies := newBytes(n), newInt8s(n), newBytes(n)
@@ -231,7 +198,7 @@ func (f *flush) putAnswers(ctx context.Context, w metering.Writes) error {
 	now, until := newTimes(1), newTimes(1)
 	now.micros(w.At.UnixMicro())
 	until.micros(w.At.Add(idempotency.Kept).UnixMicro())
-	return f.queue(ctx, sqlPutAnswers, nil, accounts.b, scopes.b, keys.b, fingerprints.b, statuses.b, bodies.b, now.one(), until.one())
+	f.join(sqlPutAnswers, accounts.b, scopes.b, keys.b, fingerprints.b, statuses.b, bodies.b, now.one(), until.one())
 }
 
 // reservationStore reads reservations, and lets go those whose time is over.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -59,6 +60,55 @@ func TestReservations(t *testing.T) {
 		return b
 	}
 
+	// The total of such a meter is changed in three ways at once: by its largest value, by what is let go and by
+	// what is held anew.
+	t.Run("AreHeldAndSettledAtOnceOnAMeterThatKeepsTheLargestValue", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t, limitOf("peak", "100"))
+		settled, err := b.reserve(t, "peak", "30")
+		if err != nil {
+			t.Fatal(err)
+		}
+		lock, err := b.db.Pool().Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = lock.Rollback(t.Context()) }()
+		var holder string
+		err = lock.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text FROM entitlements WHERE account_id = $1 FOR UPDATE", b.account.ID.UUID()).Scan(&holder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := b.in.Expire(t.Context(), b.account.ID); err != nil { // a flush that stands before the lock
+				t.Error(err)
+			}
+		})
+		for mustText(t, b.db, "SELECT count(*)::text FROM pg_locks WHERE transactionid = $1::xid AND NOT granted", holder) == "0" {
+			runtime.Gosched()
+		}
+		wg.Go(func() {
+			if _, err := b.act(t, metering.Commit, settled, "25"); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() {
+			if _, err := b.reserve(t, "peak", "20"); err != nil {
+				t.Error(err)
+			}
+		})
+		for b.in.Waiting() < 2 {
+			runtime.Gosched()
+		}
+		if err := lock.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		if got := b.held(t, "peak"); got != "25+20" {
+			t.Errorf("used+reserved %s", got)
+		}
+	})
 	t.Run("HoldUnitsUntilTheyAreSettled", func(t *testing.T) {
 		t.Parallel()
 		b := setup(t, limitOf("text", "10"))

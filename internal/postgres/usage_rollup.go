@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // The three ways in which a roll-up merges with what is stored.
@@ -69,11 +70,11 @@ var rollupStatements = func() (s [3][3]statement) {
 	return s
 }()
 
-// queueRollups adds what a flush counts to one roll-up table.
+// queueRollups adds what a flush counts to one roll-up table, but for what adds to totals.
 func (f *flush) queueRollups(ctx context.Context, table int, r metering.Rollups) error {
 	for merge, rows := range [3][]metering.Rollup{r.Add, r.Max, r.Last} {
 		n := len(rows)
-		if n == 0 {
+		if n == 0 || (table == 0 && merge == 0) {
 			continue
 		}
 		accounts, meters, ats, series := newUUIDs(n), newTexts(n), newTimes(n), newUUIDs(n)
@@ -94,12 +95,77 @@ func (f *flush) queueRollups(ctx context.Context, table int, r metering.Rollups)
 			params = append(params, series.b)
 		}
 		params = append(params, quantities.b, events.b)
-		if merge > 0 {
-			params = append(params, lasts.b, lastKeys.b)
+		if merge == 0 {
+			f.join(rollupStatements[table][merge], params...)
+			continue
 		}
-		if err := f.queue(ctx, rollupStatements[table][merge], nil, params...); err != nil {
+		// By itself: the same row may be one that a reservation holds on.
+		if err := f.queue(ctx, rollupStatements[table][merge], nil, append(params, lasts.b, lastKeys.b)...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// What adds to a total is what events count and what reservations hold. A row that lets something go is there
+// already; as a row to be inserted it would be refused, before the one that is there is looked for.
+var (
+	sqlAddTotals = named(`
+INSERT INTO usage_totals AS t (account_id, meter, period_start, quantity, events, reserved)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::numeric[], $5::bigint[], $6::numeric[])
+ON CONFLICT (account_id, meter, period_start) DO UPDATE SET ` + mergeAdd + `, reserved = t.reserved + excluded.reserved, version = t.version + 1`)
+
+	sqlLetGo = named(`
+UPDATE usage_totals t SET quantity = t.quantity + u.q, events = t.events + u.e, reserved = t.reserved + u.r, version = t.version + 1
+FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::numeric[], $5::bigint[], $6::numeric[]) AS u (a, m, p, q, e, r)
+WHERE t.account_id = u.a AND t.meter = u.m AND t.period_start = u.p`)
+)
+
+// joinTotals adds to totals what events count and what reservations hold, each row once.
+func (f *flush) joinTotals(added []metering.Rollup, holds []metering.Hold) {
+	type total struct {
+		metering.TotalKey
+		quantity, reserved money.Decimal
+		events             int64
+	}
+	var grown, shrunk []total
+	held := make(map[metering.TotalKey]money.Decimal, len(holds))
+	for _, h := range holds {
+		held[h.TotalKey] = h.Delta
+	}
+	put := func(t total) {
+		if t.reserved.Sign() < 0 {
+			shrunk = append(shrunk, t)
+		} else {
+			grown = append(grown, t)
+		}
+	}
+	for i := range added {
+		r := &added[i]
+		key := metering.TotalKey{Account: r.Account, Meter: r.Meter, Period: r.At}
+		put(total{key, r.Quantity, held[key], r.Events})
+		delete(held, key)
+	}
+	for _, h := range holds {
+		if _, ok := held[h.TotalKey]; ok {
+			put(total{TotalKey: h.TotalKey, reserved: h.Delta})
+		}
+	}
+	for _, w := range []struct {
+		statement
+		rows []total
+	}{{sqlAddTotals, grown}, {sqlLetGo, shrunk}} {
+		n := len(w.rows)
+		if n == 0 {
+			continue
+		}
+		a, m, p := totalArrays(n, func(i int) metering.TotalKey { return w.rows[i].TotalKey })
+		quantities, events, reserved := newNumerics(n), newInt8s(n), newNumerics(n)
+		for i := range w.rows {
+			quantities.numeric(w.rows[i].quantity.String())
+			events.int8(w.rows[i].events)
+			reserved.numeric(w.rows[i].reserved.String())
+		}
+		f.join(w.statement, a.b, m.b, p.b, quantities.b, events.b, reserved.b)
+	}
 }
