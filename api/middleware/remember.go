@@ -33,8 +33,7 @@ var contentTypeJSON = []string{echo.MIMEApplicationJSON} // shared by all answer
 
 type question struct {
 	account account.ID
-	route   string
-	path    string // with its parameters
+	path    string // of one route: nothing else is asked there
 	query   string
 }
 
@@ -78,7 +77,7 @@ func (ch *Chain) remember(r route.Route) echo.MiddlewareFunc {
 		}
 		return func(c echo.Context) error {
 			req, now, forgotten := c.Request(), ch.now(c), m.timesForgotten(Account(c)).Load()
-			q := question{Account(c), r.Path, req.URL.Path, req.URL.RawQuery}
+			q := question{Account(c), req.URL.Path, req.URL.RawQuery}
 			last, ok := m.answers.Get(q)
 			if age := now.Sub(last.known); ok && q.query == "" && age >= 0 && age < r.MayAge && last.forgotten == forgotten {
 				return last.answer(c)
