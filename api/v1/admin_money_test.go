@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
 
@@ -227,6 +228,15 @@ func TestAdminInvoice(t *testing.T) {
 		if s := ada.get(t, "/v1/account").str(t, "status"); s != "suspended" {
 			t.Fatalf("status %s", s)
 		}
+		// Paid use has stopped. The Billing page has not: it shows what is owed, and takes a card and money.
+		if res := w.tryUse(t, a.ID, "voice", "60001"); res.Status != metering.Rejected {
+			t.Errorf("paid use while suspended: %+v", res)
+		}
+		for _, path := range []string{"/v1/overview", "/v1/balance", "/v1/invoices/" + inv, "/v1/payments", "/v1/payment-methods", "/v1/usage"} {
+			ada.get(t, path).want(t, http.StatusOK)
+		}
+		ada.post(t, "/v1/invoices/"+inv+"/pay", "").want(t, http.StatusPaymentRequired)
+		ada.post(t, "/v1/payment-methods/setup", "").want(t, http.StatusCreated)
 		w.operator(t, a.ID).post(t, "/v1/admin/invoices/"+inv+"/void", why).want(t, http.StatusOK)
 		if s := ada.get(t, "/v1/account").str(t, "status"); s != "active" {
 			t.Errorf("status %s", s)

@@ -28,6 +28,14 @@ type nudgeWorker struct {
 
 // Work implements river.Worker.
 func (n *nudgeWorker) Work(ctx context.Context, j *river.Job[nudge]) error {
+	err := n.work(ctx, j)
+	if final, ok := errors.AsType[*river.JobCancelError](err); ok { // which River tells nobody
+		n.w.log.ErrorContext(ctx, "job given up", "job", j.ID, "kind", string(j.Args.Job), "err", final)
+	}
+	return err
+}
+
+func (n *nudgeWorker) work(ctx context.Context, j *river.Job[nudge]) error {
 	a, err := id.Parse[account.Account](j.Args.Account)
 	if err != nil {
 		return river.JobCancel(fmt.Errorf("job %s: %w", j.Args.Job, err))

@@ -1,0 +1,120 @@
+package worker_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/job"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+	"github.com/accrue-billing/accrue/internal/worker"
+)
+
+// logged is written by the worker and read by the test.
+type logged struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logged) says(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.b.String(), text)
+}
+
+// Jobs that can only fail are told to the log with their reason and give way: those behind them are done by the only
+// worker there is. What cannot be meant is not tried again.
+func TestJobs_ThatAlwaysFailHoldUpNobody(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	var mu sync.Mutex
+	now := time.Date(2026, 3, 10, 9, 0, 0, 0, time.UTC)
+	clock := func() time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		return now
+	}
+	var log logged
+	// Without a gateway, whatever needs one panics.
+	core := &billing.Core{DB: db, Clock: clock, Policy: billing.DefaultPolicy(), Log: slog.New(slog.NewTextHandler(&log, nil))}
+	if _, err := (billing.Publisher{Core: core}).Publish(t.Context(), plan.Shipped()); err != nil {
+		t.Fatal(err)
+	}
+	a, err := billing.Opener{Core: core}.Open(t.Context(), billing.NewAccount{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	enqueue := func(kind job.Kind, args map[string]any) {
+		t.Helper()
+		err := db.InTx(t.Context(), func(tx billing.Tx) error { return tx.Jobs().Enqueue(t.Context(), a.ID, kind, args, clock()) })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	states := func() string {
+		t.Helper()
+		var s string
+		err := db.Pool().QueryRow(t.Context(), `SELECT coalesce(string_agg(state::text, ' ' ORDER BY id), '') FROM river_job`).Scan(&s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	until := func(what string, done func() bool) {
+		t.Helper()
+		limit := time.After(30 * time.Second)
+		for look := time.NewTicker(10 * time.Millisecond); !done(); {
+			select {
+			case <-look.C:
+			case <-limit:
+				t.Fatalf("not in time: %s; the jobs are %s", what, states())
+			}
+		}
+	}
+	enqueue(job.ProcessEvent, map[string]any{"event": "evt_1"}) // panics
+	enqueue("no such job", map[string]any{})                    // is not known
+	enqueue(job.CollectInvoice, map[string]any{"invoice": 17})  // is about nothing
+
+	w, err := worker.New(worker.Config{Core: core, Pool: db.Pool(), Workers: 1, RelayEvery: 10 * time.Millisecond, SweepEvery: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	until("the failing jobs are tried", func() bool { return strings.HasPrefix(states(), "retryable cancelled cancelled") })
+
+	first, err := db.Subscriptions().Active(t.Context(), a.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	now = first.Period.End
+	mu.Unlock()
+	enqueue(job.CloseCycle, map[string]any{})
+	until("the period is closed", func() bool {
+		sub, err := db.Subscriptions().Active(t.Context(), a.ID)
+		return err == nil && sub.Index == first.Index+1
+	})
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	for _, reason := range []string{"job panicked", `unknown job \"no such job\"`, "arguments of collect_invoice"} {
+		if !log.says(reason) {
+			t.Errorf("the log does not say %q", reason)
+		}
+	}
+}
