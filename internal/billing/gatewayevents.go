@@ -169,7 +169,7 @@ func (l Listener) charge(ctx context.Context, res payment.ChargeResult, with fun
 	if err != nil {
 		return notOurs, nil //nolint:nilerr // as above
 	}
-	_, err = l.settleCharge(ctx, a, pid, res, nil, func(tx Tx, p payment.Payment) error {
+	_, err = l.settleCharge(ctx, payment.Payment{Account: a, ID: pid}, res, nil, func(tx Tx, p payment.Payment) error {
 		if err := l.outsideRefund(ctx, tx, p, res.Refunded); err != nil {
 			return err
 		}

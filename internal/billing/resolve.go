@@ -78,7 +78,7 @@ func (c *Core) resolvePayment(ctx context.Context, p payment.Payment, then func(
 		c.Log.ErrorContext(ctx, "a payment's outcome could not be asked for", "payment", p.ID, "err", err)
 		err = payment.ErrUnknown.Because(err)
 	}
-	got, serr := c.settleCharge(ctx, p.Account, p.ID, res, err, then)
+	got, serr := c.settleCharge(ctx, p, res, err, then)
 	if serr == nil && got.Status == payment.RequiresAction && res.NextAction != nil {
 		got.NextAction = res.NextAction
 	}

@@ -74,7 +74,7 @@ func (f Funder) topUp(ctx context.Context, asked Asked, in TopUpInput, render Re
 	var top TopUp
 	var m payment.Method
 	settled := false
-	called, err := f.commitIntentOf(ctx, Start{Account: asked.Account, Key: asked.Key}, func(tx Tx) error {
+	called, err := f.commitIntentOf(ctx, Start{Account: asked.Account, Key: asked.Key, Charges: true}, func(tx Tx) error {
 		out, settled = Result[TopUp]{}, false
 		acct, err := f.lockUsable(ctx, tx, asked.Account)
 		if err != nil {
@@ -265,7 +265,7 @@ func (c *Core) charge(ctx context.Context, p payment.Payment, m payment.Method, 
 	called()
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	settled, err := c.settleCharge(ctx, p.Account, p.ID, res, callErr, then)
+	settled, err := c.settleCharge(ctx, p, res, callErr, then)
 	if err != nil {
 		return p, err
 	}
@@ -305,7 +305,8 @@ func describe(p payment.Payment) string {
 }
 
 // settleCharge is the second transaction of a charge, whoever runs it.
-func (c *Core) settleCharge(ctx context.Context, a account.ID, pid payment.ID, res payment.ChargeResult, callErr error, then func(tx Tx, p payment.Payment) error) (p payment.Payment, err error) {
+func (c *Core) settleCharge(ctx context.Context, known payment.Payment, res payment.ChargeResult, callErr error, then func(tx Tx, p payment.Payment) error) (p payment.Payment, err error) {
+	a, pid := known.Account, known.ID
 	switch {
 	case callErr == nil:
 	case unknowable(callErr):
@@ -319,7 +320,7 @@ func (c *Core) settleCharge(ctx context.Context, a account.ID, pid payment.ID, r
 	default:
 		return p, callErr
 	}
-	err = c.DB.InTxOf(ctx, Start{Account: a, Books: res.Outcome == payment.OutcomeSucceeded}, func(tx Tx) error {
+	err = c.DB.InTxOf(ctx, Start{Account: a, Books: res.Outcome == payment.OutcomeSucceeded, Payment: pid, TopUp: known.TopUp}, func(tx Tx) error {
 		acct, err := tx.Accounts().Lock(ctx, a)
 		if err != nil {
 			return err

@@ -70,6 +70,9 @@ type Start struct {
 	Account account.ID          // the zero one: it locks nothing
 	Key     idempotency.Request // that it claims; the zero one: none
 	Books   bool                // it writes to the ledger
+	Charges bool                // it charges the default card
+	Payment payment.ID          // that it settles
+	TopUp   payment.TopUpID     // that the payment is for
 }
 
 // A Database runs transactions, and serves reads that need none.

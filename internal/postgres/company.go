@@ -160,6 +160,7 @@ type guest struct {
 	next     *guest // of the same account: begins when this one has ended
 	follows  bool   // it is the next of another
 	holds    held
+	ahead    []*ahead
 	waiting  []stmt
 	inherits int // how many of those are of the guest before it
 	events   []eventRow
@@ -191,6 +192,11 @@ func (g *guest) attend() {
 
 func (g *guest) send(_ context.Context, stmts ...stmt) error {
 	g.wrote = g.wrote || len(g.waiting) > g.inherits || slices.ContainsFunc(stmts, func(s stmt) bool { return !reads(s.sql) })
+	for _, s := range stmts {
+		if !reads(s.sql) {
+			g.holds.written(s)
+		}
+	}
 	g.asks = slices.Concat(g.waiting, stmts)
 	g.waiting, g.inherits = nil, 0
 	return g.wait()
@@ -198,6 +204,7 @@ func (g *guest) send(_ context.Context, stmts ...stmt) error {
 
 func (g *guest) later(_ context.Context, stmts ...stmt) error {
 	g.waiting = append(g.waiting, stmts...)
+	g.holds.written(stmts...)
 	return g.failed
 }
 
@@ -210,7 +217,10 @@ func (g *guest) held() *held { return &g.holds }
 
 // flush returns when the connection is the guest's own, until it waits again or has ended.
 func (g *guest) flush(ctx context.Context, before string) error {
-	g.wrote = g.wrote || !reads(before)
+	if !reads(before) {
+		g.wrote = true
+		g.holds.ahead = nil
+	}
 	g.alone = true
 	return g.send(ctx)
 }
@@ -315,7 +325,7 @@ func (p *party) seat(ctx context.Context, guests []*guest) (first []*guest, err 
 		_ = p.later(ctx, stmt{sql: waitForLocks})
 	}
 	if len(ids) > 0 {
-		if err := p.send(ctx, append([]stmt{p.lock(ids)}, p.reads(guests)...)...); err != nil {
+		if err := p.send(ctx, slices.Concat([]stmt{p.lock(ids)}, p.reads(guests), p.ahead(first))...); err != nil {
 			return nil, err
 		}
 	}
@@ -325,6 +335,7 @@ func (p *party) seat(ctx context.Context, guests []*guest) (first []*guest, err 
 	}
 	for _, g := range first {
 		g.holds = p.holds.of(g.account)
+		g.holds.ahead = g.ahead
 	}
 	return first, nil
 }
@@ -395,6 +406,33 @@ func (p *party) reads(guests []*guest) (asks []stmt) {
 		asks = append(asks, p.holds.readBalances(books))
 	}
 	return asks
+}
+
+// ahead makes the statements that read what the guests will ask for first.
+func (p *party) ahead(guests []*guest) []stmt {
+	asks := make([][]stmt, len(guests))
+	for i, g := range guests {
+		a, start := g.account, g.start
+		read := func(found *ahead, s stmt) {
+			g.ahead, asks[i] = append(g.ahead, found), append(asks[i], s)
+		}
+		if g.ahead = nil; a.IsZero() {
+			continue
+		}
+		if start.Charges {
+			read(activeSubscription.of(a).ahead())
+			read(pendingTopUp.of(a).ahead())
+			read(defaultMethod.of(a).ahead())
+		}
+		if !start.Payment.IsZero() {
+			read(paymentByID.of(a, start.Payment).ahead())
+			read(unpaidInvoices.of(a).ahead())
+		}
+		if !start.TopUp.IsZero() {
+			read(topUpByID.of(a, start.TopUp).ahead())
+		}
+	}
+	return together(asks)
 }
 
 func (p *party) begin(g *guest) {

@@ -23,6 +23,35 @@ type held struct {
 	topUps   map[payment.TopUpID]payment.TopUp
 	keys     map[keyName]*heldKey
 	now      time.Time // the database's, when the keys were read
+	ahead    []*ahead
+}
+
+// ahead is what was read for an operation before it asks for it, and is the answer as long as it has written nothing there.
+type ahead struct {
+	table, sql string
+	args       []any
+	rows       any
+}
+
+// take returns the rows that were read ahead for a query, once.
+func (h *held) take(sql string, args []any) (rows any, ok bool) {
+	if h == nil {
+		return nil, false
+	}
+	i := slices.IndexFunc(h.ahead, func(a *ahead) bool { return a.sql == sql && slices.Equal(a.args, args) })
+	if i < 0 {
+		return nil, false
+	}
+	rows = h.ahead[i].rows
+	h.ahead = slices.Delete(h.ahead, i, i+1)
+	return rows, true
+}
+
+// written forgets what was read ahead of where something is written.
+func (h *held) written(stmts ...stmt) {
+	for _, s := range stmts {
+		h.ahead = slices.DeleteFunc(h.ahead, func(a *ahead) bool { return s.table == "" || s.table == a.table })
+	}
 }
 
 // A heldKey is what there is under an idempotency key: no row if its account is zero.

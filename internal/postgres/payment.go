@@ -201,7 +201,13 @@ func (s paymentStore) Payment(ctx context.Context, a account.ID, p payment.ID) (
 
 func (s paymentStore) LockPayment(ctx context.Context, a account.ID, p payment.ID) (_ payment.Payment, err error) {
 	defer errs.Wrap(&err, "lock payment %s of %s", p, a)
-	return s.one(ctx, lockedPayment.of(a, p))
+	q := lockedPayment.of(a, p)
+	if h := s.held(); h != nil {
+		if _, held := h.account(a); held { // and with it its payments
+			q = paymentByID.of(a, p)
+		}
+	}
+	return s.one(ctx, q)
 }
 
 func (s paymentStore) SavePayment(ctx context.Context, p *payment.Payment) (err error) {

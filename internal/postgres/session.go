@@ -15,8 +15,9 @@ import (
 
 // A stmt is a statement with what becomes of its answer.
 type stmt struct {
-	sql  string
-	args []any
+	table string // that it writes, where that is known
+	sql   string
+	args  []any
 	// row is called for each row of the answer. nil: there are none, or they do not matter.
 	row func(pgx.Rows) error
 	// done makes the statement's error of how it ended. nil: translate.

@@ -57,7 +57,7 @@ func (t table[R]) insert(rows ...R) stmt {
 			args = append(args, param(row.Field(f).Interface()))
 		}
 	}
-	return stmt{sql: t.one, args: args, rows: len(rows), many: t.inserts}
+	return stmt{table: t.name, sql: t.one, args: args, rows: len(rows), many: t.inserts}
 }
 
 // onConflict adds to an insert what happens where there is such a row.
@@ -90,6 +90,7 @@ func (s stmt) found(missing error) stmt {
 
 // An update is a statement that writes some columns of a row.
 type update[R schema.Tabler] struct {
+	table  string
 	sql    string
 	many   *many
 	fields []int
@@ -98,7 +99,7 @@ type update[R schema.Tabler] struct {
 // update prepares the statement that writes the given columns where the key's columns have the values
 // that are asked for. A tenant's table names the account among them.
 func (t table[R]) update(key []string, columns ...string) update[R] {
-	u := update[R]{sql: "UPDATE " + t.name + " SET ", many: &many{sql: "UPDATE " + t.name + " SET ", once: true}}
+	u := update[R]{table: t.name, sql: "UPDATE " + t.name + " SET ", many: &many{sql: "UPDATE " + t.name + " SET ", once: true}}
 	for i, c := range columns {
 		if i > 0 {
 			u.sql += ", "
@@ -146,7 +147,7 @@ func (u update[R]) of(row R, key ...any) stmt {
 	for _, k := range key {
 		args = append(args, param(k))
 	}
-	return stmt{sql: u.sql, args: args, many: u.many}
+	return stmt{table: u.table, sql: u.sql, args: args, many: u.many}
 }
 
 // A query reads rows of a table.
@@ -236,27 +237,55 @@ func fields[R schema.Tabler](row *R) []any {
 	return into
 }
 
-// one reads the only row, or returns missing.
-func (q query[R]) one(ctx context.Context, s session, missing error) (row R, err error) {
-	n := 0
+// rows reads the rows, unless they have been read ahead.
+func (q query[R]) rows(ctx context.Context, s session) (list []R, err error) {
+	if found, ok := s.held().take(q.sql, q.args); ok {
+		return found.([]R), nil //nolint:forcetypeassert // what ahead stores for this text
+	}
 	err = s.send(ctx, q.each(func(r R) error {
-		row, n = r, n+1
+		list = append(list, r)
 		return nil
 	}))
-	if err == nil && n == 0 {
+	return list, err
+}
+
+// ahead reads the rows for an operation that will ask for them.
+func (q query[R]) ahead() (*ahead, stmt) {
+	var list []R
+	a := &ahead{table: q.table.name, sql: q.sql, args: q.args, rows: list}
+	return a, q.each(func(r R) error {
+		list = append(list, r)
+		a.rows = list
+		return nil
+	})
+}
+
+// one reads the only row, or returns missing.
+func (q query[R]) one(ctx context.Context, s session, missing error) (row R, err error) {
+	rows, err := q.rows(ctx, s)
+	if err == nil && len(rows) == 0 {
 		err = missing
 	}
-	return row, err
+	if err != nil {
+		return row, err
+	}
+	return rows[len(rows)-1], nil
 }
 
 // all reads every row and makes a T of each.
 func all[R schema.Tabler, T any](ctx context.Context, s session, q query[R], to func(R) (T, error)) (list []T, err error) {
-	err = s.send(ctx, q.each(func(r R) error {
+	rows, err := q.rows(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
 		v, err := to(r)
+		if err != nil {
+			return nil, err
+		}
 		list = append(list, v)
-		return err
-	}))
-	return list, err
+	}
+	return list, nil
 }
 
 // param makes a parameter of a value, as driver.Valuer does but without going by a text.
