@@ -81,13 +81,13 @@ func (f Fault) carriedOut() bool {
 }
 
 // takeFault returns the first fault of the plan that fits and puts the plan without it into c.
-func takeFault(st *state, c *change, op, account string) Fault {
+func takeFault(st *state, c *change, op string, account func(*state) string) Fault {
 	plan := st.faults
 	if c.Faults != nil { // this change has taken one already
 		plan = *c.Faults
 	}
 	for i, f := range plan {
-		if f.Op != op && (f.Op != "*" || op == "webhook") || f.Account != "" && f.Account != account {
+		if f.Op != op && (f.Op != "*" || op == "webhook") || f.Account != "" && f.Account != account(st) {
 			continue
 		}
 		rest := slices.Clone(plan)

@@ -204,7 +204,7 @@ func (s *Server) write(op string, fn writer) http.HandlerFunc {
 		var answer []byte
 		var events []event
 		err = s.store.update(func(st *state, c *change) error {
-			in.fault = takeFault(st, c, op, in.account(st))
+			in.fault = takeFault(st, c, op, in.account)
 			if !in.fault.carriedOut() {
 				return nil
 			}
@@ -262,7 +262,7 @@ func (s *Server) read(fn reader) http.HandlerFunc {
 		var status int
 		var answer []byte
 		err = s.store.update(func(st *state, c *change) error {
-			in.fault = takeFault(st, c, "lookup", in.account(st))
+			in.fault = takeFault(st, c, "lookup", in.account)
 			result, err := fn(st, in)
 			if err != nil {
 				status, answer = errorAnswer(err)

@@ -32,11 +32,11 @@ const chargeSucceeded = "charge.succeeded"
 
 // emit puts an event into the change, as the fault plan wants it.
 func emit(st *state, c *change, r *call, typ string, object payment.ObjectKind, ref string) {
-	var account string
+	account := r.account
 	switch object {
 	case payment.ObjectCharge, payment.ObjectRefund, payment.ObjectDispute:
-		account = r.account(st)
 	default: // belongs to no account that a fault plan could name
+		account = func(*state) string { return "" }
 	}
 	copies, due := 1, r.now
 	switch f := takeFault(st, c, "webhook", account); f.Kind {
