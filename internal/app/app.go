@@ -98,9 +98,13 @@ func (a *App) openDatabase(ctx context.Context) (err error) {
 	a.db, err = postgres.Open(ctx, postgres.Config{
 		URL:      a.database.url.Reveal(),
 		MaxConns: int32(a.cfg.DatabaseConns), ByKey: int32(a.cfg.connsByKey()), //nolint:gosec // Check bounds them
+		OneAccount: oneAccount,
 	})
 	return err
 }
+
+// oneAccount is for a database that shards by account: no transaction spans two.
+const oneAccount = false
 
 // listen takes an address. What is served there is said later, by serve.
 func (a *App) listen(ctx context.Context, name, addr string) error {

@@ -67,7 +67,7 @@ func (a *App) assemble(ctx context.Context) error {
 	wire := postgres.Changes(a.db.Pool())
 	a.svc.hub = changes.NewHub(wire, wire, a.log, changes.Options{PerAccount: a.cfg.StreamLimit, Changed: a.svc.memory.Forget})
 	a.svc.ingester = metering.NewIngester(postgres.Journal(a.db.ByKey()), a.svc.meters, a.clock, a.log, metering.Options{
-		Committers: a.cfg.IngestCommitters, FlushSize: a.cfg.IngestFlushSize, QueueSize: a.cfg.IngestQueue, Pricer: pricer,
+		Committers: a.cfg.IngestCommitters, FlushSize: a.cfg.IngestFlushSize, QueueSize: a.cfg.IngestQueue, OneAccount: oneAccount, Pricer: pricer,
 		Changed: func(changed []account.ID) {
 			a.svc.memory.Forget(changed...)
 			watch.Changed(changed)

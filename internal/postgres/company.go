@@ -60,6 +60,8 @@ type company struct {
 	sql *sql.DB // over connections of its own
 	// patience is how long a transaction under way keeps what arrives from beginning another beside it.
 	patience time.Duration
+	// oneAccount gives each account transactions of its own.
+	oneAccount bool
 
 	mu      sync.Mutex
 	running bool
@@ -94,10 +96,15 @@ func (c *company) work() {
 func (c *company) next() []*guest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := min(len(c.waiting), mostGuests)
-	guests := c.waiting[:n:n]
-	c.waiting = slices.Clone(c.waiting[n:])
-	c.running = n > 0
+	var guests, rest []*guest
+	for _, g := range c.waiting {
+		if len(guests) < mostGuests && (len(guests) == 0 || !c.oneAccount || g.account == guests[0].account && !g.account.IsZero()) {
+			guests = append(guests, g)
+		} else {
+			rest = append(rest, g)
+		}
+	}
+	c.waiting, c.running = rest, len(guests) > 0
 	return guests
 }
 
@@ -214,6 +221,9 @@ func (g *guest) publish(_ context.Context, e eventRow) error {
 }
 
 func (g *guest) held() *held { return &g.holds }
+
+// key is the idempotency key that it begins with.
+func (g *guest) key() keyName { return keyName{g.account, g.start.Key.Scope, g.start.Key.Key} }
 
 // flush returns when the connection is the guest's own, until it waits again or has ended.
 func (g *guest) flush(ctx context.Context, before string) error {
@@ -334,7 +344,7 @@ func (p *party) seat(ctx context.Context, guests []*guest) (first []*guest, err 
 		g.unseated = !p.seats(g) && !p.waits
 	}
 	for _, g := range first {
-		g.holds = p.holds.of(g.account)
+		g.holds = p.holds.of(g.account, g.key())
 		g.holds.ahead = g.ahead
 	}
 	return first, nil
@@ -389,7 +399,7 @@ func (p *party) reads(guests []*guest) (asks []stmt) {
 		a := [16]byte(g.account.UUID())
 		if k := g.start.Key; k.Key != "" {
 			owners, scopes, names = append(owners, a), append(scopes, k.Scope), append(names, k.Key)
-			p.holds.claim(keyName{g.account, k.Scope, k.Key}, keyRow{})
+			p.holds.claim(g.key(), keyRow{})
 		}
 		if g.start.Books && !seen[g.account] {
 			seen[g.account], books = true, append(books, a)
@@ -465,7 +475,7 @@ func (p *party) end(g *guest) {
 	if next == nil || p.failed != nil {
 		return
 	}
-	next.waiting, next.inherits, g.waiting = slices.Clip(g.waiting), len(g.waiting), nil
-	next.holds = p.holds.of(g.account)
+	next.waiting, next.inherits, g.waiting = g.waiting, len(g.waiting), nil
+	next.holds = p.holds.of(next.account, next.key())
 	p.begin(next)
 }

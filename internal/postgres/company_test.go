@@ -98,10 +98,15 @@ func mustHaveFunds(t *testing.T, db *postgres.DB, a account.ID, times int64) {
 
 func mustBeOne(t *testing.T, transactions *sync.Map) {
 	t.Helper()
+	mustBe(t, transactions, 1)
+}
+
+func mustBe(t *testing.T, transactions *sync.Map, want int) {
+	t.Helper()
 	n := 0
 	transactions.Range(func(any, any) bool { n++; return true })
-	if n != 1 {
-		t.Errorf("the operations ran in %d transactions, want 1", n)
+	if n != want {
+		t.Errorf("the operations ran in %d transactions, want %d", n, want)
 	}
 }
 
@@ -223,6 +228,31 @@ func TestInTxOf(t *testing.T) {
 		for _, a := range []account.ID{early, late, panics} {
 			mustHaveFunds(t, db, a, 0)
 		}
+	})
+
+	t.Run("GivesEachAccountItsOwnWhereTheyAreSharded", func(t *testing.T) {
+		t.Parallel()
+		db := postgrestest.New(t)
+		db.Shard()
+		ops := map[string]func() error{}
+		transactions := sync.Map{}
+		for range 3 {
+			a := mustAccount(t, db).ID
+			for k := range 4 {
+				ops[fmt.Sprint(a, k)] = func() error {
+					return fund(ctx, db, a, func(tx billing.Tx) error {
+						transactions.Store(postgres.TransactionID(ctx, tx), true)
+						return nil
+					})
+				}
+			}
+		}
+		for name, err := range gathering(t, db, ops) {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		mustBe(t, &transactions, 3)
 	})
 
 	t.Run("TellsEachWhetherItsEventIsNew", func(t *testing.T) {

@@ -17,6 +17,9 @@ func (d *DB) Waiting() int {
 // BePatient keeps operations waiting for the one under way, however long it takes.
 func (d *DB) BePatient() { d.company.patience = time.Hour }
 
+// Shard gives each account transactions of its own, as Config.OneAccount does.
+func (d *DB) Shard() { d.company.oneAccount = true }
+
 // TransactionID is what the database calls the transaction that tx runs in.
 func TransactionID(ctx context.Context, tx billing.Tx) (id int64) {
 	_ = tx.(stores).db.WithContext(ctx).Raw("SELECT pg_current_xact_id()::text::bigint").Scan(&id)

@@ -126,14 +126,12 @@ func (h *held) holdTopUp(t payment.TopUp) {
 	}
 }
 
-// of copies what is held of an account.
-func (h *held) of(a account.ID) (part held) {
+// of copies what is held of an account, and of its keys the one that is asked for.
+func (h *held) of(a account.ID, key keyName) (part held) {
 	part.now = h.now
-	for name, k := range h.keys {
-		if name.account == a {
-			c := *k
-			put(&part.keys, name, &c)
-		}
+	if k := h.keys[key]; k != nil {
+		c := *k
+		put(&part.keys, key, &c)
 	}
 	if row, ok := h.accounts[a]; ok {
 		part.hold(row)

@@ -49,6 +49,8 @@ type Config struct {
 	URL      string // any PostgreSQL connection string
 	MaxConns int32  // of the pool; 0 means 16
 	ByKey    int32  // connections of the pool ByKey; 0 means 4
+	// OneAccount puts each account into transactions of its own, for a database that shards by account.
+	OneAccount bool
 	// Owner keeps the connection's own role. Only migrations and tests that break data on purpose set it.
 	Owner bool
 }
@@ -152,7 +154,7 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 		return nil, err
 	}
 	d := &DB{stores: stores{g, pooled{pool}}, pool: pool, byKey: byKey, sql: sqlDB, shared: shared}
-	d.company.db, d.company.patience, d.company.sql = d, patience, stdlib.OpenDBFromPool(shared)
+	d.company = company{db: d, sql: stdlib.OpenDBFromPool(shared), patience: patience, oneAccount: c.OneAccount}
 	return d, nil
 }
 
