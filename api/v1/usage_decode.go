@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -60,9 +61,39 @@ func (in *incoming) fail(pointer, code, detail string) {
 // again and again are kept once.
 type eventDecoder struct {
 	dec    *jsontext.Decoder
+	in     bytes.Buffer
 	events []incoming
 	words  map[string]string
 }
+
+// eventDecoders are kept from one request to the next: a single event costs less to read than its decoder to make.
+var eventDecoders = sync.Pool{New: func() any { return newEventDecoder(nil) }}
+
+// maxKeptWords is how many words a decoder may have learned and still be kept.
+const maxKeptWords = 64
+
+// release keeps the decoder, and nothing of what it has read.
+func (d *eventDecoder) release() {
+	if len(d.words) > maxKeptWords {
+		return
+	}
+	d.in, d.events = bytes.Buffer{}, nil
+	d.dec.Reset(&d.in)
+	clear(d.words)
+	eventDecoders.Put(d)
+}
+
+// memberNames are the names that members have, so that they need not be made anew.
+var memberNames = func() map[string]string {
+	names := map[string]string{}
+	for _, n := range []string{
+		"events", "id", "source", "meter", "subject", "timestamp", "quantity", "value", "dimensions",
+		"specversion", "type", "time", "datacontenttype", "data", "data_base64",
+	} {
+		names[n] = n
+	}
+	return names
+}()
 
 func newEventDecoder(data []byte) *eventDecoder {
 	return &eventDecoder{dec: jsontext.NewDecoder(bytes.NewBuffer(data)), words: map[string]string{}}
@@ -107,7 +138,10 @@ func (d *eventDecoder) text(v jsontext.Value) (string, bool) {
 
 // decodeJSON reads one event, or {"events": [...]}, and reports which of them it was.
 func decodeJSON(data []byte) (in []incoming, listed bool, err error) {
-	d := newEventDecoder(data)
+	d := eventDecoders.Get().(*eventDecoder) //nolint:forcetypeassert // nothing else is put there
+	defer d.release()
+	d.in = *bytes.NewBuffer(data)
+	d.dec.Reset(&d.in)
 	switch d.dec.PeekKind() {
 	case '{':
 	case 'n', 'f', 't', '"', '0', '[':
@@ -313,6 +347,9 @@ func (d *eventDecoder) name() (string, error) {
 	v, err := d.dec.ReadValue()
 	if err != nil {
 		return "", explainJSON(err)
+	}
+	if s, ok := memberNames[string(v[1:len(v)-1])]; ok {
+		return s, nil
 	}
 	s, ok := d.word(v)
 	if !ok || s == "" {
