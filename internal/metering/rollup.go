@@ -15,7 +15,8 @@ import (
 // rollUp adds the accepted events up, once for each roll-up that they touch. Rows come out in the
 // order of their keys, which is the order in which they are locked.
 func (v *verdict) rollUp() {
-	totals, series, buckets := adder{}, adder{}, adder{}
+	n := len(v.judged)
+	totals, series, buckets := newAdder(n), newAdder(n), newAdder(n)
 	for _, it := range v.judged {
 		period := it.period.UnixMicro()
 		totals.add(it, period, NoSeries, 0)
@@ -29,19 +30,20 @@ func (v *verdict) rollUp() {
 
 type rollupKey struct {
 	account account.ID
-	meter   string
+	code    string // of the meter
 	at      int64
 	series  Series
 }
 
 // adder adds events up by roll-up. Events of one batch mostly go where the one before went.
 type adder struct {
-	sums    map[rollupKey]*rollupSum
-	lastKey rollupKey
-	last    *rollupSum
+	sums []rollupSum
+	at   map[rollupKey]int // in sums
+	last int               // in sums: where the event before went
 }
 
 type rollupSum struct {
+	rollupKey
 	meter    *Meter
 	quantity money.Decimal
 	events   int64
@@ -49,19 +51,24 @@ type rollupSum struct {
 	lastID   uuid.UUID
 }
 
+// newAdder returns an adder for n events, which make few sums if they are many.
+func newAdder(n int) adder {
+	n = min(n, 64)
+	return adder{sums: make([]rollupSum, 0, n), at: make(map[rollupKey]int, n)}
+}
+
 func (a *adder) add(it *item, at int64, series Series, scope int) {
 	key := rollupKey{it.event.Account, it.meter.Code, at, series}
-	sum := a.last
-	if sum == nil || key != a.lastKey {
-		if a.sums == nil {
-			a.sums = map[rollupKey]*rollupSum{}
+	if len(a.sums) == 0 || a.sums[a.last].rollupKey != key {
+		n, ok := a.at[key]
+		if !ok {
+			n = len(a.sums)
+			a.sums = append(a.sums, rollupSum{rollupKey: key, meter: it.meter})
+			a.at[key] = n
 		}
-		if sum = a.sums[key]; sum == nil {
-			sum = &rollupSum{meter: it.meter}
-			a.sums[key] = sum
-		}
-		a.last, a.lastKey = sum, key
+		a.last = n
 	}
+	sum := &a.sums[a.last]
 	sum.events++
 	t := it.event.OccurredAt.UnixMicro()
 	switch it.meter.Aggregation {
@@ -88,20 +95,15 @@ func later(t int64, key uuid.UUID, than int64, thanKey uuid.UUID) bool {
 	return t > than || (t == than && bytes.Compare(key[:], thanKey[:]) > 0)
 }
 
-func (a *adder) rows() Rollups {
-	keys := make([]rollupKey, 0, len(a.sums))
-	for k := range a.sums {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, func(x, y rollupKey) int {
+func (a *adder) rows() (out Rollups) {
+	slices.SortFunc(a.sums, func(x, y rollupSum) int {
 		xa, ya := x.account.UUID(), y.account.UUID()
-		return cmp.Or(bytes.Compare(xa[:], ya[:]), cmp.Compare(x.meter, y.meter), cmp.Compare(x.at, y.at),
+		return cmp.Or(bytes.Compare(xa[:], ya[:]), cmp.Compare(x.code, y.code), cmp.Compare(x.at, y.at),
 			bytes.Compare(x.series[:], y.series[:]))
 	})
-	var out Rollups
-	for _, k := range keys {
-		s := a.sums[k]
-		r := Rollup{Account: k.account, Meter: k.meter, At: k.at, Series: k.series, Quantity: s.quantity, Events: s.events}
+	for i := range a.sums {
+		s := &a.sums[i]
+		r := Rollup{Account: s.account, Meter: s.code, At: s.at, Series: s.series, Quantity: s.quantity, Events: s.events}
 		switch s.meter.Aggregation {
 		case Max:
 			r.LastAt, r.LastKey = s.lastAt, s.lastID
@@ -110,6 +112,9 @@ func (a *adder) rows() Rollups {
 			r.LastAt, r.LastKey = s.lastAt, s.lastID
 			out.Last = append(out.Last, r)
 		default:
+			if out.Add == nil {
+				out.Add = make([]Rollup, 0, len(a.sums)-i)
+			}
 			out.Add = append(out.Add, r)
 		}
 	}
