@@ -20,6 +20,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"slices"
 	"time"
 
@@ -237,10 +238,8 @@ func (c Content) Fingerprint() ([32]byte, error) {
 		IssuedAt: c.IssuedAt.UnixMicro(),
 	}
 	for _, l := range c.Lines {
-		var reason any
-		in := json.NewDecoder(bytes.NewReader(l.Derivation))
-		in.UseNumber()                             // a float would hide the last digits of a large one
-		if err := in.Decode(&reason); err != nil { // maps marshal with sorted keys
+		reason, err := canonical(l.Derivation)
+		if err != nil {
 			return [32]byte{}, fmt.Errorf("derivation of line %d: %w", l.Number, err)
 		}
 		doc.Lines = append(doc.Lines, line{
@@ -253,6 +252,38 @@ func (c Content) Fingerprint() ([32]byte, error) {
 		return [32]byte{}, err
 	}
 	return sha256.Sum256(b), nil
+}
+
+// canonical reads JSON so that it marshals to one text, however it was written: members sorted, and whole numbers to
+// their last digit, which a float would hide of a large one.
+func canonical(text []byte) (any, error) {
+	in := json.NewDecoder(bytes.NewReader(text))
+	in.UseNumber()
+	var v any
+	if err := in.Decode(&v); err != nil {
+		return nil, err
+	}
+	return canonicalNumbers(v), nil
+}
+
+func canonicalNumbers(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for k := range v {
+			v[k] = canonicalNumbers(v[k])
+		}
+	case []any:
+		for i := range v {
+			v[i] = canonicalNumbers(v[i])
+		}
+	case json.Number:
+		if n, ok := new(big.Rat).SetString(v.String()); ok && n.IsInt() {
+			return json.Number(n.Num().String())
+		}
+		f, _ := v.Float64() // out of range only beyond what jsonb and a derivation hold
+		return f
+	}
+	return v
 }
 
 // CreditNote corrects a final invoice.

@@ -240,6 +240,7 @@ func TestFingerprint_ChangesWithWhatIsSaid(t *testing.T) {
 func TestFingerprint_HoldsOverStorage(t *testing.T) {
 	t.Parallel()
 	c := content()
+	c.Lines[1].Derivation = []byte(`{"parts": [1.50, 1e2, 2]}`)
 	before, err := c.Fingerprint()
 	if err != nil {
 		t.Fatal(err)
@@ -247,6 +248,7 @@ func TestFingerprint_HoldsOverStorage(t *testing.T) {
 	c.IssuedAt = c.IssuedAt.In(time.FixedZone("elsewhere", 3600)).Add(time.Nanosecond)
 	c.Lines[0].Quantity = money.MustDecimal("60.500")
 	c.Lines[0].Derivation = []byte(`{"kind":"usage","exact":{"n":9007199254740993}}`)
+	c.Lines[1].Derivation = []byte(`{"parts": [1.5, 100, 2e0]}`)
 	if after, err := c.Fingerprint(); err != nil || after != before {
 		t.Errorf("another zone, another order of members or zeros behind the point change the fingerprint (%v)", err)
 	}
