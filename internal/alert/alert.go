@@ -78,6 +78,6 @@ type Store interface {
 	// Fired returns the firings of a period.
 	Fired(ctx context.Context, a account.ID, periodStart time.Time) ([]Firing, error)
 	// Watched returns those of the accounts that have anything to be told of or done when they use more:
-	// an alert, a spend limit, an automatic top-up.
+	// an alert, a spend limit, a soft limit, an automatic top-up.
 	Watched(ctx context.Context, accounts []account.ID) ([]account.ID, error)
 }

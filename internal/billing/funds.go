@@ -43,7 +43,8 @@ func (w Watcher) alerts(ctx context.Context, a account.ID) error {
 	if err != nil {
 		return err
 	}
-	if len(all) == 0 && e.SpendLimit == nil {
+	soft := e.SoftLimits()
+	if len(all) == 0 && e.SpendLimit == nil && len(soft) == 0 {
 		return nil
 	}
 	b, err := balance(ctx, w.DB, acct)
@@ -71,10 +72,31 @@ func (w Watcher) alerts(ctx context.Context, a account.ID) error {
 			return err
 		}
 	}
+	for _, meter := range soft {
+		if limit := e.Limits[meter].Quantity; used[meter].Cmp(limit) >= 0 {
+			if err := w.softLimit(ctx, acct, e, meter, used[meter]); err != nil {
+				return err
+			}
+		}
+	}
 	if e.SpendLimit != nil && acct.Status == account.Active {
 		return w.spendLimit(ctx, acct, e, b.Accrued)
 	}
 	return nil
+}
+
+// softLimit tells once per period and limit that a limit is reached which lets use pass.
+func (w Watcher) softLimit(ctx context.Context, acct account.Account, e entitlement.Entitlement, meter string, used money.Decimal) error {
+	limit := e.Limits[meter].Quantity
+	return w.DB.InTx(ctx, func(tx Tx) error {
+		first, err := tx.Entitlements().TellLimit(ctx, acct.ID, meter, limit, e.PeriodStart())
+		if err != nil || !first {
+			return err
+		}
+		return tx.Outbox().Publish(ctx, acct.ID, outbox.UsageLimitReached, map[string]any{
+			"meter": meter, "limit": limit, "mode": entitlement.Soft, "used": used, "period_start": e.PeriodStart(),
+		}, acct.Now(w.Clock()))
+	})
 }
 
 // spendLimit tells once per period and limit that the limit is reached: what has accrued has come to it, or

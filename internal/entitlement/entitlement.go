@@ -120,6 +120,17 @@ func (e Entitlement) Limited() bool {
 	return len(e.Limits) > 0 || len(e.EarlierLimits) > 0 || e.SpendLimit != nil
 }
 
+// SoftLimits returns the meters whose limits in the current period let use pass, sorted.
+func (e Entitlement) SoftLimits() (meters []string) {
+	for meter, l := range e.Limits {
+		if l.Mode == Soft {
+			meters = append(meters, meter)
+		}
+	}
+	slices.Sort(meters)
+	return meters
+}
+
 // HasHardSpendLimit reports whether spend is refused beyond a sum.
 func (e Entitlement) HasHardSpendLimit() bool { return e.SpendLimit != nil && e.SpendMode == Hard }
 
@@ -206,6 +217,8 @@ type Store interface {
 	// reports whether this call was the first: it alone may tell. Another limit can be reached again. The
 	// Version stays.
 	TellSpendLimit(ctx context.Context, a account.ID, periodStart time.Time) (first bool, err error)
+	// TellLimit is TellSpendLimit for a limit of a meter.
+	TellLimit(ctx context.Context, a account.ID, meter string, limit money.Decimal, periodStart time.Time) (first bool, err error)
 }
 
 // Use is what an account has used of one series of a meter in one period. What is reserved has no

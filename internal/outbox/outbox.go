@@ -70,6 +70,7 @@ const (
 	CreditExpired        Type = "credit.expired"
 	AlertFired           Type = "alert.fired"
 	SpendLimitReached    Type = "spend_limit.reached"
+	UsageLimitReached    Type = "usage_limit.reached"
 	InquiryReceived      Type = "sales_inquiry.received"
 	InquiryChanged       Type = "sales_inquiry.changed"
 	RemovalRequested     Type = "payment_method.removal_requested"

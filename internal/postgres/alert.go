@@ -97,7 +97,7 @@ func (s alertStore) Watched(ctx context.Context, accounts []account.ID) (watched
 		ids[i] = mustOwner(a)
 	}
 	rows, err := s.db.Statement.ConnPool.QueryContext(ctx, `
-SELECT account_id FROM entitlements WHERE account_id = ANY ($1::uuid[]) AND spend_limit IS NOT NULL
+SELECT account_id FROM entitlements WHERE account_id = ANY ($1::uuid[]) AND (spend_limit IS NOT NULL OR limits @? '$.*.mode ? (@ == "soft")')
 UNION SELECT account_id FROM usage_alerts WHERE account_id = ANY ($1::uuid[]) AND removed_at IS NULL
 UNION SELECT account_id FROM auto_top_ups WHERE account_id = ANY ($1::uuid[]) AND enabled`, ids)
 	if err != nil {

@@ -98,9 +98,20 @@ ON CONFLICT (account_id) DO UPDATE SET
 
 func (s entitlementStore) TellSpendLimit(ctx context.Context, a account.ID, periodStart time.Time) (first bool, err error) {
 	defer errs.Wrap(&err, "spend limit of %s told", a)
-	res, err := s.db.Statement.ConnPool.ExecContext(ctx, `
-UPDATE entitlements SET spend_told = $2 WHERE account_id = $1 AND spend_limit IS NOT NULL AND spend_told IS DISTINCT FROM $2`,
-		a.UUID(), periodStart)
+	return s.tell(ctx, `
+UPDATE entitlements SET spend_told = $2 WHERE account_id = $1 AND spend_limit IS NOT NULL AND spend_told IS DISTINCT FROM $2`, a.UUID(), periodStart)
+}
+
+func (s entitlementStore) TellLimit(ctx context.Context, a account.ID, meter string, limit money.Decimal, periodStart time.Time) (first bool, err error) {
+	defer errs.Wrap(&err, "limit of %s on %s told", a, meter)
+	return s.tell(ctx, `
+UPDATE entitlements SET limits_told = limits_told || jsonb_build_object($2::text, $3::text)
+WHERE account_id = $1 AND limits_told ->> $2 IS DISTINCT FROM $3`, a.UUID(), meter, periodStart.UTC().Format(time.RFC3339Nano)+" "+limit.String())
+}
+
+// tell reports whether the statement, which writes that something was told, has found it untold.
+func (s entitlementStore) tell(ctx context.Context, write string, args ...any) (first bool, err error) {
+	res, err := s.db.Statement.ConnPool.ExecContext(ctx, write, args...)
 	if err != nil {
 		return false, translate(err)
 	}
