@@ -1,6 +1,7 @@
 package v1
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -100,15 +101,26 @@ func locate(c echo.Context, a idempotency.Answer) {
 	if !ok || a.Status != http.StatusCreated {
 		return
 	}
-	var made struct {
-		ID string `json:"id"`
-	}
-	if json.Unmarshal(a.Body, &made) == nil && made.ID != "" {
+	if made := idOf(a.Body); made != "" {
 		for _, name := range c.ParamNames() { // of what it was made under
 			path = strings.Replace(path, "{"+name+"}", url.PathEscape(c.Param(name)), 1)
 		}
-		c.Response().Header().Set(echo.HeaderLocation, strings.Replace(path, "{id}", url.PathEscape(made.ID), 1))
+		c.Response().Header().Set(echo.HeaderLocation, strings.Replace(path, "{id}", url.PathEscape(made), 1))
 	}
+}
+
+// idOf returns the member id of an answer, which nearly always is the first, and empty text without one.
+func idOf(body []byte) string {
+	if after, ok := bytes.CutPrefix(body, []byte(`{"id":"`)); ok {
+		if id, _, ok := bytes.Cut(after, []byte(`"`)); ok && bytes.IndexByte(id, '\\') < 0 {
+			return string(id)
+		}
+	}
+	var made struct {
+		ID string `json:"id"`
+	}
+	_ = json.Unmarshal(body, &made)
+	return made.ID
 }
 
 // expected returns the version that the caller's If-Match names. For "*" it is the present one, which

@@ -175,6 +175,9 @@ func (h reservations) reserve(c echo.Context, r metering.Reserving, status int) 
 		c.Response().Header().Set(headerReplayed, "true")
 		return *out.Replayed, nil
 	}
+	if out.Rendered != nil {
+		return *out.Rendered, nil
+	}
 	return r.Render(out.Reservation)
 }
 

@@ -58,6 +58,7 @@ type Reserving struct {
 // Reserved is what came of it.
 type Reserved struct {
 	Reservation entitlement.Reservation
+	Rendered    *idempotency.Answer // what Render has made of it, where that is kept
 	Replayed    *idempotency.Answer // the stored answer of an earlier request with the same key
 }
 
@@ -229,6 +230,7 @@ func (v *verdict) operate(it *item) {
 		o.refuse(err)
 		return
 	}
+	o.out.Rendered = &rendered
 	v.answered[answer] = &StoredAnswer{AnswerRef: answer, Fingerprint: o.Key.Fingerprint, Answer: rendered}
 }
 
