@@ -214,6 +214,16 @@ func TestIngest(t *testing.T) {
 			"rejected:unknown_account rejected:meter_takes_no_events rejected:invalid_value")
 	})
 
+	t.Run("TakesWhatIsThirtyFiveDaysOldAndNoOlder", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		mustEntitle(t, b.db, b.account.ID, func(e *entitlement.Entitlement) { e.PeriodStarts[0] = noon.AddDate(0, 0, -60) })
+		bound, older := b.event("bound", "text", "1"), b.event("older", "text", "1")
+		bound.OccurredAt = noon.Add(-metering.MaxAge)
+		older.OccurredAt = bound.OccurredAt.Add(-time.Microsecond)
+		wantStatuses(t, b.mustAdd(t, bound, older), "accepted rejected:too_old")
+	})
+
 	t.Run("PeriodsAreHalfOpen", func(t *testing.T) {
 		t.Parallel()
 		b := newMeterBench(t, metering.Options{})

@@ -318,6 +318,27 @@ func TestCorrections(t *testing.T) {
 		}
 	})
 
+	t.Run("KeepTotalsInTheirRange", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		b.mustAdd(t, b.event("1", "text", "1"), b.event("2", "text", "2"))
+		const most = "999999999999999"
+		if _, err := correct(t, b, correction(b, "1", metering.Amend, most), "text"); !errors.Is(err, metering.ErrTotalRange) {
+			t.Errorf("a total of more digits than there are: %v", err)
+		}
+		if got := b.total(t, "text"); got != "3/2" {
+			t.Errorf("total %s, want what it was", got)
+		}
+		for _, event := range []string{"1", "2"} {
+			if _, err := correct(t, b, correction(b, event, metering.Void, "0"), "text"); err != nil {
+				t.Error(err)
+			}
+		}
+		if got := b.total(t, "text"); got != "0/0" {
+			t.Errorf("total %s of nothing", got)
+		}
+	})
+
 	t.Run("AreRefusedOnceTheEventsAreGone", func(t *testing.T) {
 		t.Parallel()
 		b := newMeterBench(t, metering.Options{})
