@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Under load the processor is what is short, and a transaction costs as much as ten of its events: callers
+// Under load the processor is what is short, and a transaction costs as much as several events: callers
 // wait less if they go together. So a flush waits for half of as many calls as there lately were at once.
 const (
 	linger    = 2 * time.Millisecond // at most

@@ -267,8 +267,10 @@ func admission(v *value) (*metering.Admission, error) {
 		Currency: money.Currency(v.text(3)), PeriodStarts: v.times(4), PeriodEnd: v.time(5),
 		SpendMode: entitlement.Mode(v.text(8)), Version: v.int8(9),
 	}}
-	if err := json.Unmarshal(v.row[6], &ad.Limits); err != nil {
-		return ad, fmt.Errorf("limits of %s: %w", ad.Account, err)
+	if limits := v.row[6]; string(limits) != "{}" {
+		if err := json.Unmarshal(limits, &ad.Limits); err != nil {
+			return ad, fmt.Errorf("limits of %s: %w", ad.Account, err)
+		}
 	}
 	if !v.isNull(11) {
 		if err := json.Unmarshal(v.row[11], &ad.EarlierLimits); err != nil {
