@@ -123,6 +123,13 @@ func TestTopUp(t *testing.T) {
 		ada.post(t, "/v1/top-ups", `{"amount":{"amount":50.5,"currency":"USD"}}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 		ada.post(t, "/v1/top-ups", `{"amount":{"amount":5000,"currency":"USD"},"payment_method":"pm_x"}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 		ada.post(t, "/v1/top-ups/preview", funds(1)).problem(t, http.StatusUnprocessableEntity, "top_up_amount")
+		// Nothing was charged, and nothing is stored of it.
+		for _, path := range []string{"/v1/top-ups", "/v1/payments"} {
+			if left := ada.get(t, path).want(t, http.StatusOK).at(t, "data").([]any); len(left) != 0 {
+				t.Errorf("%s has %v", path, left)
+			}
+		}
+		w.check(t)
 	})
 }
 

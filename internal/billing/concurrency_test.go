@@ -229,6 +229,47 @@ func TestHotAccount_WaitingTopUpsHoldNeitherLockNorConnection(t *testing.T) {
 	}
 }
 
+// A process that is paused between its intent and the provider's call, for longer than anybody waits, comes back to work
+// that others have finished: it asks under the same key, finds the payment settled, and changes nothing.
+func TestTopUp_ByAProcessThatWasPaused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	w.upgrade(t, a.ID, sandbox.TokenVisa)
+	provider := slowGateway{w.Gateway, make(chan struct{}, 1), make(chan struct{})}
+	paused := billing.Funder{Core: w.another(provider)}
+	key := asked(a.ID, newKey())
+	var late billing.Result[billing.TopUp]
+	var running sync.WaitGroup
+	running.Go(func() {
+		var err error
+		if late, err = paused.TopUp(t.Context(), key, billing.TopUpInput{Amount: usd(1000)}, asJSON[billing.TopUp](201)); err != nil {
+			t.Error(err)
+		}
+	})
+	<-provider.asked
+	w.advance(10 * time.Minute)
+	w.sweep(t) // by the others
+	if b := w.balance(t, a.ID); b.Funds != usd(1000) {
+		t.Errorf("funds %s while one process is paused, want 10.00 USD", b.Funds)
+	}
+	close(provider.answer)
+	running.Wait()
+	if late.Record.Status != payment.Succeeded {
+		t.Errorf("the paused process answers %+v", late.Record)
+	}
+	again, err := billing.Funder{Core: w.Core}.TopUp(t.Context(), key, billing.TopUpInput{Amount: usd(1000)}, asJSON[billing.TopUp](201))
+	if err != nil || again.Replayed == nil {
+		t.Errorf("the same key again: %+v, %v; want the answer that was given", again, err)
+	}
+	if n := len(w.charges(t)[a.ID]); n != 1 {
+		t.Errorf("%d charges, want 1", n)
+	}
+	if b := w.balance(t, a.ID); b.Funds != usd(1000) {
+		t.Errorf("funds %s in the end, want 10.00 USD", b.Funds)
+	}
+}
+
 func TestPartialRefunds_TogetherNeverPassWhatWasTaken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
