@@ -28,9 +28,8 @@ import (
 
 const (
 	mostGuests = 64
-	// shortWait is how long a transaction of several accounts waits for a lock. That of one waits as long as it takes.
-	shortWait    = 100 * time.Millisecond
-	waitForLocks = "SET LOCAL lock_timeout = 0"
+	// shortWait is for a transaction of several accounts. That of one waits for a lock as long as it takes.
+	shortWait = "SET LOCAL lock_timeout = '100ms'"
 	// partyTime bounds a transaction with guests, in which nobody's own deadline counts.
 	partyTime = 10 * time.Second
 )
@@ -66,6 +65,8 @@ type company struct {
 	mu      sync.Mutex
 	running bool
 	waiting []*guest
+	few     int           // are not enough to begin with
+	enough  chan struct{} // closed when more wait, nil if nobody asks
 }
 
 func (c *company) invite(g *guest) {
@@ -76,6 +77,10 @@ func (c *company) invite(g *guest) {
 		c.running = true
 		go c.work()
 	}
+	if c.enough != nil && len(c.waiting) > c.few {
+		close(c.enough)
+		c.enough = nil
+	}
 }
 
 // work runs what waits until nothing does, or until somebody else does because this has taken too long.
@@ -85,11 +90,33 @@ func (c *company) work() {
 		if len(guests) == 0 {
 			return
 		}
+		begun := time.Now() //nolint:forbidigo // how long it takes, not when
 		slow := time.AfterFunc(c.patience, c.work)
 		c.db.host(guests)
 		if !slow.Stop() {
 			return
 		}
+		c.regather(len(guests), time.Since(begun)/2)
+	}
+}
+
+// regather gives those who were answered together the time to ask for more together. Were the first of them to begin
+// alone, the others would wait for all of that transaction; so they are given less than one takes.
+func (c *company) regather(answered int, most time.Duration) {
+	c.mu.Lock()
+	c.few = answered / 2
+	if answered == 1 || len(c.waiting) > c.few {
+		c.mu.Unlock()
+		return
+	}
+	enough := make(chan struct{})
+	c.enough = enough
+	c.mu.Unlock()
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-enough:
+	case <-timer.C:
 	}
 }
 
@@ -104,7 +131,7 @@ func (c *company) next() []*guest {
 			rest = append(rest, g)
 		}
 	}
-	c.waiting, c.running = rest, len(guests) > 0
+	c.waiting, c.running, c.enough = rest, len(guests) > 0, nil
 	return guests
 }
 
@@ -331,8 +358,8 @@ func (p *party) seat(ctx context.Context, guests []*guest) (first []*guest, err 
 		}
 		last[g.account] = g
 	}
-	if p.waits {
-		_ = p.later(ctx, stmt{sql: waitForLocks})
+	if !p.waits {
+		_ = p.later(ctx, stmt{sql: shortWait})
 	}
 	if len(ids) > 0 {
 		if err := p.send(ctx, slices.Concat([]stmt{p.lock(ids)}, p.reads(guests), p.ahead(first))...); err != nil {

@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -131,7 +130,7 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 		pool.Close()
 		return nil, err
 	}
-	shared, err := openShared(ctx, pc)
+	shared, err := openByKey(ctx, pc, sharedConns)
 	if err != nil {
 		byKey.Close()
 		pool.Close()
@@ -170,13 +169,6 @@ func openByKey(ctx context.Context, pc *pgxpool.Config, conns int32) (*pgxpool.P
 		pc.ConnConfig.RuntimeParams[whole] = "off"
 	}
 	return pgxpool.NewWithConfig(ctx, pc)
-}
-
-// openShared opens the pool of transactions that operations share. In them nobody waits long for a stranger's lock.
-func openShared(ctx context.Context, pc *pgxpool.Config) (*pgxpool.Pool, error) {
-	pc = pc.Copy()
-	pc.ConnConfig.RuntimeParams["lock_timeout"] = strconv.FormatInt(shortWait.Milliseconds(), 10)
-	return openByKey(ctx, pc, sharedConns)
 }
 
 // Close returns when every connection is closed.

@@ -17,7 +17,7 @@ import (
 const signatureHeader = "Sandbox-Signature"
 
 const (
-	senders   = 4                      // webhooks under way at once
+	senders   = 16                     // webhooks under way at once
 	batchSize = 64                     // webhooks whose outcomes share a line of the journal
 	pollEvery = 500 * time.Millisecond // how soon a webhook that is due by the clock is seen
 	trail     = 100 * time.Millisecond // webhooks follow the answers to the calls that they tell of, as elsewhere
