@@ -372,6 +372,9 @@ func (v *verdict) commitUsed(it *item, ad *Admission, r entitlement.Reservation)
 
 // keepReservations writes what operations changed, in the order of the rows.
 func (v *verdict) keepReservations() {
+	v.writes.Reservations = slices.Grow(v.writes.Reservations, len(v.settled))
+	v.writes.Holds = slices.Grow(v.writes.Holds, len(v.holds))
+	v.writes.Answers = slices.Grow(v.writes.Answers, len(v.answered))
 	for _, r := range v.settled {
 		v.writes.Reservations = append(v.writes.Reservations, *r)
 	}
