@@ -12,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -65,4 +66,32 @@ func (w *world) robot(t *testing.T, a account.ID, ceilings auth.Ceilings) caller
 		t.Fatal(err)
 	}
 	return caller{w: w, header: http.Header{}, token: text.Reveal}
+}
+
+// A card has one budget of declines, whoever asks it for what: collecting by itself, paying now, adding funds, another
+// account. Another card is asked all the same.
+func TestCardBudget_IsSharedByEverythingThatAsksTheCard(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Policy.Dunning.CardAttempts = 3
+	_, ada := w.billed(t, sandbox.TokenChargeDeclined) // the first: the invoice was collected by itself
+	pay := "/v1/invoices/" + ada.get(t, "/v1/invoices?status=open").str(t, "data", 0, "id") + "/pay"
+	ada.post(t, "/v1/top-ups", funds(5000)).problem(t, http.StatusPaymentRequired, "card_declined")
+	ada.post(t, pay, "").problem(t, http.StatusPaymentRequired, "card_declined")
+
+	_, eve := w.upgraded(t, sandbox.TokenChargeDeclined)
+	for name, res := range map[string]response{
+		"adding funds": ada.post(t, "/v1/top-ups", funds(5000)), "paying now": ada.post(t, pay, ""),
+		"looking first": ada.post(t, "/v1/top-ups/preview", funds(5000)), "another account": eve.post(t, "/v1/top-ups", funds(5000)),
+	} {
+		if res.problem(t, http.StatusConflict, "card_attempts_exhausted").str(t, "retry_after") == "" {
+			t.Errorf("%s: %s does not say when the card may be asked again", name, res.Body)
+		}
+	}
+	if n := len(ada.get(t, "/v1/payments").at(t, "data").([]any)); n != 3 {
+		t.Errorf("%d payments were begun, want 3", n)
+	}
+	ada.post(t, "/v1/payment-methods", cardBody(sandbox.TokenMastercard)).want(t, http.StatusCreated)
+	ada.post(t, "/v1/top-ups", funds(5000)).want(t, http.StatusCreated)
+	w.check(t)
 }
