@@ -68,8 +68,8 @@ CREATE TABLE idempotency_keys (
 CREATE INDEX idempotency_keys_expiry ON idempotency_keys (expires_at);
 
 -- What happened, in the account's own gap-free order: the outbox of webhooks, of the event stream and of the audit.
--- Here, in the audit log and in the journal no foreign key leads to the account: what they tell of has one, their
--- numbers are the account's counters', and accounts are never deleted. The invariant checker looks all the same.
+-- Here and in the audit log no foreign key leads to the account: what they tell of has one, their numbers are the
+-- account's counters', and accounts are never deleted. The invariant checker looks all the same.
 CREATE TABLE account_events (
   account_id  uuid NOT NULL,
   sequence    bigint NOT NULL CHECK (sequence > 0),

@@ -3,7 +3,7 @@
 -- it debits, so every row balances by itself and so does every transaction. The service has no UPDATE and no
 -- DELETE here; a correction is another transaction.
 CREATE TABLE ledger_transactions (
-  account_id uuid NOT NULL,              -- see account_events
+  account_id uuid NOT NULL REFERENCES accounts (id),
   id         uuid NOT NULL,
   sequence   bigint NOT NULL CHECK (sequence > 0),
   kind       text NOT NULL,              -- the recipe
