@@ -93,8 +93,9 @@ docs: generate ## Write the OpenAPI documents and say where to read
 ##@ Measure
 .PHONY: bench
 bench: export GOGC = 400
-bench: postgres ## All benchmarks: three rounds each, the median beside its limit (about 10 minutes)
-	@{ go test -run '^$$' -bench . -benchmem -count 3 $$(go list ./... | grep -v /internal/e2e); \
+bench: postgres ## All benchmarks: three rounds each, the median beside its limit (about 12 minutes)
+	@# -p 1: nothing is compiled beside a benchmark
+	@{ go test -p 1 -run '^$$' -bench . -benchmem -count 3 $$(go list ./... | grep -v /internal/e2e); \
 	  go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./internal/e2e; } 2>&1 | go run ./internal/benchreport
 
 .PHONY: bench-ingest
