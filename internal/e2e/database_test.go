@@ -86,6 +86,7 @@ func TestCrash_OfTheDatabaseUnderMoney(t *testing.T) {
 		h.storm(fmt.Sprintf("crash %d", round), rng, func(ctx context.Context) {
 			time.Sleep(moment)
 			c.crash()
+			h.kills++
 			time.Sleep(pause)
 			c.start(ctx)
 			h.db.Pool().Reset()
@@ -93,5 +94,8 @@ func TestCrash_OfTheDatabaseUnderMoney(t *testing.T) {
 		})
 	}
 	h.checkBooks()
+	if h.caught == 0 {
+		t.Errorf("%d crashes caught nothing: the moments are badly chosen", h.kills)
+	}
 	h.report()
 }

@@ -163,6 +163,9 @@ func (h *harness) meanwhile(ctx context.Context, in *intent) {
 	case err != nil:
 		h.fault("%s of %s had no answer: %v", in.op, in.account.ID, err)
 	case got.status == http.StatusServiceUnavailable, got.status == http.StatusConflict && got.code() == "idempotency_in_progress":
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.caught++
 	default:
 		h.compare(in, got)
 	}
