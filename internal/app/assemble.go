@@ -213,34 +213,47 @@ func reachable(addr string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// catalogue puts the configured price list on sale: the same list again changes nothing. The list that the
-// service ships with is for a database that has none; what an operator has published since stays.
+// catalogue gives a database that sells nothing its first price list: the configured file, or the list that the
+// service ships with. What is on sale afterwards is the operator's to change, by the API or by `accrue plans`: a
+// restart never takes a price back, and says where the file has come to differ.
 func (a *App) catalogue(ctx context.Context) (err error) {
+	first := plan.Shipped()
 	if a.cfg.Catalogue != "" {
-		text, err := os.ReadFile(a.cfg.Catalogue)
-		if err != nil {
-			return &UsageError{[]string{"catalogue: " + err.Error()}}
-		}
-		c, err := plan.ParseCatalogue(text)
-		if err != nil {
-			return &UsageError{[]string{"catalogue: " + err.Error()}}
-		}
-		if err := a.publish(ctx, c); err != nil {
+		if first, err = (catalogueFile{a.cfg.Catalogue}).read(); err != nil {
 			return err
 		}
-	} else {
-		plans, err := a.db.Plans().Plans(ctx)
-		if err != nil {
-			return err
-		}
-		if len(plans) == 0 {
-			if err := a.publish(ctx, plan.Shipped()); err != nil {
-				return err
-			}
-		}
+	}
+	plans, err := a.db.Plans().Plans(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(plans) == 0:
+		err = a.publish(ctx, first)
+	case a.cfg.Catalogue != "":
+		a.compare(ctx, first)
+	}
+	if err != nil {
+		return err
 	}
 	a.svc.meters, err = billing.NewLiveMeters(ctx, a.svc.core)
 	return err
+}
+
+// compare warns where the configured file is not what is on sale.
+func (a *App) compare(ctx context.Context, file plan.Catalogue) {
+	const differs = "the catalogue file is not what is on sale, and is left alone"
+	log := a.log.With("hint", "accrue plans diff "+a.cfg.Catalogue+" shows the difference, plans apply puts the file on sale")
+	effects, err := plan.Preview(ctx, a.db.Plans(), file)
+	if err != nil {
+		log.WarnContext(ctx, differs, "error", err)
+		return
+	}
+	for _, e := range effects {
+		if e.Before != e.After {
+			log.WarnContext(ctx, differs, "plan", e.Plan, "on_sale", e.Before, "changes", len(e.Changes))
+		}
+	}
 }
 
 func (a *App) publish(ctx context.Context, c plan.Catalogue) error {

@@ -59,7 +59,7 @@ type Config struct {
 	CardRemoval          string        `group:"Payments" enum:"request,when-paid" default:"request" help:"What follows when a customer removes a card. request: support decides. when-paid: granted by itself where nothing is owed."`
 
 	// Catalogue and billing.
-	Catalogue    string        `group:"Billing" help:"YAML file of meters, plans and prices; by default the built-in one."`
+	Catalogue    string        `group:"Billing" help:"YAML file of the meters, plans and prices that an empty database begins with; by default the built-in one. Afterwards accrue plans apply and the API put prices on sale, and a start only warns where the file differs."`
 	InvoiceGrace time.Duration `group:"Billing" default:"1h" help:"How long after the end of a period late usage still enters its invoice."`
 	SupportEmail string        `group:"Billing" default:"support@example.com" help:"Address that customers are shown, and that removal requests and sales inquiries go to."`
 	SMTPURL      secret.Text   `group:"Billing" name:"smtp-url" help:"Mail server, smtp://user:password@host:587; without it mail is written to the log."`

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/app"
@@ -216,4 +217,53 @@ func begin(t *testing.T, dsn string) string {
 		t.Fatal(err)
 	}
 	return got.Record.ID.String()
+}
+
+// The file that the service is configured with is what an empty database begins with. It is on disk for ever,
+// while prices go on: a restart must not take back what has been put on sale since, nor what was taken off it.
+func TestServe_ARestartKeepsThePricesThatAreOnSale(t *testing.T) {
+	t.Parallel()
+
+	shipped, err := os.ReadFile("../plan/catalogue.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, dsn := t.TempDir(), postgrestest.DSN(t)
+	file := func(name, price string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, bytes.ReplaceAll(shipped, []byte(`"0.027"`), []byte(`"`+price+`"`)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	configured := file("catalogue.yaml", "0.031")
+	options := []string{"--data-dir", dir, "--database-url", dsn}
+	start := func() (prices, log string) {
+		p := serve(t, append(options, "--catalogue", configured)...)
+		_, prices = p.get(t, "/v1/plans")
+		p.end(t)
+		return prices, p.log.String()
+	}
+
+	if prices, log := start(); !strings.Contains(prices, `"0.031"`) || strings.Contains(log, "level=WARN") {
+		t.Fatalf("an empty database has not begun with the file: %s\n%s", prices, log)
+	}
+	if _, log := start(); strings.Contains(log, "is not what is on sale") {
+		t.Errorf("the file is what is on sale:\n%s", log)
+	}
+	if _, err := execute(t, append([]string{"plans", "apply", file("spring.yaml", "0.026")}, options...)...); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(t, dsn).Plans().Archive(t.Context(), "enterprise", 1, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	prices, log := start()
+	if !strings.Contains(prices, `"0.026"`) || strings.Contains(prices, `"0.031"`) || strings.Contains(prices, `"enterprise"`) {
+		t.Errorf("after a restart what is on sale is %s", prices)
+	}
+	for _, want := range []string{"plan=pro on_sale=2 changes=1", "plan=enterprise on_sale=0", "accrue plans diff " + configured} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log does not say %q:\n%s", want, log)
+		}
+	}
 }
