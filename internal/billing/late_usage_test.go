@@ -127,3 +127,48 @@ func TestLateUsage_IsHeldToTheLimitsOfItsPeriod(t *testing.T) {
 		accepted(up, more, now)
 	})
 }
+
+// A spend limit is held twice: usage of a period never comes to more than it, whenever it is told, and no invoice
+// says more, whatever came late for it. Ten dollars a period, and 0.027 a minute beyond 1,000:
+//
+//	10 March to 10 April    told late: 300 minutes, 8.10; 100 more would pass the limit
+//	10 April to 10 May      told late: 300 minutes, 8.10; 100 more would pass the limit
+//	10 May to 10 June       200 minutes, 5.40
+//	on its invoice          16.20 that came late and 5.40, of which 11.60 is absorbed
+func TestLateUsage_OfTwoPeriodsPassesNoSpendLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const limit = 1000
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.limitSpend(t, a, limit, entitlement.Hard)
+	tell := func(seconds, refusal string, at time.Time) {
+		t.Helper()
+		r := w.useAt(t, a, "voice", seconds, at)
+		if refused := r.Status == metering.Rejected; refused != (refusal != "") || refused && r.Problem.Code != refusal {
+			t.Errorf("%s s at %s: %+v, want it refused for %q", seconds, at.Format(time.DateTime), r, refusal)
+		}
+	}
+
+	first := day(time.April, 9)
+	for _, end := range []time.Time{day(time.April, 11), day(time.May, 11)} {
+		w.until(t, end)
+		w.until(t, end.Add(w.Policy.Grace+time.Hour))
+	}
+	second := day(time.May, 9)
+	for _, at := range []time.Time{first, second} {
+		tell("60000", "", at)
+		tell("18000", "", at)
+		tell("6000", string(entitlement.SpendLimitReached), at)
+	}
+	tell("72000", "", w.clock())
+
+	up, err := billing.Reader{Core: w.Core}.Upcoming(t.Context(), a)
+	if err != nil || up.Total != usd(limit) || up.Bill.Absorbed != usd(1160) {
+		t.Errorf("the preview is %s with %s absorbed (%v), want the limit", up.Total, up.Bill.Absorbed, err)
+	}
+	w.until(t, day(time.June, 12))
+	if got, want := w.lines(t, a, day(time.May, 10)), "usage 540, absorbed -1160, adjustment 810, adjustment 810"; got != want {
+		t.Errorf("billed %s, want %s", got, want)
+	}
+}

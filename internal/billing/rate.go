@@ -262,7 +262,9 @@ func (r rated) spent() (money.Amount, error) {
 	return pricing.Accrued(in)
 }
 
-// capOf is the account's spend limit as what a period's own usage may still come to.
+// capOf is the account's spend limit as what a period's own usage may still come to. Late usage of several earlier
+// periods, each within the limit, can come to more than it on one invoice: then less than nothing is left, and
+// what is absorbed brings the invoice down to the limit.
 func capOf(ctx context.Context, tx Tx, acct account.Account, late money.Amount) (*money.Amount, error) {
 	e, err := tx.Entitlements().Get(ctx, acct.ID)
 	if err != nil {
@@ -271,7 +273,7 @@ func capOf(ctx context.Context, tx Tx, acct account.Account, late money.Amount) 
 	if !e.HasHardSpendLimit() {
 		return nil, nil //nolint:nilnil // no cap
 	}
-	left := money.New(max(0, *e.SpendLimit-late.Minor), acct.Currency)
+	left := money.New(*e.SpendLimit-late.Minor, acct.Currency)
 	return &left, nil
 }
 
@@ -354,8 +356,8 @@ type Pricer struct{ *Core }
 
 var _ entitlement.Pricer = Pricer{}
 
-// Accrued returns what the given use of a period comes to, with what came late for earlier periods.
-// What is reserved counts as used, at the general price of its meter.
+// Accrued returns what the given use of a period comes to, by itself: what came late for other periods is held to
+// the limit as theirs. What is reserved counts as used, at the general price of its meter.
 func (p Pricer) Accrued(ctx context.Context, e entitlement.Entitlement, periodStart time.Time, use []entitlement.Use) (_ money.Amount, err error) {
 	defer errs.Wrap(&err, "accrued of %s", e.Account)
 	acct := account.Account{ID: e.Account, Currency: e.Currency}

@@ -35,7 +35,7 @@ type Input struct {
 	Held     period.Bounds // the part of the period that the plan was held; zero: all of it
 	Before   []Holding     // plans with a fee that were held in the period before this one
 	Usage    []Usage
-	Cap      *money.Amount // the most that may be billed; the rest is absorbed
+	Cap      *money.Amount // the most that may be billed, also less than nothing; the rest is absorbed
 	Term     *Term         // for commitments over a term, and prepaid ones
 }
 
