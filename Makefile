@@ -93,7 +93,7 @@ docs: generate ## Write the OpenAPI documents and say where to read
 ##@ Measure
 .PHONY: bench
 bench: export GOGC = 400
-bench: postgres ## All benchmarks: three rounds each, the median beside its limit (about 12 minutes)
+bench: postgres ## All benchmarks: rounds of each, the median beside its limit (about 12 minutes)
 	@# -p 1: nothing is compiled beside a benchmark
 	@{ go test -p 1 -run '^$$' -bench . -benchmem -count 3 $$(go list ./... | grep -v /internal/e2e); \
 	  go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./internal/e2e; } 2>&1 | go run ./internal/benchreport

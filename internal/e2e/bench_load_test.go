@@ -113,12 +113,12 @@ type work struct {
 	run       func(time.Duration) rate
 }
 
-// measure takes three rounds of a work, each beside its base so that both meet the same machine, and
-// reports the round with the median ratio.
+// measure takes five rounds of a work, each beside its base so that both meet the same machine, and
+// reports the round with the median ratio. Rounds are short: within seconds the machine is another.
 func (s *benchService) measure(b *testing.B, w work) {
 	b.Helper()
 	b.Run(strings.ReplaceAll(w.name, " ", "_"), func(b *testing.B) {
-		const rounds, span = 3, 3 * time.Second
+		const rounds, span = 5, 2 * time.Second
 		type round struct {
 			rate
 			base           float64
