@@ -146,8 +146,8 @@ func (s deploymentSecrets) derived(use string) secret.Text {
 	return secret.Text(hex.EncodeToString(mac.Sum(nil)))
 }
 
-// gateway connects to the payment provider; the sandbox is served by this process, on a listener of
-// its own, and spoken to over it like any other.
+// gateway connects to the payment provider; the sandbox is played by this process, on a listener of
+// its own for everyone else. Where it is to be reached another way, it is spoken to over the network like any other.
 func (a *App) gateway() (payment.Gateway, error) {
 	if a.cfg.Provider != sandbox.Name {
 		return a.stripe()
@@ -163,14 +163,14 @@ func (a *App) gateway() (payment.Gateway, error) {
 	a.serve("sandbox", provider)
 	a.closers = append(a.closers, provider.Close)
 	a.background = append(a.background, part{"sandbox provider", provider.Run})
-	at := a.cfg.SandboxURL
-	if at == "" {
-		at = "http://" + reachable(a.Addr("sandbox"))
-	}
-	client, err := sandbox.NewClient(sandbox.ClientConfig{
-		Mode: a.cfg.mode(), BaseURL: at, SecretKey: key,
+	cc := sandbox.ClientConfig{
+		Mode: a.cfg.mode(), BaseURL: a.cfg.SandboxURL, SecretKey: key,
 		WebhookSecrets: []payment.Secret{signing}, Timeout: a.cfg.ProviderTimeout,
-	})
+	}
+	if cc.BaseURL == "" {
+		cc.BaseURL, cc.Provider = "http://"+reachable(a.Addr("sandbox")), provider
+	}
+	client, err := sandbox.NewClient(cc)
 	if err == nil {
 		a.closers = append(a.closers, func() error { client.Close(); return nil })
 	}

@@ -21,7 +21,7 @@ var errAnswerTooLarge = errors.New("the answer is larger than a provider's may b
 // redirect, gives up after timeout, reads at most MaxAnswer, keeps connections for a crowd of callers,
 // and never repeats a request by itself. A proxy of the environment is used, but not for loopback.
 func NewHTTPClient(timeout time.Duration) *http.Client {
-	t := &http.Transport{
+	return NewClientOver(&http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   5 * time.Second,
@@ -30,7 +30,11 @@ func NewHTTPClient(timeout time.Duration) *http.Client {
 		IdleConnTimeout:       30 * time.Second,
 		ExpectContinueTimeout: time.Second,
 		ForceAttemptHTTP2:     true,
-	}
+	}, timeout)
+}
+
+// NewClientOver is NewHTTPClient over a transport of the caller's.
+func NewClientOver(t http.RoundTripper, timeout time.Duration) *http.Client {
 	return &http.Client{
 		Transport:     boundedTransport{t, timeout},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -44,7 +48,7 @@ func NewHTTPClient(timeout time.Duration) *http.Client {
 // Idempotency-Key. That would be safe, but then an outcome that was unknown for a moment would never
 // be seen as such, neither by the caller nor by a test.
 type boundedTransport struct {
-	next    *http.Transport
+	next    http.RoundTripper
 	timeout time.Duration // until the answer's end
 }
 
@@ -62,7 +66,11 @@ func (b boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // CloseIdleConnections is for http.Client's.
-func (b boundedTransport) CloseIdleConnections() { b.next.CloseIdleConnections() }
+func (b boundedTransport) CloseIdleConnections() {
+	if t, ok := b.next.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
 
 type boundedBody struct {
 	io.ReadCloser

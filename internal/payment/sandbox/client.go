@@ -26,6 +26,7 @@ const defaultTimeout = 10 * time.Second
 type ClientConfig struct {
 	Mode           payment.Mode // must be ModeTest
 	BaseURL        string       // of the provider's listener
+	Provider       http.Handler // the provider itself, if this process plays it: then no socket is between; nil: it is reached at BaseURL
 	SecretKey      payment.Secret
 	WebhookSecrets []payment.Secret // any of them may have signed; several during a rotation
 	Timeout        time.Duration    // of one call; 0: 10 seconds
@@ -52,7 +53,11 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		cfg.Timeout = defaultTimeout
 	}
 	cfg.BaseURL = strings.TrimSuffix(cfg.BaseURL, "/")
-	return &Client{cfg: cfg, http: payment.NewHTTPClient(cfg.Timeout)}, nil
+	c := &Client{cfg: cfg, http: payment.NewHTTPClient(cfg.Timeout)}
+	if cfg.Provider != nil {
+		c.http = payment.NewClientOver(inProcess{cfg.Provider}, cfg.Timeout)
+	}
+	return c, nil
 }
 
 // Name returns "sandbox".

@@ -1,10 +1,12 @@
 package sandbox_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -73,33 +75,58 @@ func TestEveryOperationCanFailInEveryWay(t *testing.T) {
 		"webhook before answer":   {sandbox.Fault{Kind: sandbox.FaultWebhookFirst}, nil},
 		"another account's fault": {sandbox.Fault{Kind: sandbox.FaultStatus, Account: "acct_2"}, nil},
 	}
-	for op, run := range operations {
-		t.Run(op, func(t *testing.T) {
+	for way, gateway := range transports {
+		for op, run := range operations {
+			t.Run(way+"/"+op, func(t *testing.T) {
+				t.Parallel()
+
+				for name, c := range faults {
+					p := gateway(t, start(t, nil))
+					request := card(t, p.gateway, sandbox.TokenVisa, "acct_1")
+					ch, err := p.gateway.Charge(t.Context(), request(0))
+					must(t, err)
+					w := world{provider: p, customer: ch.CustomerRef, method: ch.MethodRef, charge: ch.Ref}
+					f := c.fault
+					f.Op = op
+					must(t, p.control.Plan(t.Context(), f))
+					// net/http repeats a read by itself when a kept connection breaks.
+					err = run(t, w)
+					repeated := op == "lookup" && err == nil && (f.Kind == sandbox.FaultHang || f.Kind == sandbox.FaultReset)
+					if (!errors.Is(err, c.want) || (c.want == nil) != (err == nil)) && !repeated {
+						t.Fatalf("%s: got %v, want %v", name, err, c.want)
+					}
+					if err := run(t, w); err != nil {
+						t.Fatalf("repeated after %s: %v", name, err)
+					}
+					refunds, err := p.gateway.LookupCharge(t.Context(), payment.ChargeLookup{Ref: w.charge})
+					must(t, err)
+					if refunds.Refunded.Minor > 60 {
+						t.Fatalf("%s: refunded %s", name, refunds.Refunded)
+					}
+				}
+			})
+		}
+	}
+}
+
+// However the call is carried, a caller who stops waiting does not know what came of it, and finds it later.
+func TestCallerMayStopWaiting(t *testing.T) {
+	t.Parallel()
+
+	for way, gateway := range transports {
+		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 
-			for name, c := range faults {
-				p := start(t, nil)
-				request := card(t, p.gateway, sandbox.TokenVisa, "acct_1")
-				ch, err := p.gateway.Charge(t.Context(), request(0))
-				must(t, err)
-				w := world{provider: p, customer: ch.CustomerRef, method: ch.MethodRef, charge: ch.Ref}
-				f := c.fault
-				f.Op = op
-				must(t, p.control.Plan(t.Context(), f))
-				// net/http repeats a read by itself when a kept connection breaks.
-				err = run(t, w)
-				repeated := op == "lookup" && err == nil && (f.Kind == sandbox.FaultHang || f.Kind == sandbox.FaultReset)
-				if (!errors.Is(err, c.want) || (c.want == nil) != (err == nil)) && !repeated {
-					t.Fatalf("%s: got %v, want %v", name, err, c.want)
-				}
-				if err := run(t, w); err != nil {
-					t.Fatalf("repeated after %s: %v", name, err)
-				}
-				refunds, err := p.gateway.LookupCharge(t.Context(), payment.ChargeLookup{Ref: w.charge})
-				must(t, err)
-				if refunds.Refunded.Minor > 60 {
-					t.Fatalf("%s: refunded %s", name, refunds.Refunded)
-				}
+			p := gateway(t, start(t, func(c *sandbox.Config) { c.HangFor = time.Hour }))
+			r := card(t, p.gateway, sandbox.TokenVisa, "acct_1")(1)
+			must(t, p.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultHang}))
+			waits, enough := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer enough()
+			if _, err := p.gateway.Charge(waits, r); !errors.Is(err, payment.ErrUnknown) {
+				t.Fatalf("got %v, want %v", err, payment.ErrUnknown)
+			}
+			if c, err := p.gateway.LookupCharge(t.Context(), payment.ChargeLookup{PaymentRef: r.PaymentRef}); err != nil || c.Outcome != payment.OutcomeSucceeded {
+				t.Errorf("got %+v, %v", c, err)
 			}
 		})
 	}

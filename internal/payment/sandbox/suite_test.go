@@ -88,11 +88,38 @@ func faultFor(f gatewaytest.Failure) sandbox.Fault {
 	panic("no fault for " + f)
 }
 
+// played makes p's gateway speak to its provider without a socket between them.
+func played(t *testing.T, p provider) provider {
+	t.Helper()
+	var err error
+	p.gateway, err = sandbox.NewClient(sandbox.ClientConfig{
+		Mode: payment.ModeTest, BaseURL: p.url, Provider: p.server, SecretKey: secretKey, WebhookSecrets: []payment.Secret{oldSecret, newSecret},
+	})
+	must(t, err)
+	return p
+}
+
+// transports are the ways from the gateway to its provider.
+var transports = map[string]func(*testing.T, provider) provider{
+	"OverTheNetwork": func(_ *testing.T, p provider) provider { return p },
+	"InProcess":      played,
+}
+
 func TestSuite(t *testing.T) {
 	t.Parallel()
 
+	for name, gateway := range transports {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			runSuite(t, gateway)
+		})
+	}
+}
+
+func runSuite(t *testing.T, gateway func(*testing.T, provider) provider) {
+	t.Helper()
 	gatewaytest.Run(t, func(t *testing.T) gatewaytest.Harness {
-		p := start(t, func(c *sandbox.Config) { c.Dir = t.TempDir() })
+		p := gateway(t, start(t, func(c *sandbox.Config) { c.Dir = t.TempDir() }))
 		return gatewaytest.Harness{
 			Gateway: p.gateway, Now: now, Remembers: true,
 			Tokens: gatewaytest.Tokens{
