@@ -137,6 +137,12 @@ func TestServe_OnAGivenDatabase(t *testing.T) {
 	if status, body := p.get(t, "/readyz"); status != http.StatusOK {
 		t.Errorf("%d %s", status, body)
 	}
+	_, measures := p.get(t, "/metrics")
+	for _, want := range []string{"accrue_overdue_payments 0", "accrue_overdue_oldest_seconds 0", "accrue_parked_payments 0"} {
+		if !strings.Contains(measures, "\n"+want+"\n") {
+			t.Errorf("no %q among the metrics", want)
+		}
+	}
 	p.end(t)
 	if strings.Contains(p.log.String(), "level=ERROR") {
 		t.Error(p.log)

@@ -82,9 +82,11 @@ func (a *App) assemble(ctx context.Context) error {
 	if err := a.api(); err != nil { //nolint:contextcheck // each request brings its own
 		return err
 	}
+	alarm := &billing.Alarm{Core: a.svc.core}
+	a.watch(alarm)
 	jobs, err := worker.New(worker.Config{
 		Core: a.svc.core, Pool: a.db.Pool(),
-		Sweepers: []worker.Sweeper{{Name: "meters", Sweep: a.svc.meters.Refresh}},
+		Sweepers: []worker.Sweeper{{Name: "meters", Sweep: a.svc.meters.Refresh}, {Name: "alarm", Sweep: alarm.Look}},
 	})
 	if err != nil {
 		return err
@@ -94,6 +96,26 @@ func (a *App) assemble(ctx context.Context) error {
 		part{"jobs", jobs.Run}, part{"funds", watch.Run}, part{"changes", a.svc.hub.Run},
 		part{"proofs", invariant.Prover{Source: a.db, Store: a.db.Proofs(), Options: invariant.Options{Clock: a.clock, Gateway: gateway}, Log: a.log}.Run})
 	return nil
+}
+
+// watch shows what is overdue to whoever reads the metrics.
+func (a *App) watch(alarm *billing.Alarm) {
+	for name, of := range map[string]func(payment.Overdue) int{
+		"accrue_overdue_payments":        func(o payment.Overdue) int { return o.Payments },
+		"accrue_overdue_refunds":         func(o payment.Overdue) int { return o.Refunds },
+		"accrue_overdue_cards":           func(o payment.Overdue) int { return o.Cards },
+		"accrue_overdue_provider_events": func(o payment.Overdue) int { return o.Events },
+	} {
+		a.metrics.Gauge(name, "What has waited for the payment provider's word for longer than alarm-after.",
+			func() float64 { return float64(of(alarm.Last())) })
+	}
+	a.metrics.Gauge("accrue_parked_payments", "Payments and refunds that wait for a person.", func() float64 { return float64(alarm.Last().Parked) })
+	a.metrics.Gauge("accrue_overdue_oldest_seconds", "How long the oldest of what is overdue has waited.", func() float64 {
+		if since := alarm.Last().Oldest; !since.IsZero() {
+			return a.clock().Sub(since).Seconds()
+		}
+		return 0
+	})
 }
 
 // bind takes every address before anything is built on it, so that a port in use is found first and
@@ -127,7 +149,7 @@ func (c Config) policy() billing.Policy {
 	p := billing.DefaultPolicy()
 	p.Grace = c.InvoiceGrace
 	p.RemoveWhenPaid = c.CardRemoval == "when-paid"
-	p.ReturnURL = c.PublicURL
+	p.ReturnURL, p.AlarmAfter = c.PublicURL, c.AlarmAfter
 	return p
 }
 

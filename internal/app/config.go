@@ -56,6 +56,7 @@ type Config struct {
 	StripeAPIURL         string        `group:"Payments" name:"stripe-api-url" default:"https://api.stripe.com" help:"Where Stripe's API is; another address is for tests only."`
 	SandboxURL           string        `group:"Payments" name:"sandbox-url" help:"Where the sandbox provider is reached, if not at its own address; for tests of the network only."`
 	ProviderTimeout      time.Duration `group:"Payments" default:"8s" help:"How long one request to the provider may take."`
+	AlarmAfter           time.Duration `group:"Payments" default:"15m" help:"How long the outcome of a payment may be unknown before the log and the metrics say so."`
 	CardRemoval          string        `group:"Payments" enum:"request,when-paid" default:"request" help:"What follows when a customer removes a card. request: support decides. when-paid: granted by itself where nothing is owed."`
 
 	// Catalogue and billing.

@@ -234,7 +234,7 @@ func (c Config) checkNumbers(p *problems) {
 	}
 	for name, d := range map[string]int64{
 		"drain-timeout": int64(c.DrainTimeout), "database-deadline": int64(c.DatabaseDeadline), "provider-timeout": int64(c.ProviderTimeout),
-		"webhook-timeout": int64(c.WebhookTimeout),
+		"webhook-timeout": int64(c.WebhookTimeout), "alarm-after": int64(c.AlarmAfter),
 	} {
 		if d <= 0 {
 			p.add(name, "must be longer than nothing")

@@ -40,13 +40,15 @@ type Policy struct {
 	ReturnURL    string // where a customer's browser comes back to from the provider
 	// RemoveWhenPaid grants "remove when paid" requests by itself once nothing is owed.
 	RemoveWhenPaid bool
+	// AlarmAfter is how long a provider's word may be missing before the operator is told.
+	AlarmAfter time.Duration
 }
 
 // DefaultPolicy is what the documentation describes.
 func DefaultPolicy() Policy {
 	return Policy{
 		Grace: 24 * time.Hour, PaymentTerms: 0, Dunning: dunning.Default(),
-		TopUpMaximum: 1_000_000, StartPlan: string(plan.Developer), RemoveWhenPaid: true,
+		TopUpMaximum: 1_000_000, StartPlan: string(plan.Developer), RemoveWhenPaid: true, AlarmAfter: 15 * time.Minute,
 	}
 }
 

@@ -30,6 +30,13 @@ type Pending struct {
 	Method  MethodID
 }
 
+// Overdue counts what waits for a provider's word for too long, and what waits for a person.
+type Overdue struct {
+	Payments, Refunds, Cards, Events int
+	Oldest                           time.Time // since when the oldest of these has waited; zero without any
+	Parked                           int       // payments and refunds of which the provider reports another amount
+}
+
 // Located is a record found by a provider's reference.
 type Located struct {
 	Account account.ID
@@ -138,6 +145,9 @@ type Store interface {
 
 	// ToCheck returns up to limit records whose check is due, in real time.
 	ToCheck(ctx context.Context, now time.Time, limit int) ([]Pending, error)
+	// Overdue counts what has waited for a provider's word since before t, of all accounts, and what is parked. What
+	// waits for a customer (3-D Secure) is not overdue.
+	Overdue(ctx context.Context, t time.Time) (Overdue, error)
 
 	// SaveEvent stores an inbound webhook and reports whether it is new.
 	SaveEvent(ctx context.Context, e ProviderEvent) (bool, error)

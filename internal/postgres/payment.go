@@ -452,3 +452,25 @@ func (s paymentStore) ToCheck(ctx context.Context, now time.Time, limit int) (_ 
 	return find(s.db.WithContext(ctx).Raw(dueChecks, map[string]any{"now": now, "limit": limit}),
 		func(r locatedRow) payment.Pending { return payment.Pending(r.located()) })
 }
+
+const sqlOverdueChecks = `
+	SELECT count(*) FILTER (WHERE kind = 'payment'), count(*) FILTER (WHERE kind = 'refund'), count(*) FILTER (WHERE kind = 'card'),
+	       count(*) FILTER (WHERE kind = 'event'), min(since),
+	       (SELECT count(*) FROM payments WHERE status = 'parked') + (SELECT count(*) FROM refunds WHERE status = 'parked')
+	FROM (
+	  SELECT 'payment' AS kind, created_at AS since FROM payments WHERE status = 'processing'
+	  UNION ALL
+	  SELECT 'refund', created_at FROM refunds WHERE status = 'processing'
+	  UNION ALL
+	  SELECT 'card', created_at FROM payment_methods WHERE status = 'processing' AND check_at IS NOT NULL
+	  UNION ALL
+	  SELECT 'event', received_at FROM provider_events WHERE processed_at IS NULL) waiting
+	WHERE since < $1`
+
+func (s paymentStore) Overdue(ctx context.Context, t time.Time) (o payment.Overdue, err error) {
+	defer errs.Wrap(&err, "overdue records")
+	var oldest *time.Time
+	err = s.db.Statement.ConnPool.QueryRowContext(ctx, sqlOverdueChecks, t).Scan(&o.Payments, &o.Refunds, &o.Cards, &o.Events, &oldest, &o.Parked)
+	o.Oldest = timeOf(oldest)
+	return o, translate(err)
+}
