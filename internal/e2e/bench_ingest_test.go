@@ -1,7 +1,10 @@
 package e2e_test
 
 import (
+	"bytes"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,20 +55,17 @@ func BenchmarkIngest(b *testing.B) {
 func (s *benchService) ingest(connections, batch int, span time.Duration) rate {
 	run := s.sent.Add(1)
 	now := time.Now().UTC().Format(time.RFC3339)
-	return load(s.address, connections, span, func(conn, round int) ([]byte, int) {
-		body := make([]byte, 0, 32+batch*190)
-		body = append(body, `{"events":[`...)
+	requests := make([]template, connections)
+	for conn := range requests {
+		var events []string
 		for i := range batch {
-			if i > 0 {
-				body = append(body, ',')
-			}
-			body = fmt.Appendf(body, `{"id":"call-%d-%d-%d-%d","source":"media-eu-1","meter":"voice","quantity":"63.5","timestamp":%q,"dimensions":{"project":"p%d"}}`,
-				run, conn, round, i, now, i%5)
+			events = append(events, fmt.Sprintf(`{"id":"call-%d-%d-%d-%s","source":"media-eu-1","meter":"voice","quantity":"63.5","timestamp":%q,"dimensions":{"project":"p%d"}}`,
+				run, conn, i, number, now, i%5))
 		}
-		body = append(body, "]}"...)
-		head := fmt.Sprintf("POST /v1/usage/events HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
-			s.tokens[conn%len(s.tokens)], len(body))
-		return append([]byte(head), body...), batch
+		requests[conn] = s.post("/v1/usage/events", s.tokens[conn%len(s.tokens)], "", `{"events":[`+strings.Join(events, ",")+"]}")
+	}
+	return load(s.address, connections, span, func(conn, round int) ([]byte, int) {
+		return requests[conn].with(uint64(round)), batch
 	})
 }
 
@@ -79,18 +79,24 @@ func (s *benchService) reads(connections int, path string, span time.Duration) r
 
 // reservations makes a reservation and commits it, in turns; a pair is one of both.
 func (s *benchService) reservations(connections, accounts int, span time.Duration) rate {
-	ids := make([]string, connections)
-	r := loadWith(s.address, connections, span, func(conn, round int) ([]byte, int) {
-		path, body, counts := "/v1/usage/reservations", `{"meter":"voice","quantity":"10"}`, 0
-		if round%2 == 1 {
-			path, body, counts = path+"/"+ids[conn]+"/commit", `{"quantity":"7"}`, 1
+	reserve, commit := make([]template, connections), make([][2]template, connections)
+	for conn := range connections {
+		token, key := s.tokens[conn%accounts], "Idempotency-Key: "+number+uuid.NewString()+"\r\n"
+		reserve[conn] = s.post("/v1/usage/reservations", token, key, `{"meter":"voice","quantity":"10"}`)
+		before, after, _ := strings.Cut(string(s.post("/v1/usage/reservations/{id}/commit", token, key, `{"quantity":"7"}`).text), "{id}")
+		commit[conn] = [2]template{newTemplate(before), newTemplate(after)}
+	}
+	ids := make([][]byte, connections)
+	return loadWith(s.address, connections, span, func(conn, round int) ([]byte, int) {
+		if round%2 == 0 {
+			return reserve[conn].with(rand.Uint64()), 0
 		}
-		return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\nIdempotency-Key: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-			path, s.tokens[conn%accounts], uuid.NewString(), len(body), body), counts
+		path, rest := commit[conn][0].text, commit[conn][1].with(rand.Uint64())
+		return slices.Concat(path, ids[conn], rest), 1
 	}, func(conn int, answer []byte) {
-		if _, after, ok := strings.Cut(string(answer), `"id":"`); ok {
-			ids[conn], _, _ = strings.Cut(after, `"`)
+		if _, after, ok := bytes.Cut(answer, []byte(`"id":"`)); ok {
+			id, _, _ := bytes.Cut(after, []byte(`"`))
+			ids[conn] = append(ids[conn][:0], id...)
 		}
 	})
-	return r
 }

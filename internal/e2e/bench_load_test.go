@@ -351,6 +351,44 @@ func (s *benchService) memory() string {
 	return "unknown"
 }
 
+// A template is a request in which a number changes from one time to the next: writing the whole anew would
+// take more of the machine than sending it does.
+type template struct {
+	text []byte
+	at   []int // where the number stands
+}
+
+// number stands in a template for sixteen hexadecimal digits.
+const number = "################"
+
+func newTemplate(text string) template {
+	t := template{text: []byte(text)}
+	for at := 0; ; at += len(number) {
+		next := strings.Index(text[at:], number)
+		if next < 0 {
+			return t
+		}
+		at += next
+		t.at = append(t.at, at)
+	}
+}
+
+// with returns the request with a number, good until the next.
+func (t template) with(n uint64) []byte {
+	for _, at := range t.at {
+		for i := range number {
+			t.text[at+i] = "0123456789abcdef"[n>>(60-4*i)&15]
+		}
+	}
+	return t.text
+}
+
+// post returns a request with a JSON body. headers are lines of its own.
+func (s *benchService) post(path, token, headers, body string) template {
+	return newTemplate(fmt.Sprintf("POST %s HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		path, token, headers, len(body), body))
+}
+
 func load(address string, connections int, span time.Duration, request func(conn, round int) ([]byte, int)) rate {
 	return loadWith(address, connections, span, request, nil)
 }

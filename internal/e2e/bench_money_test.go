@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"testing"
 	"time"
@@ -81,18 +82,26 @@ func (s *benchService) accounts(b *testing.B) (list []account.ID) {
 
 // credits gives promotional credit to the accounts in turn.
 func (s *benchService) credits(connections int, accounts []account.ID, span time.Duration) rate {
-	const body = `{"amount":{"amount":100,"currency":"USD"},"reason":"benchmark"}`
-	return load(s.address, connections, span, func(conn, _ int) ([]byte, int) {
-		return fmt.Appendf(nil, "POST /v1/admin/credits HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\nAccrue-Account: %s\r\nIdempotency-Key: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-			s.staff, accounts[conn%len(accounts)], uuid.NewString(), len(body), body), 1
+	return s.keyed(connections, span, func(conn int, key string) template {
+		return s.post("/v1/admin/credits", s.staff, "Accrue-Account: "+accounts[conn%len(accounts)].String()+"\r\n"+key,
+			`{"amount":{"amount":100,"currency":"USD"},"reason":"benchmark"}`)
 	})
 }
 
 // topUps adds funds by card, each connection in turn for one of so many accounts.
 func (s *benchService) topUps(connections, accounts int, span time.Duration) rate {
-	const body = `{"amount":{"amount":1000,"currency":"USD"}}`
+	return s.keyed(connections, span, func(conn int, key string) template {
+		return s.post("/v1/top-ups", s.tokens[conn%accounts], key, `{"amount":{"amount":1000,"currency":"USD"}}`)
+	})
+}
+
+// keyed sends the same request on each connection again and again, each time with another idempotency key.
+func (s *benchService) keyed(connections int, span time.Duration, request func(conn int, key string) template) rate {
+	requests := make([]template, connections)
+	for conn := range requests {
+		requests[conn] = request(conn, "Idempotency-Key: "+number+uuid.NewString()+"\r\n")
+	}
 	return load(s.address, connections, span, func(conn, _ int) ([]byte, int) {
-		return fmt.Appendf(nil, "POST /v1/top-ups HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\nIdempotency-Key: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-			s.tokens[conn%accounts], uuid.NewString(), len(body), body), 1
+		return requests[conn].with(rand.Uint64()), 1
 	})
 }
