@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -147,6 +148,27 @@ func TestServe_OnAGivenDatabase(t *testing.T) {
 	if strings.Contains(p.log.String(), "level=ERROR") {
 		t.Error(p.log)
 	}
+}
+
+// Keys that an identity provider has withdrawn must go, and those that it has come to use must come, without
+// anybody who calls.
+func TestServe_KeepsTheKeysOfIdentityProvidersFresh(t *testing.T) {
+	t.Parallel()
+	fetched := make(chan struct{}, 1)
+	provider := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		select {
+		case fetched <- struct{}{}:
+		default:
+		}
+	}))
+	defer provider.Close()
+	p := serve(t, "--data-dir", t.TempDir(), "--database-url", postgrestest.DSN(t), "--jwt-issuer", "issuer=https://id.example,audience=accrue,jwks="+provider.URL)
+	select {
+	case <-fetched:
+	case <-time.After(time.Minute):
+		t.Error("nobody has fetched the keys")
+	}
+	p.end(t)
 }
 
 func TestServe_TakenPortNamesTheListener(t *testing.T) {

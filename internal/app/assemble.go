@@ -94,6 +94,7 @@ func (a *App) assemble(ctx context.Context) error {
 	a.background = append(a.background,
 		part{"usage", a.svc.ingester.Run}, part{"reservations", expirer.Run}, part{"retention", retention.Run},
 		part{"jobs", jobs.Run}, part{"funds", watch.Run}, part{"changes", a.svc.hub.Run},
+		part{"identity providers' keys", a.svc.auth.Tokens.Run},
 		part{"proofs", invariant.Prover{Source: a.db, Store: a.db.Proofs(), Options: invariant.Options{Clock: a.clock, Gateway: gateway}, Log: a.log}.Run})
 	return nil
 }

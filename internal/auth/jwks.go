@@ -29,7 +29,7 @@ import (
 const (
 	backgroundRefresh = 15 * time.Minute // how often keys are fetched without being asked for
 	refreshInterval   = 5 * time.Minute  // at most one fetch in this time, whatever tokens come in
-	firstFetchRetry   = 10 * time.Second // the same while there are no keys at all
+	firstFetchRetry   = 10 * time.Second // the same while there are no keys that may be used
 	staleIfError      = 24 * time.Hour   // how long keys serve after the last successful fetch
 	maxJWKSBytes      = 256 << 10
 	minRSABits        = 2048
@@ -50,11 +50,11 @@ type signingKey struct {
 // keySet is the keys of one issuer by key id. It is immutable.
 type keySet struct{ byID map[string]signingKey }
 
-// find returns the key with the given id; without an id, the only key there is.
+// find returns the key with the given id. Where there is one key only, a token or a key without an id means that one.
 func (s *keySet) find(kid string) (signingKey, bool) {
-	if kid == "" && len(s.byID) == 1 {
-		for _, k := range s.byID {
-			return k, true
+	if len(s.byID) == 1 {
+		for id, k := range s.byID {
+			return k, id == kid || id == "" || kid == ""
 		}
 	}
 	k, ok := s.byID[kid]
@@ -167,15 +167,19 @@ func (s *keySource) set(ctx context.Context) (*keySet, error) {
 	if s.static != nil {
 		return s.static, nil
 	}
-	f := s.current.Load()
-	if f == nil {
+	if s.stale() {
 		s.refresh(ctx, firstFetchRetry)
-		f = s.current.Load()
+		if s.stale() {
+			return nil, errKeysUnavailable
+		}
 	}
-	if f == nil || s.clock().Sub(f.at) > staleIfError {
-		return nil, errKeysUnavailable
-	}
-	return f.set, nil
+	return s.current.Load().set, nil
+}
+
+// stale reports whether there are no keys that are fresh enough.
+func (s *keySource) stale() bool {
+	f := s.current.Load()
+	return f == nil || s.clock().Sub(f.at) > staleIfError
 }
 
 // find returns the key with the given id. An unknown id may be one that the issuer has just begun to

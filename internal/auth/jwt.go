@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/golang-jwt/jwt/v5"
 
@@ -261,15 +262,16 @@ func (i *issuer) principal(claims jwt.MapClaims) (Principal, error) {
 	return p, nil
 }
 
-// text returns a claim that must be a text of at most 255 bytes if it is there.
+// text returns a claim that must be a text of at most 255 bytes if it is there. Control characters are refused: the
+// subject is stored with whatever it does.
 func text(claims jwt.MapClaims, name string, required bool) (string, error) {
 	raw, ok := claims[name]
 	if !ok && !required {
 		return "", nil
 	}
 	s, ok := raw.(string)
-	if !ok || (required && s == "") || len(s) > 255 && name != "scope" {
-		return "", fmt.Errorf("%s is missing or not a text", name)
+	if !ok || (required && s == "") || len(s) > 255 && name != "scope" || strings.ContainsFunc(s, unicode.IsControl) {
+		return "", fmt.Errorf("%s is missing or not a text of reasonable length", name)
 	}
 	return s, nil
 }

@@ -228,6 +228,7 @@ func TestTokensAreRefused(t *testing.T) {
 		"SubMissing":           ed("sub", nil),
 		"SubEmpty":             ed("sub", ""),
 		"SubOfAnotherType":     ed("sub", 1),
+		"SubThatCannotBeKept":  ed("sub", "a\x00b"),
 		"ExpMissing":           ed("exp", nil),
 		"ExpPast":              ed("exp", past),
 		"ExpPastLeeway":        ed("exp", now.Add(-31*time.Second).Unix()),
@@ -318,6 +319,21 @@ func TestNewVerifierRefuses(t *testing.T) {
 	}
 	if _, err := auth.NewVerifier([]auth.Issuer{loopback}, auth.Live, clock.Fixed(now), nil); err == nil {
 		t.Error("http on the loopback is taken in live mode")
+	}
+}
+
+// A PEM file has no key ids, and an identity provider puts one into every token.
+func TestAKeyWithoutAnIDIsTheOnlyOne(t *testing.T) {
+	t.Parallel()
+	k := keys()
+	v := verifier(t, func(i *auth.Issuer) {
+		i.Keys = pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(k.ed25519.Public()))})
+	})
+	if _, err := v.Verify(t.Context(), sign(t, jwt.SigningMethodEdDSA, k.ed25519, claims(), "kid", "theirs")); err != nil {
+		t.Errorf("by the key: %v", err)
+	}
+	if _, err := v.Verify(t.Context(), sign(t, jwt.SigningMethodEdDSA, k.other, claims(), "kid", "theirs")); !errors.Is(err, auth.ErrInvalidToken) {
+		t.Errorf("by another key: %v", err)
 	}
 }
 
@@ -428,6 +444,23 @@ func TestRemoteKeys(t *testing.T) {
 			if _, err := v.Verify(t.Context(), token); errs.KindOf(err) != errs.Unavailable {
 				t.Errorf("a %s token after 25 hours: %v, want Unavailable", name, err)
 			}
+		}
+	})
+	t.Run("KeysThatBecameTooOldAreFetchedAnew", func(t *testing.T) {
+		t.Parallel()
+		p, v, offset := setup(t)
+		if _, err := v.Verify(t.Context(), long("ed", k.ed25519)); err != nil {
+			t.Fatal(err)
+		}
+		p.set(nil, true)
+		offset.Add(int64(25 * time.Hour))
+		if _, err := v.Verify(t.Context(), long("ed", k.ed25519)); errs.KindOf(err) != errs.Unavailable {
+			t.Errorf("while the provider is down: %v, want Unavailable", err)
+		}
+		p.set(jwks(t, map[string]crypto.PublicKey{"ed": k.ed25519.Public()}), false)
+		offset.Add(int64(10 * time.Second))
+		if _, err := v.Verify(t.Context(), long("ed", k.ed25519)); err != nil {
+			t.Errorf("once the provider is up: %v", err)
 		}
 	})
 	t.Run("DownFromTheStartIsNotTheCallersFault", func(t *testing.T) {
