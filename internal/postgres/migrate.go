@@ -74,6 +74,7 @@ func newMigrator(ctx context.Context, url string, files fs.FS) (_ *Migrator, err
 	if err != nil {
 		return nil, err
 	}
+	primaryOnly(cfg)
 	cfg.MaxConns = 3 // the lock's, goose's and one in reserve
 	cfg.ConnConfig.RuntimeParams["lock_timeout"] = migrationLockTimeout
 	cfg.ConnConfig.RuntimeParams["client_min_messages"] = "warning"

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	gormpg "gorm.io/driver/postgres"
@@ -109,6 +110,7 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 	pc.ConnConfig.RuntimeParams["application_name"] = "accrue"
 	// Every statement reaches few rows by key: compiling one costs more than running it.
 	pc.ConnConfig.RuntimeParams["jit"] = "off"
+	primaryOnly(pc)
 	// A session that died holding locks must not hold them for ever.
 	pc.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "60000"
 	if !c.Owner {
@@ -155,6 +157,12 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 	d := &DB{stores: stores{g, pooled{pool}}, pool: pool, byKey: byKey, sql: sqlDB, shared: shared}
 	d.company = company{db: d, sql: stdlib.OpenDBFromPool(shared), patience: patience, oneAccount: c.OneAccount}
 	return d, nil
+}
+
+// primaryOnly refuses connections to a standby, which an address with several hosts may lead to and which a primary
+// becomes when another takes its place: it knows what was, and decisions are made on what is.
+func primaryOnly(pc *pgxpool.Config) {
+	pc.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 }
 
 // openByKey opens a pool whose statements reach few rows by key, whatever their parameters:
