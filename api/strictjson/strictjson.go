@@ -53,7 +53,7 @@ func Unmarshal(data []byte, v any) error {
 	if trimmed := bytes.TrimLeft(data, " \t\r\n"); trimmed[0] == 'n' && bytes.HasPrefix(trimmed, []byte("null")) {
 		return at("", "wrong_type", "must not be null")
 	}
-	if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true)); err != nil {
+	if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true), times); err != nil {
 		return explain(err)
 	}
 	return nil
@@ -176,7 +176,7 @@ func expectation(t reflect.Type) string {
 	}
 	switch name := t.String(); {
 	case name == "time.Time":
-		return "must be a time as in RFC 3339, in a string"
+		return errNoTime.Error() + ", in a string"
 	case name == "money.Decimal":
 		return "must be a decimal number in a string, with at most 15 digits before the point and 9 after it"
 	case name == "money.Currency":
@@ -205,7 +205,13 @@ func at(pointer, code, format string, args ...any) error {
 	return errs.InvalidField(Fragment(pointer), code, format, args...)
 }
 
-// Fragment writes an RFC 6901 pointer as a URI fragment: "/a b" gives "#/a%20b".
+// maxPointer bounds a pointer in bytes, before it is escaped: a name can be as long as the body.
+const maxPointer = 512
+
+// Fragment writes an RFC 6901 pointer as a URI fragment: "/a b" gives "#/a%20b". A very long one is cut.
 func Fragment(pointer string) string {
+	if len(pointer) > maxPointer {
+		pointer = strings.ToValidUTF8(pointer[:maxPointer], "") + "…"
+	}
 	return "#" + strings.ReplaceAll(url.PathEscape(pointer), "%2F", "/")
 }

@@ -67,6 +67,10 @@ func TestUnmarshalRefuses(t *testing.T) {
 		"NaN":                 {`{"count":NaN}`, "syntax", "#/count"},
 		"LeadingZero":         {`{"count":01}`, "syntax", "#"},
 		"NotATime":            {`{"at":"yesterday"}`, "invalid_value", "#/at"},
+		"TimeOfAnotherType":   {`{"at":1}`, "wrong_type", "#/at"},
+		"TimeOfYearTenK":      {`{"at":"9999-12-31T23:59:59-12:00"}`, "invalid_value", "#/at"},
+		"TimeOfYear9999":      {`{"at":"9999-01-01T00:00:00Z"}`, "invalid_value", "#/at"},
+		"TimeBeforeYearOne":   {`{"at":"0001-01-01T00:00:00+01:00"}`, "invalid_value", "#/at"},
 		"NUL":                 {`{"name":"a\u0000b"}`, "invalid_text", "#/name"},
 		"RawControl":          {"{\"name\":\"a\x01b\"}", "syntax", "#/name"},
 		"Delete":              {"{\"name\":\"a\x7fb\"}", "invalid_text", "#/name"},
@@ -101,6 +105,22 @@ func TestUnmarshalRefuses(t *testing.T) {
 				t.Errorf("kind %v, want %v", e.Kind, want)
 			}
 		})
+	}
+}
+
+// What names the place of a fault must not be as large as the body.
+func TestPointersAreBounded(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("é ", 1<<20)
+	for name, body := range map[string]string{
+		"Unknown": `{"` + long + `":1}`, "Twice": `{"free":{"` + long + `":1,"` + long + `":2}}`, "Syntax": `{"free":{"` + long + `":x}}`, "Text": `{"free":{"` + long + `":"\u0000"}}`,
+	} {
+		var d document
+		err := strictjson.Unmarshal([]byte(body), &d)
+		e, ok := errors.AsType[*errs.Error](err)
+		if !ok || len(e.Fields) != 1 || len(e.Fields[0].Pointer) > 4<<10 {
+			t.Errorf("%s: %.200v", name, err)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/accrue-billing/accrue/api/middleware"
 	"github.com/accrue-billing/accrue/api/route"
+	"github.com/accrue-billing/accrue/api/strictjson"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/books"
@@ -73,9 +74,9 @@ func (h balances) get(c echo.Context) error {
 }
 
 func (h balances) past(c echo.Context, moment string) error {
-	at, err := time.Parse(time.RFC3339Nano, moment)
+	at, err := strictjson.ParseTime(moment)
 	if err != nil {
-		return errs.InvalidField("#/at", "invalid_timestamp", "is not a time as in RFC 3339")
+		return errs.InvalidField("#/at", "invalid_timestamp", "%s", err.Error())
 	}
 	ctx := c.Request().Context()
 	acct, err := h.Billing.DB.Accounts().Get(ctx, middleware.Account(c))

@@ -53,7 +53,7 @@ func newSiege(tb testing.TB) *siege {
 var hostile = []any{
 	nil, true, "", " ", "x", 0, -1, json.Number("1e400"), json.Number("-0"), json.Number("9223372036854775808"), json.Number("0.1"),
 	json.Number("123456789012345678901234567890"), "\x00", "a\u202eb", "\ufffe", "4242424242424242", "'; DROP TABLE accounts; --", "%00", "../../etc/passwd",
-	"2026-13-45T99:99:99Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "-5", "1e9", "NaN", "Infinity", strings.Repeat("e\u0301", 200), strings.Repeat("\u0301", 60),
+	"2026-13-45T99:99:99Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00", "-5", "1e9", "NaN", "Infinity", strings.Repeat("e\u0301", 200), strings.Repeat("\u0301", 60),
 	strings.Repeat("x", 70_000),
 	[]any{},
 	map[string]any{},
@@ -66,7 +66,7 @@ var hostile = []any{
 var hostileTexts = []string{
 	"", "x", "-1", "0", "101", "1e9", "%00", "\x00", "a\u202eb", "\xff\xfe", "' OR 1=1 --", "..", "../..", strings.Repeat("a", 3000), "2026-02-30",
 	"acct_00000000000000000000000000", "inv_01jqxyzabcdefghjkmnpqrstvw", "pm_01jqxyzabcdefghjkmnpqrstvw", "18446744073709551616", "null", "[]", "٣",
-	"2026-01-01T00:00:00Z", "9999-12-31T23:59:59+14:00", "0000-01-01T00:00:00Z", "voice", "pro", "day", "project",
+	"2026-01-01T00:00:00Z", "9999-12-31T23:59:59+14:00", "9999-12-31T23:59:59-12:00", "0000-01-01T00:00:00Z", "voice", "pro", "day", "project",
 }
 
 var hostileBodies = []string{

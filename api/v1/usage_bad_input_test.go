@@ -167,3 +167,28 @@ func (r response) wantRejected(t *testing.T, code, pointer string) {
 		t.Errorf("%.2000s, want the second rejected: %s %s", r.Body, code, pointer)
 	}
 }
+
+// A time that no answer could show, since it has a year of five digits in UTC or in the account's zone, is refused before
+// it is kept or reckoned with.
+func TestTimesThatNoAnswerCouldShowAreRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, ada := w.upgraded(t, sandbox.TokenVisa)
+	for _, path := range []string{
+		"/v1/usage?from=2026-01-01T00:00:00Z&to=9999-12-31T23:59:59-12:00",
+		"/v1/usage?from=0001-01-01T00:00:00%2B14:00&to=2026-01-01T00:00:00Z",
+		"/v1/usage/series?meter=voice&interval=hour&from=9999-12-31T20:00:00Z&to=9999-12-31T23:59:59-12:00",
+		"/v1/usage/series?meter=voice&interval=month&from=9999-12-01T00:00:00Z&to=9999-12-31T00:00:00Z",
+		"/v1/usage/events?from=9999-12-31T23:59:59-12:00",
+		"/v1/usage/export?from=9999-12-31T23:59:59-12:00",
+		"/v1/balance?at=0001-01-01T00:00:00%2B14:00",
+	} {
+		ada.get(t, path).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	}
+	ada.get(t, "/v1/usage/series?meter=voice&interval=month&from=9998-12-01T00:00:00Z&to=9998-12-31T23:59:59Z").want(t, http.StatusOK)
+	ada.get(t, "/v1/usage/series?meter=voice&interval=day&from=0001-01-01T00:00:01Z&to=0001-01-02T00:00:00Z").want(t, http.StatusOK)
+
+	ada.post(t, "/v1/api-keys", `{"name":"far","scopes":["usage:read"],"expires_at":"9999-12-31T23:59:59-12:00"}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	ada.get(t, "/v1/api-keys").want(t, http.StatusOK)
+	ada.post(t, "/v1/usage/reconciliations", `{"meter":"voice","hours":[{"hour":"9999-12-31T12:00:00-12:00","events":0}]}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+}

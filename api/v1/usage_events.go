@@ -15,6 +15,7 @@ import (
 	"github.com/accrue-billing/accrue/api/body"
 	"github.com/accrue-billing/accrue/api/middleware"
 	"github.com/accrue-billing/accrue/api/route"
+	"github.com/accrue-billing/accrue/api/strictjson"
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -279,11 +280,11 @@ func timeParam(name, s string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
-	t, err := time.Parse(time.RFC3339Nano, s)
+	t, err := strictjson.ParseTime(s)
 	if err != nil {
-		return t, errs.InvalidField("#/"+name, "invalid_time", "must be a time as in RFC 3339")
+		return t, errs.InvalidField("#/"+name, "invalid_time", "%s", err.Error())
 	}
-	return t.UTC(), nil
+	return t, nil
 }
 
 // export streams events.
