@@ -361,12 +361,14 @@ func (c Closer) book(ctx context.Context, tx Tx, acct account.Account, inv *invo
 	return applyCredit(ctx, tx, acct, inv, f, now)
 }
 
-// applyCredit pays what it can of an invoice from promotional credit and then from funds.
+// applyCredit pays what it can of an invoice from promotional credit and then from funds. The caller saves the invoice.
 func applyCredit(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, f books.Fact, now time.Time) error {
 	grants, err := tx.Wallet().LockGrants(ctx, acct.ID)
 	if err != nil {
 		return err
 	}
+	// An invoice may draw on them again, when more comes in or something is due again: each time in another version.
+	f.Reference = fmt.Sprintf("%s/v%d", inv.ID, inv.Version)
 	promo := zeroOf(acct)
 	byID := make(map[wallet.GrantID]*wallet.Grant, len(grants))
 	for i := range grants {
@@ -392,8 +394,6 @@ func applyCredit(ctx context.Context, tx Tx, acct account.Account, inv *invoice.
 	if funds.Minor <= 0 {
 		return nil
 	}
-	// An invoice may draw on funds again when a later top-up comes in, so the reference counts.
-	f.Reference = fmt.Sprintf("%s/%d", inv.ID, inv.AmountPaid.Minor)
 	if err := tx.Ledger().Append(ctx, books.FundsApplied(f, funds)); err != nil {
 		return err
 	}

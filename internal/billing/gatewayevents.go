@@ -201,10 +201,7 @@ func (l Listener) outsideRefund(ctx context.Context, tx Tx, p payment.Payment, r
 	if err := tx.Payments().CreateRefund(ctx, ref); err != nil {
 		return err
 	}
-	if err := tx.Ledger().Append(ctx, books.Refund(l.fact(acct, ref.ID.String(), "Refund", now), ref.Amount, sourceOf(p))); err != nil {
-		return err
-	}
-	if err := l.dueAgain(ctx, tx, &p, ref.Amount, ref.ID.String(), now); err != nil {
+	if err := l.takenBack(ctx, tx, &p, ref.Amount, books.Refund, l.fact(acct, ref.ID.String(), "Refund", now)); err != nil {
 		return err
 	}
 	return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentRefunded, map[string]any{"payment": p.ID, "refund": ref.ID, "amount": ref.Amount}, now)
@@ -284,13 +281,10 @@ func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account,
 			return nil
 		}
 		p.Disputed.Minor += d.Amount.Minor
-		if err := tx.Ledger().Append(ctx, books.DisputeOpened(l.fact(acct, d.ID.String(), "Payment disputed", now), d.Amount, sourceOf(*p))); err != nil {
-			return err
-		}
 		if err := tx.Payments().SavePayment(ctx, p); err != nil {
 			return err
 		}
-		if err := l.dueAgain(ctx, tx, p, d.Amount, d.ID.String(), now); err != nil {
+		if err := l.takenBack(ctx, tx, p, d.Amount, books.DisputeOpened, l.fact(acct, d.ID.String(), "Payment disputed", now)); err != nil {
 			return err
 		}
 		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentDisputed, map[string]any{"payment": p.ID, "dispute": d.ID, "amount": d.Amount}, now); err != nil {
@@ -299,13 +293,10 @@ func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account,
 	}
 	if d.Status == payment.DisputeOpen && res.Status == payment.DisputeWon {
 		p.Disputed.Minor -= d.Amount.Minor
-		if err := tx.Ledger().Append(ctx, books.DisputeWon(l.fact(acct, d.ID.String(), "Dispute won", now), d.Amount, sourceOf(*p))); err != nil {
-			return err
-		}
 		if err := tx.Payments().SavePayment(ctx, p); err != nil {
 			return err
 		}
-		if err := l.paidAgain(ctx, tx, acct, p, d.Amount, d.ID.String(), now); err != nil {
+		if err := l.cameBack(ctx, tx, acct, p, d.Amount, books.DisputeWon, l.fact(acct, d.ID.String(), "Dispute won", now)); err != nil {
 			return err
 		}
 		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentDisputeWon, map[string]any{"payment": p.ID, "dispute": d.ID, "amount": d.Amount}, now); err != nil {

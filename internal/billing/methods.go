@@ -12,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
@@ -320,7 +321,7 @@ func saveProfile(ctx context.Context, tx Tx, a account.ID, b payment.Billing, no
 	return tx.Accounts().SaveProfile(ctx, a, &p)
 }
 
-// newCardCollects takes up what an old card could not pay. The breaker of automatic top-ups closes for another
+// newCardCollects takes up what an old card could not pay, but not what was given or fetched back. The breaker of automatic top-ups closes for another
 // card only, not for the one whose decline has opened it, brought again.
 func (c *Core) newCardCollects(ctx context.Context, tx Tx, acct account.Account, fingerprint string, now time.Time) error {
 	open, err := tx.Invoices().Unpaid(ctx, acct.ID)
@@ -328,6 +329,9 @@ func (c *Core) newCardCollects(ctx context.Context, tx Tx, acct account.Account,
 		return err
 	}
 	for i := range open {
+		if open[i].Dunning == invoice.Stopped {
+			continue
+		}
 		if active, err := c.activePayment(ctx, tx, &open[i]); err != nil || active {
 			if err != nil {
 				return err

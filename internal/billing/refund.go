@@ -12,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/ledger"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -114,10 +115,7 @@ func (r Refunder) begin(ctx context.Context, tx Tx, acct account.Account, asked 
 		return ref, err
 	}
 	// The money is on its way: it can be neither spent nor promised again.
-	if err := tx.Ledger().Append(ctx, books.Refund(r.fact(acct, ref.ID.String(), "Refund", now), ref.Amount, sourceOf(p))); err != nil {
-		return ref, err
-	}
-	if err := r.dueAgain(ctx, tx, &p, ref.Amount, ref.ID.String(), now); err != nil {
+	if err := r.takenBack(ctx, tx, &p, ref.Amount, books.Refund, r.fact(acct, ref.ID.String(), "Refund", now)); err != nil {
 		return ref, err
 	}
 	if err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{
@@ -131,36 +129,43 @@ func (r Refunder) begin(ctx context.Context, tx Tx, acct account.Account, asked 
 // ErrFundsSpent says that a top-up's money has been used.
 var ErrFundsSpent = errs.New(errs.Conflict, "funds_spent", "The funds of this top-up have been used in part. Refund what is left, or give credit.")
 
-func sourceOf(p payment.Payment) books.Source {
-	if p.Purpose == payment.ForInvoice {
-		return books.OfInvoice
-	}
-	return books.OfTopUp
-}
+// A recipe books an amount of a payment that goes or comes back: what of it an invoice has to do with, and what the
+// funds.
+type recipe func(f books.Fact, ofInvoice, ofFunds money.Amount) *ledger.Transaction
 
-// dueAgain makes what was taken back from an invoice's payment due again. Dunning stops: nobody is
-// charged again by itself for money that was given or fetched back. Of an invoice that was written off it
-// is written off too: reference names what took it back.
-func (c *Core) dueAgain(ctx context.Context, tx Tx, p *payment.Payment, amount money.Amount, reference string, now time.Time) error {
+// takenBack books what was given or fetched back of a payment. What it had paid of an invoice is due again. Dunning
+// stops: nobody is charged again by itself for that. Of an invoice that was written off it is written off too. What
+// cards have paid beyond the invoice has gone to the funds, and comes from them.
+func (c *Core) takenBack(ctx context.Context, tx Tx, p *payment.Payment, amount money.Amount, by recipe, f books.Fact) error {
 	if p.Purpose != payment.ForInvoice {
-		return nil
+		return tx.Ledger().Append(ctx, by(f, money.Zero(amount.Currency), amount))
 	}
 	inv, err := tx.Invoices().Lock(ctx, p.Account, p.Invoice)
 	if err != nil {
 		return err
 	}
-	inv.AmountPaid.Minor -= amount.Minor
+	paid, err := tx.Payments().PaymentsOf(ctx, p.Account, p.Invoice)
+	if err != nil {
+		return err
+	}
+	cards := amount.Minor // p counts without it by now
+	for _, other := range paid {
+		cards += other.Refundable().Minor
+	}
+	ofFunds := money.New(min(amount.Minor, max(cards-inv.AmountPaid.Minor, 0)), amount.Currency)
+	ofInvoice := money.New(amount.Minor-ofFunds.Minor, amount.Currency)
+	if err := tx.Ledger().Append(ctx, by(f, ofInvoice, ofFunds)); err != nil || ofInvoice.IsZero() {
+		return err
+	}
+	inv.AmountPaid.Minor -= ofInvoice.Minor
 	switch inv.Status {
 	case invoice.Paid:
-		if err := inv.Become(invoice.Open, now); err != nil {
+		if err := inv.Become(invoice.Open, f.At); err != nil {
 			return err
 		}
 	case invoice.Uncollectible:
-		acct, err := tx.Accounts().Get(ctx, p.Account)
-		if err != nil {
-			return err
-		}
-		if err := tx.Ledger().Append(ctx, books.WriteOff(c.fact(acct, reference, "Written off with the rest of its invoice", now), amount)); err != nil {
+		f.Description = "Written off with the rest of its invoice"
+		if err := tx.Ledger().Append(ctx, books.WriteOff(f, ofInvoice)); err != nil {
 			return err
 		}
 	case invoice.Draft, invoice.Open, invoice.Void:
@@ -169,22 +174,33 @@ func (c *Core) dueAgain(ctx context.Context, tx Tx, p *payment.Payment, amount m
 	return tx.Invoices().Save(ctx, &inv)
 }
 
-// paidAgain takes dueAgain back.
-func (c *Core) paidAgain(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, amount money.Amount, reference string, now time.Time) error {
+// cameBack books that what takenBack took is there again: it pays what is due of its invoice. What others have paid of
+// it meanwhile, or nobody owes any more, goes to the funds.
+func (c *Core) cameBack(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, amount money.Amount, by recipe, f books.Fact) error {
 	if p.Purpose != payment.ForInvoice {
-		return nil
+		return tx.Ledger().Append(ctx, by(f, zeroOf(acct), amount))
 	}
 	inv, err := tx.Invoices().Lock(ctx, p.Account, p.Invoice)
 	if err != nil {
 		return err
 	}
-	if inv.Status == invoice.Uncollectible {
-		if err := tx.Ledger().Append(ctx, books.WriteOffUndone(c.fact(acct, reference, "Paid after all", now), amount)); err != nil {
+	ofInvoice := money.New(min(amount.Minor, inv.AmountDue().Minor), acct.Currency)
+	ofFunds := money.New(amount.Minor-ofInvoice.Minor, acct.Currency)
+	if inv.Status == invoice.Uncollectible && !ofInvoice.IsZero() {
+		undone := f
+		undone.Description = "Paid after all"
+		if err := tx.Ledger().Append(ctx, books.WriteOffUndone(undone, ofInvoice)); err != nil {
 			return err
 		}
 	}
-	inv.AmountPaid.Minor += min(amount.Minor, inv.AmountDue().Minor)
-	return c.afterPayment(ctx, tx, acct, &inv, now)
+	if err := tx.Ledger().Append(ctx, by(f, ofInvoice, ofFunds)); err != nil {
+		return err
+	}
+	inv.AmountPaid.Minor += ofInvoice.Minor
+	if err := c.afterPayment(ctx, tx, acct, &inv, f.At); err != nil || ofFunds.IsZero() {
+		return err
+	}
+	return c.payFromFunds(ctx, tx, acct, f.At)
 }
 
 func (c *Core) askRefund(ctx context.Context, ref payment.Refund) (payment.RefundResult, error) {
@@ -260,11 +276,7 @@ func (c *Core) writeRefund(ctx context.Context, tx Tx, acct account.Account, p *
 		if err := tx.Payments().SavePayment(ctx, p); err != nil {
 			return err
 		}
-		back := books.RefundFailed(c.fact(acct, ref.ID.String(), "Refund failed", now), ref.Amount, sourceOf(*p))
-		if err := tx.Ledger().Append(ctx, back); err != nil {
-			return err
-		}
-		if err := c.paidAgain(ctx, tx, acct, p, ref.Amount, ref.ID.String(), now); err != nil {
+		if err := c.cameBack(ctx, tx, acct, p, ref.Amount, books.RefundFailed, c.fact(acct, ref.ID.String(), "Refund failed", now)); err != nil {
 			return err
 		}
 	case payment.OutcomeProcessing, payment.OutcomeRequiresAction:

@@ -132,38 +132,43 @@ func (c *Core) paid(ctx context.Context, tx Tx, acct account.Account, p *payment
 	return c.payInvoice(ctx, tx, acct, &inv, p, now)
 }
 
-// payInvoice books a card's payment for an invoice. What the invoice no longer needs, because funds or
-// a credit note were quicker, becomes funds.
+// payInvoice books a card's payment for an invoice. What the invoice no longer needs, because a dispute that was won
+// or a refund that failed has paid it meanwhile, becomes funds.
 func (c *Core) payInvoice(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, p *payment.Payment, now time.Time) error {
 	content, err := tx.Invoices().Content(ctx, acct.ID, inv.ID)
 	if err != nil {
 		return err
 	}
-	if inv.Status == invoice.Uncollectible {
-		f := c.fact(acct, p.ID.String(), "Invoice "+content.Number+" paid after all", now)
-		if err := tx.Ledger().Append(ctx, books.WriteOffUndone(f, inv.AmountDue())); err != nil {
-			return err
-		}
-	}
 	f := c.fact(acct, p.ID.String(), "Card payment of invoice "+content.Number, now)
 	toInvoice := money.New(min(p.Amount.Minor, inv.AmountDue().Minor), acct.Currency)
 	if !toInvoice.IsZero() {
+		if inv.Status == invoice.Uncollectible {
+			undone := c.fact(acct, p.ID.String(), "Invoice "+content.Number+" paid after all", now)
+			if err := tx.Ledger().Append(ctx, books.WriteOffUndone(undone, toInvoice)); err != nil {
+				return err
+			}
+		}
 		if err := tx.Ledger().Append(ctx, books.InvoicePayment(f, toInvoice)); err != nil {
 			return err
 		}
 		inv.AmountPaid.Minor += toInvoice.Minor
 	}
-	if rest := money.New(p.Amount.Minor-toInvoice.Minor, acct.Currency); rest.Minor > 0 {
-		if err := tx.Ledger().Append(ctx, books.TopUp(f, rest)); err != nil {
-			return err
-		}
+	if err := c.afterPayment(ctx, tx, acct, inv, now); err != nil {
+		return err
 	}
-	return c.afterPayment(ctx, tx, acct, inv, now)
+	rest := money.New(p.Amount.Minor-toInvoice.Minor, acct.Currency)
+	if rest.IsZero() {
+		return nil
+	}
+	if err := tx.Ledger().Append(ctx, books.TopUp(f, rest)); err != nil {
+		return err
+	}
+	return c.payFromFunds(ctx, tx, acct, now)
 }
 
 // afterPayment writes an invoice that was paid in part or whole, and what follows when nothing is left.
 func (c *Core) afterPayment(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, now time.Time) error {
-	if !inv.AmountDue().IsZero() {
+	if !inv.AmountDue().IsZero() || !inv.Status.CanBecome(invoice.Paid) {
 		return tx.Invoices().Save(ctx, inv)
 	}
 	if err := inv.Become(invoice.Paid, now); err != nil {
@@ -198,7 +203,7 @@ func (c *Core) payFromFunds(ctx context.Context, tx Tx, acct account.Account, no
 			continue // a card is being asked for it right now
 		}
 		before := inv.AmountPaid
-		f := c.fact(acct, inv.ID.String()+"/"+inv.AmountPaid.String(), "Open invoice paid from the balance", now)
+		f := c.fact(acct, "", "Open invoice paid from the balance", now)
 		if err := applyCredit(ctx, tx, acct, inv, f, now); err != nil {
 			return err
 		}

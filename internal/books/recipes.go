@@ -93,30 +93,16 @@ func PromoExpired(f Fact, amount money.Amount) *ledger.Transaction {
 	return f.transaction(KindPromoExpired, move(amount, Promo, Promotions))
 }
 
-// Source is what a payment paid for, and so what its refund or dispute takes back.
-type Source uint8
-
-// What a payment pays for.
-const (
-	OfTopUp   Source = iota // the refund lowers the funds
-	OfInvoice               // the refund makes the invoice's amount due again
-)
-
-func (s Source) name() ledger.Name {
-	if s == OfInvoice {
-		return Receivable
-	}
-	return Funds
+// Refund books money given back to the card that paid it: what it had paid of an invoice is due again, the rest
+// comes from the funds.
+func Refund(f Fact, ofInvoice, ofFunds money.Amount) *ledger.Transaction {
+	return f.transaction(KindRefund, move(ofInvoice, Receivable, Cash), move(ofFunds, Funds, Cash))
 }
 
-// Refund books money given back to the card that paid it.
-func Refund(f Fact, amount money.Amount, s Source) *ledger.Transaction {
-	return f.transaction(KindRefund, move(amount, s.name(), Cash))
-}
-
-// RefundFailed reverses Refund: the provider could not give the money back.
-func RefundFailed(f Fact, amount money.Amount, s Source) *ledger.Transaction {
-	return f.transaction(KindRefundFailed, move(amount, Cash, s.name()))
+// RefundFailed books that the provider could not give the money back: it pays what is due of the invoice, and the
+// rest goes to the funds.
+func RefundFailed(f Fact, ofInvoice, ofFunds money.Amount) *ledger.Transaction {
+	return f.transaction(KindRefundFailed, move(ofInvoice, Cash, Receivable), move(ofFunds, Cash, Funds))
 }
 
 // CreditNote books a correction of an issued invoice: toDue is no longer owed, toFunds was paid already
@@ -137,12 +123,12 @@ func WriteOffUndone(f Fact, amount money.Amount) *ledger.Transaction {
 
 // DisputeOpened books that the card network took a payment back while it looks into it. Like a refund
 // it takes back what the payment paid for.
-func DisputeOpened(f Fact, amount money.Amount, s Source) *ledger.Transaction {
-	return f.transaction(KindDisputeOpened, move(amount, s.name(), Cash))
+func DisputeOpened(f Fact, ofInvoice, ofFunds money.Amount) *ledger.Transaction {
+	return f.transaction(KindDisputeOpened, move(ofInvoice, Receivable, Cash), move(ofFunds, Funds, Cash))
 }
 
-// DisputeWon reverses DisputeOpened. A lost dispute needs no entry of its own: the money stays gone, and
-// what it had paid for stays owed.
-func DisputeWon(f Fact, amount money.Amount, s Source) *ledger.Transaction {
-	return f.transaction(KindDisputeWon, move(amount, Cash, s.name()))
+// DisputeWon books that a disputed payment is ours again, like a refund that failed. A lost dispute needs no entry
+// of its own: the money stays gone, and what it had paid for stays owed.
+func DisputeWon(f Fact, ofInvoice, ofFunds money.Amount) *ledger.Transaction {
+	return f.transaction(KindDisputeWon, move(ofInvoice, Cash, Receivable), move(ofFunds, Cash, Funds))
 }
