@@ -61,6 +61,9 @@ func (m *Memory) Forget(accounts ...account.ID) {
 	}
 }
 
+// notStrict says what is said by leaving it out: an answer may be of some age.
+const notStrict = "strict=false"
+
 func (m *Memory) timesForgotten(a account.ID) *atomic.Uint32 {
 	return &m.forgotten[maphash.Comparable(m.seed, a)%uint64(len(m.forgotten))]
 }
@@ -78,6 +81,9 @@ func (ch *Chain) remember(r route.Route) echo.MiddlewareFunc {
 		return func(c echo.Context) error {
 			req, now, forgotten := c.Request(), ch.now(c), m.timesForgotten(Account(c)).Load()
 			q := question{Account(c), req.URL.Path, req.URL.RawQuery}
+			if r.MayAge > 0 && q.query == notStrict {
+				q.query = ""
+			}
 			last, ok := m.answers.Get(q)
 			if age := now.Sub(last.known); ok && q.query == "" && age >= 0 && age < r.MayAge && last.forgotten == forgotten {
 				return last.answer(c)

@@ -75,7 +75,7 @@ type Route struct {
 	// time nor on who asks: it is the same as long as account.Revision is, and may be answered from memory.
 	OfState bool
 	// MayAge lets an answer OfState be given again for so long without asking for the revision, to a request
-	// without a query.
+	// without a query or with strict=false.
 	MayAge time.Duration
 
 	Consumes []string // media types of the body; application/json if empty

@@ -72,7 +72,7 @@ func toEntitlement(d entitlement.Decision) Entitlement {
 type entitlements struct{ Deps }
 
 // checkStrict checks the parameter. Its value changes nothing here: whatever is computed is as of this
-// moment, and what is answered from memory instead was not asked for with a query.
+// moment, and what the chain answers from memory instead was not asked for with strict=true.
 func checkStrict(c echo.Context) error {
 	q, err := query(c, "strict")
 	if err != nil {
