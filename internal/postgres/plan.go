@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
 
@@ -54,18 +54,25 @@ var (
 	planVersion  = planVersions.read("", "plan_code", "number")
 )
 
-// definitions are what versions say, by their text. They are few, and a version's is read again and again.
-var definitions sync.Map
+// definitions remembers what versions say, by their text: a version is read again and again and never changes. It is
+// bounded, and safe for concurrent use.
+type definitions = lru.Cache[string, plan.Version]
 
-func (r planVersionRow) version() (v plan.Version, err error) {
-	if known, ok := definitions.Load(string(r.Definition)); ok {
-		v = known.(plan.Version) //nolint:forcetypeassert // what is stored below
-	} else if err = json.Unmarshal(r.Definition, &v); err == nil {
-		definitions.Store(string(r.Definition), v)
+// maxDefinitions is how many are remembered, at a few kilobytes each.
+const maxDefinitions = 256
+
+func (s planStore) version(r planVersionRow) (v plan.Version, err error) {
+	text := string(r.Definition)
+	v, known := s.definitions.Get(text)
+	if !known {
+		if err := json.Unmarshal(r.Definition, &v); err != nil {
+			return v, err
+		}
+		s.definitions.Add(text, v)
 	}
 	v.Plan, v.Number, v.Hash = plan.Code(r.PlanCode), r.Number, hex.EncodeToString(r.ContentHash)
 	v.PublishedAt, v.ArchivedAt = timeOf(r.PublishedAt), timeOf(r.ArchivedAt)
-	return v, err
+	return v, nil
 }
 
 type planStore stores
@@ -146,7 +153,7 @@ func (s planStore) Current(ctx context.Context, code plan.Code) (_ plan.Version,
 	err = s.db.WithContext(ctx).Where("plan_code = ? AND published_at IS NOT NULL AND archived_at IS NULL", string(code)).
 		Order("number DESC").Take(&row).Error
 	if err == nil {
-		return row.version()
+		return s.version(row)
 	}
 	if err = notFound(err, plan.ErrVersionNotFound); errs.KindOf(err) != errs.NotFound {
 		return plan.Version{}, err
@@ -163,7 +170,7 @@ func (s planStore) Version(ctx context.Context, code plan.Code, number int) (_ p
 	if err != nil {
 		return plan.Version{}, err
 	}
-	return row.version()
+	return s.version(row)
 }
 
 func (s planStore) Versions(ctx context.Context, code plan.Code) (_ []plan.Version, err error) {
@@ -177,7 +184,7 @@ func (s planStore) Versions(ctx context.Context, code plan.Code) (_ []plan.Versi
 	}
 	out := make([]plan.Version, len(rows))
 	for i, row := range rows {
-		if out[i], err = row.version(); err != nil {
+		if out[i], err = s.version(row); err != nil {
 			return nil, err
 		}
 	}
@@ -203,7 +210,7 @@ func (s planStore) Publish(ctx context.Context, p plan.Plan, v plan.Version, at 
 		return out, false, translate(err)
 	}
 	if latest.ArchivedAt == nil && hex.EncodeToString(latest.ContentHash) == v.Hash {
-		out, err = latest.version()
+		out, err = s.version(latest)
 		return out, false, err
 	}
 	v.Number, v.PublishedAt, v.ArchivedAt = latest.Number+1, at.UTC(), time.Time{}

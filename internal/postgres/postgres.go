@@ -17,6 +17,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -69,6 +70,7 @@ type DB struct {
 type stores struct {
 	db *gorm.DB
 	session
+	definitions *definitions
 }
 
 func (s stores) Accounts() account.Store                 { return accountStore(s) }
@@ -98,6 +100,10 @@ var (
 // Open connects to the database and checks that it answers.
 func Open(ctx context.Context, c Config) (_ *DB, err error) {
 	defer errs.Wrap(&err, "open database")
+	remembered, err := lru.New[string, plan.Version](maxDefinitions)
+	if err != nil {
+		return nil, err
+	}
 	pc, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
 		return nil, err
@@ -154,7 +160,7 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 		pool.Close()
 		return nil, err
 	}
-	d := &DB{stores: stores{g, pooled{pool}}, pool: pool, byKey: byKey, sql: sqlDB, shared: shared}
+	d := &DB{stores: stores{g, pooled{pool}, remembered}, pool: pool, byKey: byKey, sql: sqlDB, shared: shared}
 	d.company = company{db: d, sql: stdlib.OpenDBFromPool(shared), patience: patience, oneAccount: c.OneAccount}
 	return d, nil
 }
@@ -249,5 +255,5 @@ func (d *DB) storesOn(ctx context.Context, conn *sql.Conn, t interface {
 ) stores {
 	db := d.db.Session(&gorm.Session{NewDB: true, Context: ctx})
 	db.Statement.ConnPool = ormConn{conn, t}
-	return stores{db, t}
+	return stores{db, t, d.definitions}
 }
