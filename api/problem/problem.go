@@ -226,8 +226,9 @@ func Send(c echo.Context, status int, document []byte) error {
 	h := c.Response().Header()
 	h.Set("Content-Language", "en")
 	h.Set("Cache-Control", "no-store")
-	h.Del("ETag") // it belonged to the answer that was not given
-	h.Del(echo.HeaderContentEncoding)
+	for _, name := range []string{"ETag", echo.HeaderContentEncoding, echo.HeaderContentDisposition} {
+		h.Del(name) // it belonged to the answer that was not given
+	}
 	return c.Blob(status, MediaType, document)
 }
 

@@ -32,7 +32,7 @@ type Streams struct {
 	Hub       subscriber
 	Pace      time.Duration // at least between two looks at one account's figures; default 500 ms
 	Heartbeat time.Duration // between signs of life on a silent stream; default 15 s
-	Patience  time.Duration // how long a write waits for its reader; default 10 s
+	Patience  time.Duration // how long a write waits for its reader, of an export too; default 10 s
 }
 
 // subscriber says when an account has changed: changes.Hub.

@@ -186,7 +186,7 @@ type UsagePoint struct {
 //
 //	@ID				getUsageSeries
 //	@Summary		Get usage over time
-//	@Description	Whole hours, days or months of the account's time zone: a day has 23 or 25 hours where the clocks change. At most 1,000 points.
+//	@Description	Whole hours, days or months of the account's time zone: a day has 23 or 25 hours where the clocks change. At most 1,000 points, and 50,000 over all groups.
 //	@Tags			usage
 //	@Security		Token[usage:read]
 //	@Param			meter		query		string	true	"The meter"	example(voice)

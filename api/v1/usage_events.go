@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/accrue-billing/accrue/api/body"
 	"github.com/accrue-billing/accrue/api/middleware"
@@ -18,6 +19,7 @@ import (
 	"github.com/accrue-billing/accrue/api/strictjson"
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/period"
@@ -33,7 +35,8 @@ type usageAdder interface {
 }
 
 func usageEventRoutes(d Deps) []route.Route {
-	h := usageEvents{d}
+	d.Streams = d.Streams.withDefaults()
+	h := usageEvents{d, semaphore.NewWeighted(maxExports)}
 	return []route.Route{
 		{
 			Method: http.MethodPost, Path: "/v1/usage/events", Scope: auth.UsageWrite, Account: route.AccountOptional,
@@ -99,7 +102,17 @@ type UsageRecord struct {
 	Voided     bool              `json:"voided" validate:"required"`
 } //@name UsageRecord
 
-type usageEvents struct{ Deps }
+// maxExports is how many exports an instance makes at one time: each holds a connection of the database for as long
+// as its reader takes.
+const maxExports = 3
+
+// ErrExportsBusy says that as many exports are being made as the service has connections for.
+var ErrExportsBusy = errs.New(errs.Unavailable, "exports_busy", "As many exports are being made as can be at one time. Try again in a moment.").After(5 * time.Second)
+
+type usageEvents struct {
+	Deps
+	exports *semaphore.Weighted
+}
 
 // create takes in usage.
 //
@@ -291,7 +304,7 @@ func timeParam(name, s string) (time.Time, error) {
 //
 //	@ID				exportUsage
 //	@Summary		Export usage events
-//	@Description	Streams stored events by time, as NDJSON or (format=csv or Accept: text/csv) as CSV.
+//	@Description	Streams stored events by time, as NDJSON or (format=csv or Accept: text/csv) as CSV. A reader that takes nothing for ten seconds is cut off.
 //	@Tags			usage
 //	@Security		Token[usage:read]
 //	@Produce		application/x-ndjson,text/csv
@@ -301,6 +314,7 @@ func timeParam(name, s string) (time.Time, error) {
 //	@Param			from	query	string	false	"Events at or after this time"	format(date-time)
 //	@Param			to		query	string	false	"Events before this time"		format(date-time)
 //	@Success		200		{file}	file
+//	@Failure		503		{object}	problem.Problem	"exports_busy"
 //	@Router			/v1/usage/export [get]
 func (h usageEvents) export(c echo.Context) error {
 	q, err := query(c, "format", "meter", "source", "from", "to")
@@ -361,8 +375,11 @@ func (h usageEvents) exportCSV(c echo.Context, f metering.Filter) error {
 		}
 		return w.Write(row)
 	})
+	if err != nil {
+		return err // what was begun is not sent: it would be taken for all there is
+	}
 	w.Flush()
-	return errors.Join(err, w.Error())
+	return w.Error()
 }
 
 func cell(s string) string {
@@ -372,11 +389,24 @@ func cell(s string) string {
 	return s
 }
 
+// exportStride is how many events a reader must take within the patience of Streams: an export holds a connection of
+// the database, which whoever takes nothing must not keep from the others.
+const exportStride = 100
+
 // stream exports events and sends what is written on its way now and then. After the first event an
 // error can only end the connection, so that a cut answer is not taken for a whole one.
 func (h usageEvents) stream(c echo.Context, f metering.Filter, each func(*metering.Record) error) error {
-	n := 0
+	if !h.exports.TryAcquire(1) {
+		return ErrExportsBusy
+	}
+	defer h.exports.Release(1)
+	control, n := http.NewResponseController(c.Response().Writer), 0
 	err := h.Metering.Store.Export(c.Request().Context(), middleware.Account(c), f, func(r *metering.Record) error {
+		if n%exportStride == 0 {
+			if err := control.SetWriteDeadline(clock.System().Add(h.Streams.Patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+				return err
+			}
+		}
 		if n++; n%1000 == 0 {
 			c.Response().Flush()
 		}

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -157,6 +158,22 @@ func TestReadUsage(t *testing.T) {
 	if n := strings.Count(string(ndjson.Body), "\n"); n != 3 {
 		t.Errorf("%d lines: %s", n, ndjson.Body)
 	}
+}
+
+// A chart has a point of every group for every interval: what a thousand of each would take is more than the service has.
+func TestChartsOfManyGroupsAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, ada := w.upgraded(t, sandbox.TokenVisa)
+	var events []string
+	for i := range 60 {
+		events = append(events, event(strconv.Itoa(i), "1", `,"dimensions":{"project":"p`+strconv.Itoa(i)+`"}`))
+	}
+	ada.post(t, "/v1/usage/events", batch(events...)).want(t, http.StatusOK)
+	const hours = "/v1/usage/series?meter=voice&interval=hour&from=2026-02-01T00:00:00Z&to=2026-03-11T00:00:00Z"
+	ada.get(t, hours).want(t, http.StatusOK)
+	ada.get(t, hours+"&group_by=project").problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	ada.get(t, strings.Replace(hours, "hour", "day", 1)+"&group_by=project").want(t, http.StatusOK)
 }
 
 func TestCorrectUsage(t *testing.T) {

@@ -13,8 +13,11 @@ import (
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
-// maxPoints bounds the intervals of a chart.
-const maxPoints = 1000
+// Bounds of a chart: its intervals, and its points over all groups.
+const (
+	maxPoints        = 1000
+	maxGroupedPoints = 50_000
+)
 
 // Errors of a question about usage.
 var (
@@ -22,6 +25,7 @@ var (
 	ErrUnknownDimension = errs.InvalidField("#/group_by", "unknown_dimension", "no meter in question has this dimension")
 	ErrRange            = errs.InvalidField("#/to", "invalid_range", "must be after from")
 	ErrTooManyPoints    = errs.InvalidField("#/interval", "too_many_points", "makes more than %d points of this range", maxPoints)
+	ErrTooManyGroups    = errs.InvalidField("#/group_by", "too_many_points", "makes more than %d points of this range and interval, over all groups", maxGroupedPoints)
 )
 
 // Reader answers questions about usage from the roll-ups, whatever the number of events behind them.
@@ -210,6 +214,15 @@ func (r Reader) Chart(ctx context.Context, a account.ID, meter string, b period.
 		steps[i] = points[i].Start
 	}
 	b = period.Bounds{Start: points[0].Start, End: points[len(points)-1].End}
+	if groupBy != "" {
+		groups, err := r.Store.Slices(ctx, a, Query{Bounds: b, Meters: []string{meter}, GroupBy: groupBy}, nil)
+		if err != nil {
+			return Chart{}, err
+		}
+		if len(groups)*len(points) > maxGroupedPoints {
+			return Chart{}, ErrTooManyGroups
+		}
+	}
 	found, err := r.Store.Slices(ctx, a, Query{Bounds: b, Meters: []string{meter}, GroupBy: groupBy, Steps: steps}, unique(meters))
 	if err != nil {
 		return Chart{}, err
