@@ -61,7 +61,7 @@ func searchAddress(u *url.URL) error {
 	for parameter := range strings.SplitSeq(u.RawQuery, "&") {
 		name, value, _ := strings.Cut(parameter, "=")
 		name = unescaped(name)
-		if cardguard.ForbiddenName(name) || cardguard.HasNumber(name) || cardguard.HasNumber(unescaped(value)) {
+		if cardguard.ForbiddenName(name) || cardguard.HasNumber(name) || !cardguard.IsIdentifier(name) && cardguard.HasNumber(unescaped(value)) {
 			return cardData("", "query")
 		}
 	}

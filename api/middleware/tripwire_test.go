@@ -164,4 +164,7 @@ func TestWhatOnlyLooksLikeACardPasses(t *testing.T) {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
 	}
+	if a := b.do(http.MethodPost, "/v1/usage/events?id=4242424242424242", `{"ids":["4242424242424242"]}`, headers...); a.status != http.StatusOK {
+		t.Errorf("an event that is looked up: %d %s", a.status, a.body)
+	}
 }

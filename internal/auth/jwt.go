@@ -270,7 +270,7 @@ func text(claims jwt.MapClaims, name string, required bool) (string, error) {
 		return "", nil
 	}
 	s, ok := raw.(string)
-	if !ok || (required && s == "") || len(s) > 255 && name != "scope" || strings.ContainsFunc(s, unicode.IsControl) {
+	if !ok || (required && s == "") || name != "scope" && (len(s) > 255 || strings.ContainsFunc(s, unicode.IsControl)) {
 		return "", fmt.Errorf("%s is missing or not a text of reasonable length", name)
 	}
 	return s, nil

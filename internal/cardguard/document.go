@@ -42,9 +42,18 @@ func ForbiddenName(name string) bool {
 	return forbidden[string(folded[:n])]
 }
 
-// isIdentifier reports whether a member of this name holds an identifier, which is not searched.
-func isIdentifier(name string) bool {
+// IsIdentifier reports whether a member of this name holds an identifier, which is not searched.
+func IsIdentifier(name string) bool {
 	return name == "id" || strings.HasSuffix(name, "_id")
+}
+
+// identifies reports whether the value at the pointer is an identifier, by itself or in a list of them.
+func identifies(pointer jsontext.Pointer, parent jsontext.Kind) bool {
+	if parent == '[' {
+		list, plural := strings.CutSuffix(pointer.Parent().LastToken(), "s")
+		return plural && IsIdentifier(list)
+	}
+	return parent == '{' && IsIdentifier(pointer.LastToken())
 }
 
 // A Finding says where card data was found. Pointer is an RFC 6901 pointer to a place whose names are
@@ -89,7 +98,7 @@ func JSON(doc []byte) (Finding, bool) {
 			continue
 		}
 		pointer := dec.StackPointer()
-		if parent == '{' && isIdentifier(pointer.LastToken()) {
+		if identifies(pointer, parent) {
 			continue
 		}
 		if HasNumber(text) {

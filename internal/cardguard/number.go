@@ -7,8 +7,8 @@
 // A finding is a number of 13 to 19 digits of a length that a card scheme issues, with that scheme's
 // first digits and a valid check digit, standing alone or in the groups that cards are printed in. One
 // random number of 16 digits in forty is such a number, so members that hold identifiers ("id",
-// "…_id") are not searched; neither are digits glued to letters, as in a hash or a UUID, nor a
-// telephone number with its plus sign.
+// "…_id", and lists of them) are not searched; neither are digits glued to letters, as in a hash or a
+// UUID, nor a telephone number with its plus sign.
 package cardguard
 
 import (
