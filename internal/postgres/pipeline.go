@@ -59,7 +59,7 @@ func (p *pipeline) queue(ctx context.Context, s statement, each func(*value) err
 	if p.batch == nil {
 		p.batch = &pgconn.Batch{}
 	}
-	p.batch.ExecPrepared(d.Name, params, binaryFormat, binaryFormat)
+	p.batch.ExecStatement(d, params, binaryFormat, binaryFormat)
 	p.each = append(p.each, each)
 	return nil
 }

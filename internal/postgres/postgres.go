@@ -182,6 +182,15 @@ func openByKey(ctx context.Context, pc *pgxpool.Config, conns int32) (*pgxpool.P
 	for _, whole := range []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin"} {
 		pc.ConnConfig.RuntimeParams[whole] = "off"
 	}
+	connected := pc.AfterConnect
+	pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		// glibc hands free memory at the end of a session's heap back to the system, and the next transaction faults
+		// it in anew. What it keeps is twice the largest block that was ever freed: mallopt(3), M_MMAP_THRESHOLD.
+		if _, err := conn.Exec(ctx, "SELECT length(repeat('x', 4000000))"); err != nil || connected == nil {
+			return err
+		}
+		return connected(ctx, conn)
+	}
 	return pgxpool.NewWithConfig(ctx, pc)
 }
 
