@@ -2,7 +2,6 @@ package metering
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -228,12 +227,12 @@ func (v *verdict) keepSeries() {
 // UniqueDigests names a distinct value in each of the three roll-ups that count it: the period's
 // total, the series in the period, and the bucket.
 func UniqueDigests(value string, series Series, at time.Time) [3]uuid.UUID {
-	var buf [320]byte
 	scope := func(kind byte, at int64, s Series) uuid.UUID {
-		b := append(buf[:0], kind)
-		b = append(b, s[:]...)
-		b = binary.BigEndian.AppendUint64(b, uint64(at)) //nolint:gosec // the bits are hashed, not counted with
-		return digest(appendText(b, value))
+		d := newDigest()
+		d.b = append(append(d.b, kind), s[:]...)
+		d.int64(at)
+		d.text(value)
+		return d.sum()
 	}
 	return [3]uuid.UUID{scope('t', 0, NoSeries), scope('s', 0, series), scope('b', at.Truncate(BucketWidth).UnixMicro(), series)}
 }

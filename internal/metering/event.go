@@ -3,8 +3,10 @@ package metering
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -89,13 +91,9 @@ func (d Dimensions) Series() Series {
 	if len(d) == 0 {
 		return NoSeries
 	}
-	var buf [512]byte
-	b := buf[:0]
-	for i := range d {
-		b = appendText(b, d[i].Name)
-		b = appendText(b, d[i].Value)
-	}
-	return digest(b)
+	t := newDigest()
+	t.dimensions(d)
+	return t.sum()
 }
 
 // Event is one report of usage.
@@ -116,36 +114,60 @@ func (e *Event) Key() uuid.UUID { return KeyOf(e.Source, e.ID) }
 
 // KeyOf returns the identity of the event with the given source and id.
 func KeyOf(source, id string) uuid.UUID {
-	var buf [520]byte
-	b := appendText(buf[:0], source)
-	b = appendText(b, id)
-	return digest(b)
+	t := newDigest()
+	t.text(source)
+	t.text(id)
+	return t.sum()
 }
 
 // Content returns 128 bits of SHA-256 over everything the event says besides its identity. Two
 // events of one identity with the same content are a repetition; with different content, a conflict.
 func (e *Event) Content() uuid.UUID {
-	var buf [1024]byte
-	b := appendText(buf[:0], e.Meter)
-	b = appendText(b, e.Quantity.String())
-	b = appendText(b, e.Value)
-	b = binary.BigEndian.AppendUint64(b, uint64(e.OccurredAt.UnixMicro()))
-	for i := range e.Dimensions {
-		b = appendText(b, e.Dimensions[i].Name)
-		b = appendText(b, e.Dimensions[i].Value)
+	t := newDigest()
+	t.text(e.Meter)
+	t.text(e.Quantity.String())
+	t.text(e.Value)
+	t.int64(e.OccurredAt.UnixMicro())
+	t.dimensions(e.Dimensions)
+	return t.sum()
+}
+
+// digest is 128 bits of SHA-256 in the making. It is kept from one use to the next: an event has three.
+type digest struct {
+	b    []byte
+	hash hash.Hash
+}
+
+var digests = sync.Pool{New: func() any { return &digest{hash: sha256.New()} }}
+
+func newDigest() *digest { return digests.Get().(*digest) } //nolint:forcetypeassert // nothing else is put there
+
+// text writes a text behind its length, so that no two sequences of texts read alike.
+func (d *digest) text(s string) {
+	d.b = binary.AppendUvarint(d.b, uint64(len(s)))
+	d.b = append(d.b, s...)
+}
+
+func (d *digest) int64(n int64) {
+	d.b = binary.BigEndian.AppendUint64(d.b, uint64(n)) //nolint:gosec // the bits are hashed, not counted with
+}
+
+func (d *digest) dimensions(dims Dimensions) {
+	for i := range dims {
+		d.text(dims[i].Name)
+		d.text(dims[i].Value)
 	}
-	return digest(b)
 }
 
-// appendText writes a text behind its length, so that no two sequences of texts read alike.
-func appendText(b []byte, s string) []byte {
-	b = binary.AppendUvarint(b, uint64(len(s)))
-	return append(b, s...)
-}
-
-func digest(b []byte) uuid.UUID {
-	sum := sha256.Sum256(b)
-	return uuid.UUID(sum[:16])
+// sum ends the digest, which its user must not use any more.
+func (d *digest) sum() uuid.UUID {
+	d.hash.Reset()
+	d.hash.Write(d.b)
+	d.b = d.hash.Sum(d.b[:0])
+	sum := uuid.UUID(d.b[:16])
+	d.b = d.b[:0]
+	digests.Put(d)
+	return sum
 }
 
 // validate checks what can be checked without the account: a nil Problem is a good event.

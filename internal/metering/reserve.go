@@ -112,9 +112,15 @@ func (in *Ingester) Expire(ctx context.Context, a account.ID) error {
 
 // openReservations begins with what was read, less what is overdue.
 func (v *verdict) openReservations() {
-	v.holds = map[TotalKey]money.Decimal{}
-	v.settled = map[ReservationRef]*entitlement.Reservation{}
-	v.answered = map[AnswerRef]*StoredAnswer{}
+	n := 0
+	for i := range v.items {
+		if v.items[i].op != nil {
+			n++
+		}
+	}
+	v.holds = make(map[TotalKey]money.Decimal, n)
+	v.settled = make(map[ReservationRef]*entitlement.Reservation, n)
+	v.answered = make(map[AnswerRef]*StoredAnswer, n)
 	for _, r := range v.known.Overdue {
 		r.Status, r.SettledAt, r.Version = entitlement.Expired, v.known.Now, r.Version+1
 		v.hold(r, r.Quantity.Neg())

@@ -15,8 +15,11 @@ import (
 // rollUp adds the accepted events up, once for each roll-up that they touch. Rows come out in the
 // order of their keys, which is the order in which they are locked.
 func (v *verdict) rollUp() {
-	n := len(v.judged)
-	totals, series, buckets := newAdder(n), newAdder(n), newAdder(n)
+	if len(v.judged) == 0 {
+		return
+	}
+	adders := adderSets.Get().(*[3]adder) //nolint:forcetypeassert // nothing else is put there
+	totals, series, buckets := &adders[0], &adders[1], &adders[2]
 	for _, it := range v.judged {
 		period := it.period.UnixMicro()
 		totals.add(it, period, NoSeries, 0)
@@ -26,7 +29,19 @@ func (v *verdict) rollUp() {
 		buckets.add(it, it.event.OccurredAt.Truncate(BucketWidth).UnixMicro(), it.series, 2)
 	}
 	v.writes.Totals, v.writes.Series, v.writes.Buckets = totals.rows(), series.rows(), buckets.rows()
+	if len(buckets.sums) <= maxKeptSums {
+		for i := range adders {
+			adders[i].clear()
+		}
+		adderSets.Put(adders)
+	}
 }
+
+// adderSets are kept from one flush to the next: most flushes have few events, for which an adder costs more to
+// make than to use.
+var adderSets = sync.Pool{New: func() any { return &[3]adder{newAdder(), newAdder(), newAdder()} }}
+
+const maxKeptSums = 128
 
 type rollupKey struct {
 	account account.ID
@@ -51,10 +66,13 @@ type rollupSum struct {
 	lastID   uuid.UUID
 }
 
-// newAdder returns an adder for n events, which make few sums if they are many.
-func newAdder(n int) adder {
-	n = min(n, 64)
-	return adder{sums: make([]rollupSum, 0, n), at: make(map[rollupKey]int, n)}
+func newAdder() adder { return adder{at: map[rollupKey]int{}} }
+
+func (a *adder) clear() {
+	clear(a.sums) // which hold on to texts
+	clear(a.at)
+	a.sums = a.sums[:0]
+	a.last = 0
 }
 
 func (a *adder) add(it *item, at int64, series Series, scope int) {

@@ -62,10 +62,15 @@ func (a *array) micros(t int64) { a.int8(t - pgEpoch) }
 
 // numeric appends a decimal as its text says it: an optional sign, digits, and digits after a point.
 func (a *array) numeric(s string) {
-	at := len(a.b)
+	begin := len(a.b)
 	a.size(0)
 	a.b = appendNumeric(a.b, s)
-	binary.BigEndian.PutUint32(a.b[at:], uint32(len(a.b)-at-4)) //nolint:gosec // a numeric is a few bytes
+	a.setSize(begin)
+}
+
+// setSize writes the length of the last element, which begins at the given byte.
+func (a *array) setSize(begin int) {
+	binary.BigEndian.PutUint32(a.b[begin:], uint32(len(a.b)-begin-4)) //nolint:gosec // an element is far below 2 GiB
 }
 
 func newUUIDs(n int) *array    { return newArray(pgtype.UUIDOID, n, 16) }

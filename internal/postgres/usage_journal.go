@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -201,7 +202,7 @@ func (f *flush) read(ctx context.Context, ask metering.Ask, limited *limitedAcco
 	known = metering.Known{
 		Admissions: make(map[account.ID]*metering.Admission, len(ask.Accounts)),
 		Events:     map[metering.Ref]metering.Stored{},
-		Totals:     map[metering.TotalKey]metering.Held{},
+		Totals:     make(map[metering.TotalKey]metering.Held, len(ask.Reservations)),
 	}
 	owners, keys := newUUIDs(len(ask.Events)), newUUIDs(len(ask.Events))
 	for i := range ask.Events {
@@ -416,13 +417,21 @@ func dimensionsOf(s string) (metering.Dimensions, error) {
 }
 
 // appendDimensions writes dimensions as a JSON object.
-func appendDimensions(a *array, d metering.Dimensions) error {
+func appendDimensions(a *array, d metering.Dimensions) (err error) {
 	if len(d) == 0 {
 		a.null()
 		return nil
 	}
-	b, err := json.Marshal(d.Map())
-	a.text(string(b))
+	begin := len(a.b)
+	a.size(0)
+	next := byte('{')
+	for i := range d {
+		name, err1 := jsontext.AppendQuote(append(a.b, next), d[i].Name)
+		value, err2 := jsontext.AppendQuote(append(name, ':'), d[i].Value)
+		a.b, next, err = value, ',', errors.Join(err, err1, err2)
+	}
+	a.b = append(a.b, '}')
+	a.setSize(begin)
 	return err
 }
 

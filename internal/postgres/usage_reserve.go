@@ -98,7 +98,7 @@ func (f *flush) queueReservationReads(ctx context.Context, ask metering.Ask, kno
 	if len(ask.Holders) == 0 {
 		return nil
 	}
-	known.Reservations = map[metering.ReservationRef]entitlement.Reservation{}
+	known.Reservations = make(map[metering.ReservationRef]entitlement.Reservation, len(ask.Reservations))
 	known.Answers = map[metering.AnswerRef]metering.StoredAnswer{}
 	holders := newUUIDs(len(ask.Holders))
 	for _, a := range ask.Holders {
