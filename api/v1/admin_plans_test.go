@@ -114,9 +114,15 @@ func TestAdminPlans(t *testing.T) {
 				t.Errorf("%s: %s at %s, want %s at %s", c.replacement, code, p, c.code, c.pointer)
 			}
 		}
-		unit := op.document(t, "/v1/admin/plans", catalogue(t, "unit: word", "unit: letter")).problem(t, http.StatusUnprocessableEntity, "meter_changed")
-		if p := unit.str(t, "errors", 0, "pointer"); p != "#/meters/1/unit" {
-			t.Errorf("the changed meter is at %s", p)
+		for _, c := range []struct{ old, replacement, pointer string }{
+			{"unit: word", "unit: letter", "#/meters/1/unit"},
+			{"[project, api_key, tag, model]", "[project, api_key, model]", "#/meters/0/dimensions"},
+			{"reserved: true", "dimensions: [project]", "#/meters/4/reserved"},
+		} {
+			got := op.document(t, "/v1/admin/plans", catalogue(t, c.old, c.replacement)).problem(t, http.StatusUnprocessableEntity, "meter_changed")
+			if p := got.str(t, "errors", 0, "pointer"); p != c.pointer {
+				t.Errorf("the changed meter is at %s, want %s", p, c.pointer)
+			}
 		}
 		op.document(t, "/v1/admin/plans", "plans: [").problem(t, http.StatusBadRequest, "catalogue_unreadable")
 		op.post(t, "/v1/admin/plans", "").problem(t, http.StatusBadRequest, "body_required")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -17,12 +18,6 @@ type Effect struct {
 	Changes []Change `json:"changes,omitempty"`
 }
 
-// SameMeasure reports whether two definitions of a meter count the same thing, so that usage recorded
-// under the one can be read under the other.
-func SameMeasure(a, b Meter) bool {
-	return a.Code == b.Code && a.Unit == b.Unit && a.Aggregation == b.Aggregation && a.Reserved == b.Reserved
-}
-
 // Preview says what Apply would do, and does nothing. It fails as Apply does.
 func Preview(ctx context.Context, s Store, c Catalogue) (_ []Effect, err error) {
 	defer errs.Wrap(&err, "preview catalogue")
@@ -33,7 +28,7 @@ func Preview(ctx context.Context, s Store, c Catalogue) (_ []Effect, err error) 
 	var faults []errs.Field
 	for i := range c.Meters {
 		if j := slices.IndexFunc(meters, func(old Meter) bool { return old.Code == c.Meters[i].Code }); j >= 0 {
-			faults = append(faults, meterFaults("#/meters/"+itoa(i), &meters[j], &c.Meters[i])...)
+			faults = append(faults, meterFaults("#/meters/"+itoa(i), meters[j], c.Meters[i])...)
 		}
 	}
 	if len(faults) > 0 {
@@ -71,9 +66,13 @@ func faulty(err *errs.Error, faults []errs.Field) error {
 	return &e
 }
 
+// SameMeasure reports whether usage that was recorded under the old definition of a meter means the same under the
+// new one.
+func SameMeasure(old, m Meter) bool { return old.Code == m.Code && len(meterFaults("", old, m)) == 0 }
+
 // meterFaults names what a document would change of a meter that is known, so that it would measure
 // something else.
-func meterFaults(place string, old, m *Meter) (out []errs.Field) {
+func meterFaults(place string, old, m Meter) (out []errs.Field) {
 	fault := func(key, was string) {
 		out = append(out, errs.Field{
 			Pointer: place + "/" + key, Code: ErrMeterChanged.Code,
@@ -89,7 +88,18 @@ func meterFaults(place string, old, m *Meter) (out []errs.Field) {
 	if m.Reserved != old.Reserved {
 		fault("reserved", strconv.FormatBool(old.Reserved))
 	}
+	if !addsTo(m.Dimensions, old.Dimensions) {
+		fault("dimensions", "["+strings.Join(old.Dimensions, ", ")+"]")
+	}
 	return out
+}
+
+// addsTo reports whether a meter's dimensions may become these: more of them, as what was recorded keeps its series
+// and lacks the new ones. None may go, since prices of old versions match by them; and a meter without any stays so,
+// since its series are not kept apart from its total.
+func addsTo(dimensions, old []string) bool {
+	missing := slices.ContainsFunc(old, func(d string) bool { return !slices.Contains(dimensions, d) })
+	return !missing && (len(old) > 0 || len(dimensions) == 0)
 }
 
 // Apply writes a catalogue to the store: meters first, then every plan, with a new version where the

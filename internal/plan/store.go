@@ -12,7 +12,7 @@ var (
 	ErrNotFound         = errs.New(errs.NotFound, "plan_not_found", "There is no such plan.")
 	ErrVersionNotFound  = errs.New(errs.NotFound, "plan_version_not_found", "The plan has no such version.")
 	ErrArchived         = errs.New(errs.Conflict, "plan_archived", "The plan can no longer be bought.")
-	ErrMeterChanged     = errs.New(errs.Invalid, "meter_changed", "A meter's unit and aggregation cannot change: recorded usage means what it meant. Add another meter.")
+	ErrMeterChanged     = errs.New(errs.Invalid, "meter_changed", "What a meter measures cannot change: recorded usage means what it meant. Add another meter.")
 	ErrImmutable        = errs.New(errs.Invalid, "version_immutable", "A published version never changes: accounts are billed by it. Publish a new version; each entry that differs is named.")
 	ErrVersionTaken     = errs.New(errs.Conflict, "version_taken", "Another version was published at the same time. Look at what is on sale and try again.")
 	ErrContractMismatch = errs.New(errs.Conflict, "contract_mismatch", "The contract is on another plan or version.")
@@ -25,8 +25,8 @@ type Store interface {
 	// Meters returns every meter, by code.
 	Meters(ctx context.Context) ([]Meter, error)
 
-	// PutMeters adds meters, and updates the names, dimensions, caps and rounding of known ones. It
-	// returns ErrMeterChanged where a unit or an aggregation differs, and then writes nothing.
+	// PutMeters adds meters, and updates the names, dimensions, caps and rounding of known ones. Unless all are the
+	// SameMeasure as before it returns ErrMeterChanged, and writes nothing.
 	PutMeters(ctx context.Context, meters []Meter) error
 
 	// Plans returns every plan in catalogue order, the archived ones included.
