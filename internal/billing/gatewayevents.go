@@ -169,12 +169,24 @@ func (l Listener) charge(ctx context.Context, res payment.ChargeResult, with fun
 	if err != nil {
 		return notOurs, nil //nolint:nilerr // as above
 	}
-	_, err = l.settleCharge(ctx, payment.Payment{Account: a, ID: pid}, res, nil, func(tx Tx, p payment.Payment) error {
+	then := func(tx Tx, p payment.Payment) error {
 		if err := l.outsideRefund(ctx, tx, p, res.Refunded); err != nil {
 			return err
 		}
 		return with(tx)
-	})
+	}
+	known := payment.Payment{Account: a, ID: pid}
+	if res.Outcome == payment.OutcomeDeclined {
+		// The customer who did not pass the bank's question may be able to go on at the provider. Confirming ends that.
+		if known, err = l.DB.Payments().Payment(ctx, a, pid); err != nil {
+			return "", err
+		}
+		if known.Status == payment.RequiresAction {
+			_, err = l.resolvePayment(ctx, known, then)
+			return settled, err
+		}
+	}
+	_, err = l.settleCharge(ctx, known, res, nil, then)
 	return settled, err
 }
 
@@ -268,6 +280,9 @@ func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account,
 	fresh := errors.Is(err, payment.ErrNotFound)
 	if err != nil && !fresh {
 		return err
+	}
+	if fresh && res.Status == payment.DisputeOpen && !res.Withdrawn {
+		return nil // the bank only asks; if it takes the money, it is told again
 	}
 	if fresh {
 		d = payment.Dispute{

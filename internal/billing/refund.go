@@ -254,7 +254,9 @@ func (c *Core) settleRefund(ctx context.Context, ref payment.Refund, res payment
 
 func (c *Core) writeRefund(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, ref *payment.Refund, res payment.RefundResult) error {
 	now := acct.Now(c.Clock())
-	if ref.Status != payment.Processing {
+	// One that has succeeded may turn out not to have arrived.
+	failed := res.Outcome == payment.OutcomeDeclined || res.Outcome == payment.OutcomeCanceled
+	if ref.Status != payment.Processing && (ref.Status != payment.Succeeded || !failed) {
 		return nil
 	}
 	if res.Ref != "" && ref.ProviderRef == "" {
@@ -274,6 +276,9 @@ func (c *Core) writeRefund(ctx context.Context, tx Tx, acct account.Account, p *
 		ref.Status, ref.CheckAt = payment.Failed, time.Time{}
 		p.Refunded.Minor -= ref.Amount.Minor
 		if err := tx.Payments().SavePayment(ctx, p); err != nil {
+			return err
+		}
+		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentRefundFailed, map[string]any{"payment": p.ID, "refund": ref.ID, "amount": ref.Amount}, now); err != nil {
 			return err
 		}
 		if err := c.cameBack(ctx, tx, acct, p, ref.Amount, books.RefundFailed, c.fact(acct, ref.ID.String(), "Refund failed", now)); err != nil {

@@ -30,7 +30,7 @@ func (c *Core) settlePayment(ctx context.Context, tx Tx, acct account.Account, p
 			return err
 		}
 	}
-	if !p.Status.Pending() {
+	if !p.Status.Pending() && !succeedsLate(*p, res) {
 		if fresh {
 			return tx.Payments().SavePayment(ctx, p)
 		}
@@ -64,6 +64,13 @@ func (c *Core) settlePayment(ctx context.Context, tx Tx, acct account.Account, p
 		return err
 	}
 	return c.mirrorTopUp(ctx, tx, acct, p, now)
+}
+
+// succeedsLate reports whether a payment that was given up was made after all: the provider has the very money that was
+// asked for, and has not given it back.
+func succeedsLate(p payment.Payment, res payment.ChargeResult) bool {
+	return (p.Status == payment.Failed || p.Status == payment.Canceled) && res.Outcome == payment.OutcomeSucceeded &&
+		res.Amount == p.Amount && res.PaymentRef == p.ID.String() && res.Refunded.Minor < res.Amount.Minor
 }
 
 func needsAction(p *payment.Payment) outbox.Type {
@@ -350,7 +357,7 @@ func (c *Core) mirrorTopUp(ctx context.Context, tx Tx, acct account.Account, p *
 		return nil
 	}
 	t, err := tx.Payments().TopUp(ctx, acct.ID, p.TopUp)
-	if err != nil || t.Status == p.Status || !t.Status.Pending() || p.Status == payment.Parked {
+	if err != nil || t.Status == p.Status || !t.Status.CanBecome(p.Status) || p.Status == payment.Parked {
 		return err
 	}
 	t.Status, t.Failure, t.UpdatedAt = p.Status, p.Failure, now

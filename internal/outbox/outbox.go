@@ -58,6 +58,7 @@ const (
 	PaymentFailed        Type = "payment.failed"
 	PaymentNeedsAction   Type = "payment.requires_action"
 	PaymentRefunded      Type = "payment.refunded"
+	PaymentRefundFailed  Type = "payment.refund_failed"
 	PaymentDisputed      Type = "payment.disputed"
 	PaymentDisputeWon    Type = "payment.dispute_won"
 	PaymentParked        Type = "payment.parked"

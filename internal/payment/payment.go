@@ -41,6 +41,8 @@ type Status string
 //	    │  ▲  ╲──▶ failed
 //	    ▼  │   ╲─▶ parked (a person must look) ──▶ succeeded | failed
 //	requires_action ──▶ canceled
+//
+// What has failed or was canceled has succeeded all the same where the provider says so later: it has the money.
 const (
 	Processing     Status = "processing"      // asked, or about to be; the outcome is not known
 	RequiresAction Status = "requires_action" // the customer must act (3-D Secure)
@@ -55,8 +57,8 @@ var next = map[Status][]Status{
 	RequiresAction: {Processing, Succeeded, Failed, Canceled, Parked},
 	Parked:         {Succeeded, Failed, Canceled},
 	Succeeded:      {},
-	Failed:         {},
-	Canceled:       {},
+	Failed:         {Succeeded},
+	Canceled:       {Succeeded},
 }
 
 // CanBecome reports whether a payment of status s may become t.

@@ -186,6 +186,7 @@ WITH facts (account_id, type, n) AS (
   UNION ALL SELECT account_id, 'payment.succeeded', count(*) FROM payments WHERE status = 'succeeded' GROUP BY 1
   UNION ALL SELECT account_id, 'payment.failed', count(*) FROM payments WHERE status IN ('failed', 'canceled') GROUP BY 1
   UNION ALL SELECT account_id, 'payment.refunded', count(*) FROM refunds WHERE status = 'succeeded' GROUP BY 1
+  UNION ALL SELECT account_id, 'payment.refund_failed', count(*) FROM refunds WHERE status = 'failed' GROUP BY 1
   UNION ALL SELECT account_id, 'payment.disputed', count(*) FROM disputes GROUP BY 1
   UNION ALL SELECT account_id, 'payment.dispute_won', count(*) FROM disputes WHERE status = 'won' GROUP BY 1
   UNION ALL SELECT account_id, 'top_up.succeeded', count(*) FROM top_ups WHERE status = 'succeeded' GROUP BY 1
@@ -199,11 +200,17 @@ WITH facts (account_id, type, n) AS (
   UNION ALL SELECT account_id, 'alert.fired', count(*) FROM usage_alert_firings GROUP BY 1
   UNION ALL SELECT account_id, 'sales_inquiry.received', count(*) FROM sales_inquiries GROUP BY 1
   UNION ALL SELECT account_id, 'payment_method.removal_requested', count(*) FROM removal_requests GROUP BY 1
+), outdated AS ( -- what was told and is so no more: one that failed has succeeded, a refund did not arrive
+  SELECT account_id, 'payment.failed' AS type, payload ->> 'payment' AS record FROM account_events WHERE type = 'payment.succeeded'
+  UNION ALL SELECT account_id, 'top_up.failed', payload ->> 'top_up' FROM account_events WHERE type = 'top_up.succeeded'
+  UNION ALL SELECT account_id, 'payment.refunded', payload ->> 'refund' FROM account_events WHERE type = 'payment.refund_failed'
 ), told AS (
-  SELECT account_id, type, count(*) AS n FROM account_events WHERE type IN ('account.created', 'account.closed', 'payment.succeeded', 'payment.failed',
-    'payment.refunded', 'payment.disputed', 'payment.dispute_won', 'top_up.succeeded', 'top_up.failed', 'upgrade.succeeded', 'upgrade.failed',
+  SELECT account_id, type, count(*) AS n FROM account_events e WHERE type IN ('account.created', 'account.closed', 'payment.succeeded', 'payment.failed',
+    'payment.refunded', 'payment.refund_failed', 'payment.disputed', 'payment.dispute_won', 'top_up.succeeded', 'top_up.failed', 'upgrade.succeeded', 'upgrade.failed',
     'upgrade.canceled', 'invoice.finalized', 'invoice.voided', 'invoice.credited', 'credit.granted', 'credit.expired', 'alert.fired', 'sales_inquiry.received',
     'payment_method.removal_requested')
+    AND NOT EXISTS (SELECT FROM outdated o WHERE o.account_id = e.account_id AND o.type = e.type
+      AND o.record = e.payload ->> CASE e.type WHEN 'top_up.failed' THEN 'top_up' WHEN 'payment.refunded' THEN 'refund' ELSE 'payment' END)
   GROUP BY 1, 2
 )
 SELECT coalesce(f.account_id, t.account_id), format('%s happened %s times and was told %s times', coalesce(f.type, t.type), coalesce(f.n, 0), coalesce(t.n, 0))

@@ -45,9 +45,9 @@ type Upgrade struct {
 // IDPrefix makes upgrade identifiers read "upg_…".
 func (Upgrade) IDPrefix() string { return "upg" }
 
-// Become changes the status by the same rules as a payment's.
+// Become changes the status of a pending upgrade by the same rules as a payment's.
 func (u *Upgrade) Become(s payment.Status, now time.Time) error {
-	if !u.Status.CanBecome(s) || s == payment.Parked {
+	if !u.Status.Pending() || !u.Status.CanBecome(s) || s == payment.Parked {
 		return ErrSettled.Details("The upgrade is %s and cannot become %s.", u.Status, s)
 	}
 	u.Status, u.UpdatedAt = s, now
