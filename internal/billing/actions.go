@@ -128,6 +128,8 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 		}
 		if !f.selfServiceBetter() {
 			out = append(out, blocker(ErrNotAnUpgrade, map[string]any{"plan": f.Subscription.Plan}))
+		} else if !f.Subscription.Contract.IsZero() {
+			out = append(out, blocker(ErrUnderContract, map[string]any{"contract": f.Subscription.Contract.String()}))
 		}
 	case ActDowngrade:
 		switch {

@@ -41,6 +41,13 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 		if inv.Status != invoice.Open || inv.NextAttempt.IsZero() || now.Before(inv.NextAttempt) {
 			return nil
 		}
+		// What has come in since it became due, while a card was being asked for it, pays first.
+		if err := c.payFromFunds(ctx, tx, acct, now); err != nil {
+			return err
+		}
+		if inv, err = tx.Invoices().Lock(ctx, a, iid); err != nil || inv.Status != invoice.Open {
+			return err
+		}
 		if c.Policy.Dunning.WriteOff(inv.DueAt, now) {
 			return c.writeOff(ctx, tx, acct, &inv, now)
 		}

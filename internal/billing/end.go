@@ -23,6 +23,10 @@ type Ender struct{ *Core }
 // left of the funds goes back to the cards that paid it in, and no usage is taken any more.
 func (e Ender) End(ctx context.Context, asked Asked, reason string, render Renderer[account.Account]) (out Result[account.Account], err error) {
 	defer errs.Wrap(&err, "end account %s", asked.Account)
+	// What is due comes first: a period that is over, credit that has run out.
+	if _, err := Sweeper(e).Account(ctx, asked.Account); err != nil {
+		return out, err
+	}
 	var refunds []payment.Refund
 	var cards []payment.Method
 	out, err = once(ctx, e.Core, asked, render, func(tx Tx) (account.Account, error) {

@@ -266,6 +266,10 @@ func (c *Core) cardActive(ctx context.Context, tx Tx, acct account.Account, m *p
 	if res.CustomerRef != "" {
 		m.CustomerRef = res.CustomerRef
 	}
+	if acct.Status == account.Closed { // nothing will be charged any more: the sweep detaches it
+		m.Status, m.CheckAt = payment.MethodRemoved, c.Clock()
+		return tx.Payments().SaveMethod(ctx, m)
+	}
 	if err := tx.Payments().SaveCustomer(ctx, acct.ID, m.Provider, m.CustomerRef); err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/upgrade"
+	"github.com/accrue-billing/accrue/internal/wallet"
 )
 
 // Sweeper finds in the database what is due and was not done: the queue's nudges only make it happen
@@ -115,18 +117,14 @@ func (s Sweeper) upgrades(ctx context.Context, now time.Time, done *Swept) error
 	if err != nil {
 		return fmt.Errorf("expired upgrades: %w", err)
 	}
-	for _, u := range old {
+	return each(ctx, old, &done.Upgrades, func(u upgrade.Upgrade) error {
 		// Ask first: the customer may have finished the step without ever coming back.
 		got, err := Upgrader(s).Confirm(ctx, u.Account, u.ID)
 		if err == nil && got.Status.Pending() {
 			_, err = Upgrader(s).Cancel(ctx, u.Account, u.ID)
 		}
-		if err != nil {
-			return err
-		}
-		done.Upgrades++
-	}
-	return nil
+		return err
+	})
 }
 
 // account does everything that is due on one account's clock, once.
@@ -243,13 +241,7 @@ func (s Sweeper) credit(ctx context.Context, now time.Time, done *Swept) error {
 	if err != nil {
 		return fmt.Errorf("expired credit: %w", err)
 	}
-	for _, g := range old {
-		if err := Granter(s).Expire(ctx, g.Account); err != nil {
-			return err
-		}
-		done.Expired++
-	}
-	return nil
+	return each(ctx, old, &done.Expired, func(g wallet.Grant) error { return Granter(s).Expire(ctx, g.Account) })
 }
 
 // migrationShare is how many accounts one sweep migrates at most: what is due must not wait for long.

@@ -422,8 +422,9 @@ func (f Funder) AutoTopUp(ctx context.Context, a account.ID) (asked bool, err er
 	}
 	_, err = f.topUp(ctx, Asked{Account: a, Actor: system}, TopUpInput{Origin: payment.Auto}, nil)
 	switch {
-	case errors.Is(err, errNotDue), errors.Is(err, payment.ErrTopUpPending), errors.Is(err, ErrCardBudget), noMethod(err):
-		return false, nil // one pending at a time; a card that may not be asked is not
+	case errors.Is(err, errNotDue), errors.Is(err, payment.ErrTopUpPending), errors.Is(err, ErrCardBudget), noMethod(err),
+		errors.Is(err, ErrUpgradeRequired), errors.Is(err, account.ErrClosed):
+		return false, nil // one pending at a time; a card that may not be asked is not; the rule outlives the plan
 	}
 	return err == nil, err
 }
@@ -453,6 +454,7 @@ func (f Funder) due(ctx context.Context, tx Tx, acct account.Account) (money.Amo
 	}
 	missing := rule.Missing(b.Available, charged, limits.Minimum)
 	missing.Minor = min(missing.Minor, f.Policy.TopUpMaximum)
+	missing.Minor -= missing.Minor % limits.Step
 	return missing, nil
 }
 

@@ -154,6 +154,9 @@ func (c *Core) target(ctx context.Context, tx Tx, acct account.Account, code pla
 	if sub.Plan == code || p.Position <= held.Position {
 		return v, ErrNotAnUpgrade
 	}
+	if !sub.Contract.IsZero() {
+		return v, ErrUnderContract
+	}
 	return v, nil
 }
 
@@ -230,6 +233,9 @@ func (c *Core) completeUpgrade(ctx context.Context, tx Tx, acct account.Account,
 	sub, err := tx.Subscriptions().Lock(ctx, acct.ID)
 	if err != nil {
 		return err
+	}
+	if !sub.Contract.IsZero() { // agreed on while the card was awaited
+		return failUpgrade(ctx, tx, acct, up, payment.Canceled, &payment.Failure{Code: ErrUnderContract.Code, Message: ErrUnderContract.Detail}, now)
 	}
 	if err := waive(ctx, tx, acct, &sub); err != nil {
 		return err

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -69,6 +70,9 @@ var (
 	// ErrAlreadyBooked says that the recipe has booked this record before. The earlier transaction stands.
 	ErrAlreadyBooked = errors.New("ledger: record already booked")
 )
+
+// ErrBalance says that a balance would pass money.MaxMinor.
+var ErrBalance = errs.New(errs.Conflict, "balance_out_of_range", "The account's balance would pass what can be kept.")
 
 // Currency returns the transaction's currency.
 func (t Transaction) Currency() money.Currency {
@@ -165,7 +169,7 @@ type Store interface {
 	// Append books the transactions of one account in order, sets their sequence, hashes and running
 	// balances, and updates the cached balances. It locks the account's counters, so writers of one
 	// account queue. A transaction whose (Kind, Reference) is booked gives ErrAlreadyBooked and the
-	// database transaction is of no further use. It returns Check's errors before it writes.
+	// database transaction is of no further use. It returns Check's errors, and ErrBalance, before it writes.
 	Append(ctx context.Context, txs ...*Transaction) error
 	// Booked reports whether the recipe kind has booked reference.
 	Booked(ctx context.Context, a account.ID, kind, reference string) (bool, error)

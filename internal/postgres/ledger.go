@@ -111,6 +111,9 @@ func (s ledgerStore) Append(ctx context.Context, txs ...*ledger.Transaction) (er
 		for i := range t.Postings {
 			p := &t.Postings[i]
 			b.move(p)
+			if max(p.DebitBalance, -p.DebitBalance, p.CreditBalance, -p.CreditBalance) > money.MaxMinor {
+				return ledger.ErrBalance
+			}
 			posted = append(posted, postingRow{
 				AccountID: a.UUID(), TransactionID: t.ID.UUID(), Number: int16(i + 1),
 				Debit: string(p.Debit), Credit: string(p.Credit), Amount: p.Amount.Minor, Currency: string(p.Amount.Currency),
