@@ -6,14 +6,15 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/accrue-billing/accrue/api/middleware"
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/api/strictjson"
 	"github.com/accrue-billing/accrue/api/validate"
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 )
 
@@ -24,6 +25,7 @@ func adminRefundRoutes(d Deps) []route.Route {
 			Method: http.MethodPost, Path: "/v1/admin/refunds", Scope: auth.Operator, Class: route.Money, Idempotent: true,
 			Timeout: providerTimeout, Handler: h.create,
 		},
+		{Method: http.MethodGet, Path: "/v1/admin/refunds", Scope: auth.Operator, Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/admin/refunds/{id}", Scope: auth.Operator, Handler: h.get},
 	}
 }
@@ -109,9 +111,25 @@ func (h adminRefunds) create(c echo.Context) error {
 	})
 }
 
+// list pages through the account's refunds.
+//
+//	@ID			adminListRefunds
+//	@Summary	List refunds of the account, the newest first, with who decided on them and why
+//	@Tags		admin
+//	@Param		limit	query		int		false	"At most so many"	default(20)	minimum(1)	maximum(100)
+//	@Param		cursor	query		string	false	"next_cursor of the page before"
+//	@Success	200		{object}	Page[AdminRefund]
+//	@Failure	404		{object}	problem.Problem	"account_not_found"
+//	@Router		/v1/admin/refunds [get]
+func (h adminRefunds) list(c echo.Context) error {
+	return listOf(c, h.Deps, toAdminRefund, func(a account.ID, r page.Request) (page.Page[payment.Refund], error) {
+		return h.Billing.DB.Payments().Refunds(c.Request().Context(), a, r)
+	})
+}
+
 // get shows a refund.
 //
-//	@ID			getRefund
+//	@ID			adminGetRefund
 //	@Summary	Get a refund of the account
 //	@Tags		admin
 //	@Param		id	path		string	true	"The refund"
@@ -119,11 +137,7 @@ func (h adminRefunds) create(c echo.Context) error {
 //	@Failure	404	{object}	problem.Problem	"refund_not_found, account_not_found"
 //	@Router		/v1/admin/refunds/{id} [get]
 func (h adminRefunds) get(c echo.Context) error {
-	rid, err := param[payment.Refund](c, "id", payment.ErrRefundNotFound)
-	if err != nil {
-		return err
-	}
-	r, err := h.Billing.DB.Payments().Refund(c.Request().Context(), middleware.Account(c), rid)
+	r, err := h.readRefund(c)
 	if err != nil {
 		return err
 	}

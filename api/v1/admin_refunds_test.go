@@ -13,6 +13,21 @@ func refundOf(payment string, minor int64) string {
 	return fmt.Sprintf(`{"payment":%q,"amount":{"amount":%d,"currency":"USD"},"reason":"an outage of ours"}`, payment, minor)
 }
 
+// lists fails the test unless the list, a page for each record, is these.
+func (c caller) lists(t *testing.T, path string, ids ...string) {
+	t.Helper()
+	next := path + "?limit=1"
+	for i, id := range ids {
+		got := c.get(t, next).want(t, http.StatusOK)
+		if got.str(t, "data", 0, "id") != id || got.at(t, "has_more") != (i+1 < len(ids)) {
+			t.Fatalf("page %d of %s is %s, want %s", i, path, got.Body, id)
+		}
+		if i+1 < len(ids) {
+			next = path + "?limit=1&cursor=" + got.str(t, "next_cursor")
+		}
+	}
+}
+
 func TestAdminRefund(t *testing.T) {
 	t.Parallel()
 
@@ -41,6 +56,11 @@ func TestAdminRefund(t *testing.T) {
 		if got := rest.at(t, "amount", "amount"); got != 3000.0 {
 			t.Errorf("the rest is %v, want 30.00", got)
 		}
+		newest := []string{rest.str(t, "id"), first.str(t, "id")}
+		ada.lists(t, "/v1/refunds", newest...)
+		grace.lists(t, "/v1/admin/refunds", newest...)
+		ada.get(t, "/v1/refunds/"+newest[1]).want(t, http.StatusOK).golden(t, "refund")
+		w.user(t, w.open(t).ID).get(t, "/v1/refunds/"+newest[1]).problem(t, http.StatusNotFound, "refund_not_found")
 		log, err := w.DB.Accounts().AuditLog(t.Context(), a.ID, firstPage)
 		if err != nil || len(log.Data) < 2 || log.Data[0].Action != "payment.refund" || log.Data[0].Actor != "operator:accrue-development|grace" || log.Data[0].Reason != "the rest" {
 			t.Errorf("audit log %+v, %v", log.Data, err)

@@ -22,6 +22,8 @@ func paymentRoutes(d Deps) []route.Route {
 		{Method: http.MethodGet, Path: "/v1/payments", Scope: auth.BillingRead, Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/payments/{id}", Scope: auth.BillingRead, Tagged: true, Handler: h.get},
 		{Method: http.MethodGet, Path: "/v1/payments/{id}/receipt", Scope: auth.BillingRead, Handler: h.receipt},
+		{Method: http.MethodGet, Path: "/v1/refunds", Scope: auth.BillingRead, Handler: h.refunds},
+		{Method: http.MethodGet, Path: "/v1/refunds/{id}", Scope: auth.BillingRead, Handler: h.refund},
 	}
 }
 
@@ -194,6 +196,48 @@ func (h payments) receipt(c echo.Context) error {
 	}
 	out.PaidBy = toBillTo(profile)
 	return c.JSON(http.StatusOK, out)
+}
+
+// refunds pages through what was given back.
+//
+//	@ID			listRefunds
+//	@Summary	List refunds, the newest first
+//	@Tags		payments
+//	@Security	Token[billing:read]
+//	@Param		limit	query		int		false	"At most so many"	default(20)	minimum(1)	maximum(100)
+//	@Param		cursor	query		string	false	"next_cursor of the page before"
+//	@Success	200		{object}	Page[Refund]
+//	@Router		/v1/refunds [get]
+func (h payments) refunds(c echo.Context) error {
+	return listOf(c, h.Deps, toRefund, func(a account.ID, r page.Request) (page.Page[payment.Refund], error) {
+		return h.Billing.DB.Payments().Refunds(c.Request().Context(), a, r)
+	})
+}
+
+// refund returns a refund.
+//
+//	@ID			getRefund
+//	@Summary	Get a refund
+//	@Tags		payments
+//	@Security	Token[billing:read]
+//	@Param		id	path		string	true	"The refund"	example(ref_01k4w3c9t2e8rv5m0a7b6d1x9q)
+//	@Success	200	{object}	Refund
+//	@Failure	404	{object}	problem.Problem	"refund_not_found"
+//	@Router		/v1/refunds/{id} [get]
+func (h payments) refund(c echo.Context) error {
+	r, err := h.readRefund(c)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, toRefund(r))
+}
+
+func (d Deps) readRefund(c echo.Context) (payment.Refund, error) {
+	id, err := param[payment.Refund](c, "id", payment.ErrRefundNotFound)
+	if err != nil {
+		return payment.Refund{}, err
+	}
+	return d.Billing.DB.Payments().Refund(c.Request().Context(), middleware.Account(c), id)
 }
 
 func toBillTo(p account.Profile) BillTo {

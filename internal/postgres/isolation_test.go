@@ -191,6 +191,10 @@ func TestAccountsAreIsolated(t *testing.T) {
 		"OpenRemovals":       func(a account.ID) (int, error) { l, err := payments.OpenRemovals(ctx, a); return len(l), err },
 		"Payments":           func(a account.ID) (int, error) { l, err := payments.Payments(ctx, a, all); return len(l.Data), err },
 		"RefundablePayments": func(a account.ID) (int, error) { l, err := payments.RefundablePayments(ctx, a); return len(l), err },
+		"Refunds": func(a account.ID) (int, error) {
+			l, err := payments.Refunds(ctx, a, all)
+			return len(l.Data), err
+		},
 		"RefundsOf": func(a account.ID) (int, error) {
 			l, err := payments.RefundsOf(ctx, a, f.payment.ID)
 			return len(l), err

@@ -344,6 +344,12 @@ func (s paymentStore) RefundsOf(ctx context.Context, a account.ID, p payment.ID)
 	return find(stores(s).of(ctx, a).Where("payment_id = ?", p).Order("id"), refundRow.refund)
 }
 
+func (s paymentStore) Refunds(ctx context.Context, a account.ID, r page.Request) (_ page.Page[payment.Refund], err error) {
+	defer errs.Wrap(&err, "list refunds of %s", a)
+	list, err := find(newest[payment.Refund](stores(s).of(ctx, a), r), refundRow.refund)
+	return page.Cut(list, r.Limit, func(r payment.Refund) string { return r.ID.String() }), err
+}
+
 func (s paymentStore) SaveRefund(ctx context.Context, r payment.Refund) (err error) {
 	defer errs.Wrap(&err, "save refund %s", r.ID)
 	row := toRefundRow(r)
