@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 
 	"golang.org/x/term"
 
@@ -49,7 +50,7 @@ func (c importCommand) Run(in *invocation) (err error) {
 		defer func() { err = errors.Join(err, bar.Close()) }()
 	}
 	sender := &importer.HTTPSender{
-		BaseURL: c.URL, Token: c.Token.Reveal(), Account: c.Account, Log: in.log,
+		BaseURL: strings.TrimSuffix(c.URL, "/"), Token: c.Token.Reveal(), Account: c.Account, Log: in.log,
 		Client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: c.Workers}},
 	}
 	counts, err := importer.Run(in.ctx, c.File, sender, opt)

@@ -16,6 +16,9 @@ import (
 // maxAnswer bounds what is read of an answer.
 const maxAnswer = 16 << 20
 
+// answerWithin bounds one try: of a connection that is half open no answer ever comes.
+const answerWithin = time.Minute
+
 // HTTPSender sends events to the API. What may succeed later (no connection, 429, 5xx) it tries again,
 // as the service says and with growing pauses, for as long as Patience. It is safe for concurrent use.
 type HTTPSender struct {
@@ -29,8 +32,40 @@ type HTTPSender struct {
 
 var _ Sender = (*HTTPSender)(nil)
 
-// Send implements Sender.
+// unprocessableError says that the request was refused for what one of its events holds.
+type unprocessableError struct {
+	Code, Detail string
+	Errors       []struct{ Detail string }
+}
+
+func (e *unprocessableError) Error() string {
+	if len(e.Errors) > 0 {
+		return e.Detail + " " + e.Errors[0].Detail
+	}
+	return e.Detail
+}
+
+// Send implements Sender. Where the service refuses all for the sake of one (a text that looks like a card number),
+// it looks for that one by halves: the others are taken.
 func (s *HTTPSender) Send(ctx context.Context, events []json.RawMessage) ([]Outcome, error) {
+	outcomes, err := s.send(ctx, events)
+	refused, ok := errors.AsType[*unprocessableError](err)
+	switch {
+	case !ok:
+		return outcomes, err
+	case len(events) == 1:
+		return []Outcome{{Status: "rejected", Code: refused.Code, Detail: refused.Error()}}, nil
+	}
+	half := len(events) / 2
+	first, err := s.Send(ctx, events[:half])
+	if err != nil {
+		return nil, err
+	}
+	rest, err := s.Send(ctx, events[half:])
+	return append(first, rest...), err
+}
+
+func (s *HTTPSender) send(ctx context.Context, events []json.RawMessage) ([]Outcome, error) {
 	body, err := json.Marshal(map[string]any{"events": events})
 	if err != nil {
 		return nil, err
@@ -60,6 +95,8 @@ func (s *HTTPSender) Send(ctx context.Context, events []json.RawMessage) ([]Outc
 
 // try sends once. A negative wait says that trying again is of no use.
 func (s *HTTPSender) try(ctx context.Context, body []byte) (_ []Outcome, wait time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.BaseURL+"/v1/usage/events", bytes.NewReader(body))
 	if err != nil {
 		return nil, -1, err
@@ -88,6 +125,9 @@ func (s *HTTPSender) try(ctx context.Context, body []byte) (_ []Outcome, wait ti
 			return nil, -1, fmt.Errorf("answer: %w", err)
 		}
 		return out.Results, 0, nil
+	}
+	if refused := (&unprocessableError{}); resp.StatusCode == http.StatusUnprocessableEntity && json.Unmarshal(answer, refused) == nil {
+		return nil, -1, refused
 	}
 	err = fmt.Errorf("the service answered %d: %.500s", resp.StatusCode, bytes.TrimSpace(answer))
 	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {

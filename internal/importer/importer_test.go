@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -241,5 +242,52 @@ func TestHTTPSender(t *testing.T) {
 	s.Token = "other"
 	if _, err := s.Send(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "401") {
 		t.Errorf("err = %v", err)
+	}
+}
+
+// A row for whose sake the service refuses the whole request is found and written down, and the others are taken.
+func TestHTTPSender_FindsTheRowThatSpoilsARequest(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		var sent struct{ Events []struct{ ID string } }
+		if err := json.NewDecoder(req.Body).Decode(&sent); err != nil {
+			t.Error(err)
+		}
+		var out struct {
+			Results []importer.Outcome `json:"results"`
+		}
+		for _, e := range sent.Events {
+			if strings.HasPrefix(e.ID, "card") {
+				w.WriteHeader(http.StatusUnprocessableEntity)
+				_, _ = w.Write([]byte(`{"code":"card_data_not_accepted","detail":"No cards.","errors":[{"pointer":"#/events/0/source","detail":"looks like card data"}]}`))
+				return
+			}
+			out.Results = append(out.Results, importer.Outcome{Status: "accepted", Detail: e.ID})
+		}
+		_ = json.NewEncoder(w).Encode(out)
+	}))
+	t.Cleanup(server.Close)
+	s := &importer.HTTPSender{BaseURL: server.URL, Token: "key", Client: server.Client(), Log: slog.New(slog.DiscardHandler)}
+	var events []json.RawMessage
+	for i := range 100 {
+		id := strconv.Itoa(i)
+		if i == 17 || i == 64 {
+			id = "card" + id
+		}
+		events = append(events, json.RawMessage(`{"id":"`+id+`"}`))
+	}
+	got, err := s.Send(t.Context(), events)
+	if err != nil || len(got) != len(events) {
+		t.Fatalf("%d answers, %v", len(got), err)
+	}
+	for i, o := range got {
+		switch {
+		case i == 17 || i == 64:
+			if o.Status != "rejected" || o.Code != "card_data_not_accepted" || !strings.Contains(o.Detail, "looks like card data") {
+				t.Errorf("row %d: %+v", i, o)
+			}
+		case o.Status != "accepted" || o.Detail != strconv.Itoa(i):
+			t.Errorf("row %d: %+v", i, o)
+		}
 	}
 }
