@@ -102,7 +102,7 @@ func ofPlatform(echo.Context) account.ID  { return account.ID{} }
 //
 //	@ID				createAPIKey
 //	@Summary		Make an API key
-//	@Description	The key is shown in this answer and never again; a repetition with the same Idempotency-Key leaves it out. A key holds at most the scopes, ceilings and lifetime of whoever makes it.
+//	@Description	The key is shown in this answer and never again; a repetition with the same Idempotency-Key leaves it out. A key holds at most the scopes, ceilings and lifetime of whoever makes it; one with a ceiling per day makes none that moves money.
 //	@Tags			api keys
 //	@Security		Token[keys:manage]
 //	@Param			body	body		NewAPIKey	true	"What it is to be"

@@ -270,6 +270,9 @@ func within(by Principal, n NewKey) error {
 	if wider(n.Ceilings.PerPayment, by.Ceilings.PerPayment) || wider(n.Ceilings.PerDay, by.Ceilings.PerDay) {
 		return ErrWiderKey.Details("A key cannot have higher ceilings than the key that makes it.")
 	}
+	if by.Ceilings.PerDay != nil && slices.Contains(n.Scopes, PaymentsWrite) {
+		return ErrWiderKey.Details("A key with a ceiling per day makes no key that moves money: the two together would move more in a day than it may.")
+	}
 	return nil
 }
 

@@ -229,6 +229,7 @@ func TestNoKeyMintsAWiderKey(t *testing.T) {
 		Kind: auth.Key, Scopes: []auth.Scope{auth.KeysManage, auth.UsageRead},
 		Ceilings: auth.Ceilings{PerPayment: usd(100)}, Expiry: now.Add(time.Hour),
 	}
+	payer := auth.Principal{Kind: auth.Key, Scopes: []auth.Scope{auth.KeysManage, auth.PaymentsWrite, auth.UsageRead}, Ceilings: auth.Ceilings{PerDay: usd(100)}}
 	ok := auth.NewKey{Scopes: []auth.Scope{auth.UsageRead}, Ceilings: auth.Ceilings{PerPayment: usd(100)}, ExpiresAt: now.Add(time.Hour)}
 	for name, tc := range map[string]struct {
 		by     auth.Principal
@@ -247,6 +248,8 @@ func TestNoKeyMintsAWiderKey(t *testing.T) {
 		"HigherCeiling":   {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = usd(101) }, errs.Forbidden},
 		"NoCeiling":       {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = nil }, errs.Forbidden},
 		"OtherCurrency":   {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = &money.Amount{Minor: 1, Currency: "JPY"} }, errs.Forbidden},
+		"ADayOfItsOwn":    {payer, func(n *auth.NewKey) { n.Scopes, n.Ceilings = []auth.Scope{auth.PaymentsWrite}, payer.Ceilings }, errs.Forbidden},
+		"MovesNothing":    {payer, func(n *auth.NewKey) { n.Ceilings = payer.Ceilings }, 0},
 		"OperatorDecides": {operator, func(n *auth.NewKey) { n.Scopes, n.Ceilings = []auth.Scope{auth.PaymentsWrite}, auth.Ceilings{} }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
