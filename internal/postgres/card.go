@@ -273,13 +273,14 @@ func (s paymentStore) MakeDefault(ctx context.Context, a account.ID, m payment.M
 	return changed(stores(s).of(ctx, a).Model(&methodRow{}).Where("id = ? AND status = 'active'", m).Updates(set(true)), payment.ErrMethodNotFound)
 }
 
+// A card is good through its last month.
+const expiringCards = `SELECT * FROM payment_methods WHERE is_default AND expiry_noticed_at IS NULL AND exp_year * 12 + exp_month < ?
+	ORDER BY exp_year * 12 + exp_month, account_id LIMIT ?`
+
 func (s paymentStore) Expiring(ctx context.Context, t time.Time, limit int) (_ []payment.Method, err error) {
 	defer errs.Wrap(&err, "cards that expire before %s", t)
 	t = t.UTC()
-	// A card is good through its last month.
-	return findEach(stores(s).all(ctx).
-		Where("is_default AND expiry_noticed_at IS NULL AND exp_year * 12 + exp_month < ?", t.Year()*12+int(t.Month())).
-		Order("account_id").Limit(limit), methodRow.method)
+	return findEach(stores(s).all(ctx).Raw(expiringCards, t.Year()*12+int(t.Month()), limit), methodRow.method)
 }
 
 func (s paymentStore) CreateRemoval(ctx context.Context, r payment.Removal) (err error) {

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
 )
 
@@ -227,5 +229,27 @@ func TestCardsExpiring(t *testing.T) {
 	}
 	if got, err := db.Payments().Expiring(t.Context(), newYear.AddDate(1, 0, 0), 1); err != nil || len(got) != 1 {
 		t.Errorf("with limit 1: %d, %v", len(got), err)
+	}
+}
+
+// The sweep looks every few seconds for cards that expire soon. It must not read every card there is for that.
+func TestExpiringCards_AreFoundByAnIndex(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	for _, q := range []string{
+		`INSERT INTO accounts (id, external_id, status, currency, time_zone, created_at, updated_at)
+			SELECT gen_random_uuid(), 'a' || n, 'active', 'USD', 'UTC', now(), now() FROM generate_series(1, 5000) n`,
+		`INSERT INTO payment_methods (account_id, id, status, is_default, provider, exp_month, exp_year, created_at, updated_at)
+			SELECT id, gen_random_uuid(), 'active', true, 'sandbox', 12, 2035, now(), now() FROM accounts`,
+		"ANALYZE payment_methods",
+	} {
+		if _, err := db.Pool().Exec(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q := strings.NewReplacer("< ?", "< 24350", "LIMIT ?", "LIMIT 200").Replace(postgres.ExpiringCards)
+	var plan string
+	if err := db.Pool().QueryRow(t.Context(), "EXPLAIN (FORMAT JSON) "+q).Scan(&plan); err != nil || !strings.Contains(plan, "payment_methods_expiring") {
+		t.Errorf("%v: %s", err, plan)
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 )
 
+// Questions of the sweeps.
+const ExpiringCards = expiringCards
+
 // Waiting is how many operations wait for a transaction to share.
 func (d *DB) Waiting() int {
 	d.company.mu.Lock()
