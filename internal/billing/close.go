@@ -148,7 +148,10 @@ func (c Closer) Finalize(ctx context.Context, a account.ID, id invoice.ID) (err 
 			return nil
 		}
 		defer failpoint.Hit(failpoint.Finalize, failpoint.Tx2BeforeCommit)
-		return c.finalize(ctx, tx, acct, inv, now)
+		if err := c.finalize(ctx, tx, acct, inv, now); err != nil {
+			return err
+		}
+		return c.removeWhenPaid(ctx, tx, acct) // funds may have paid it
 	})
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // Collector takes what is due.
@@ -71,7 +72,7 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 			inv.Attempts++
 			return c.dun(ctx, tx, acct, &inv, &payment.Failure{Code: ErrCardBudget.Code, Class: payment.DeclineHard, Message: ErrCardBudget.Detail}, now)
 		}
-		p, err = c.beginPayment(ctx, tx, acct, &inv, m, id.New[payment.Payment](), system, true, now)
+		p, err = c.beginPayment(ctx, tx, acct, &inv, chargeable(inv, limits), m, id.New[payment.Payment](), system, true, now)
 		asked = err == nil
 		return err
 	})
@@ -86,8 +87,18 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 	return true, err
 }
 
-// beginPayment commits the intent to charge what an invoice still needs.
-func (c *Core) beginPayment(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, m payment.Method, pid payment.ID, actor string, offSession bool, now time.Time) (payment.Payment, error) {
+// chargeable is what a card is asked for an invoice: what is due, up to the provider's next step where it takes whole
+// steps only. What that is too much goes to the funds.
+func chargeable(inv invoice.Invoice, l payment.Limits) money.Amount {
+	due := inv.AmountDue()
+	if over := due.Minor % l.Step; over > 0 {
+		due.Minor += l.Step - over
+	}
+	return due
+}
+
+// beginPayment commits the intent to charge an amount for an invoice.
+func (c *Core) beginPayment(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, amount money.Amount, m payment.Method, pid payment.ID, actor string, offSession bool, now time.Time) (payment.Payment, error) {
 	if active, err := c.activePayment(ctx, tx, inv); err != nil || active {
 		if err == nil {
 			err = payment.ErrPaymentPending
@@ -101,7 +112,7 @@ func (c *Core) beginPayment(ctx context.Context, tx Tx, acct account.Account, in
 	}
 	p := payment.Payment{
 		ID: pid, Account: acct.ID, Purpose: payment.ForInvoice, Invoice: inv.ID, Method: m.ID,
-		Amount: inv.AmountDue(), Status: payment.Processing, OffSession: offSession, Actor: actor, Provider: m.Provider,
+		Amount: amount, Status: payment.Processing, OffSession: offSession, Actor: actor, Provider: m.Provider,
 		Refunded: zeroOf(acct), Disputed: zeroOf(acct), CheckAt: c.Clock().Add(pause(1)), CreatedAt: c.Clock(), UpdatedAt: now, Version: 1,
 	}
 	return p, tx.Payments().CreatePayment(ctx, p)
@@ -196,12 +207,13 @@ func (c Collector) beginPay(ctx context.Context, tx Tx, acct account.Account, as
 	if err != nil {
 		return p, m, err
 	}
-	if err := limits.Check(inv.AmountDue()); err != nil {
+	amount := chargeable(inv, limits)
+	if err := limits.Check(amount); err != nil {
 		return p, m, err
 	}
-	if err := c.withinCeiling(ctx, tx, asked, inv.AmountDue()); err != nil {
+	if err := c.withinCeiling(ctx, tx, asked, amount); err != nil {
 		return p, m, err
 	}
-	p, err = c.beginPayment(ctx, tx, acct, &inv, m, pid, asked.Actor, false, now)
+	p, err = c.beginPayment(ctx, tx, acct, &inv, amount, m, pid, asked.Actor, false, now)
 	return p, m, err
 }

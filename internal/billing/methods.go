@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -472,6 +473,12 @@ func (c Cards) Use(ctx context.Context, asked Asked, mid payment.MethodID, rende
 	})
 }
 
+// changeKey names what is changed as well: where one change was refused or not answered, another may follow.
+func changeKey(m payment.Method, billing payment.Billing, in CardChange) string {
+	what := sha256.Sum256(fmt.Appendf(nil, "%q %d %d", billing, in.ExpMonth, in.ExpYear))
+	return fmt.Sprintf("%s-v%d-%x", m.ID, m.Version, what[:8])
+}
+
 // CardChange changes a card's address or expiry. Zero fields stay as they are.
 type CardChange struct {
 	Version  int64 // from If-Match
@@ -499,7 +506,7 @@ func (c Cards) Change(ctx context.Context, asked Asked, mid payment.MethodID, in
 	cctx, cancel := detached(ctx)
 	defer cancel()
 	res, err := c.Gateway.UpdateBilling(cctx, payment.UpdateRequest{
-		Key: fmt.Sprintf("%s-v%d", m.ID, m.Version), CustomerRef: m.CustomerRef, MethodRef: m.ProviderRef,
+		Key: changeKey(m, billing, in), CustomerRef: m.CustomerRef, MethodRef: m.ProviderRef,
 		Billing: billing, ExpMonth: in.ExpMonth, ExpYear: in.ExpYear,
 	})
 	if err != nil {

@@ -59,6 +59,7 @@ func (c *Core) resolvePayment(ctx context.Context, p payment.Payment, then func(
 	cctx, cancel := detached(ctx)
 	defer cancel()
 	var res payment.ChargeResult
+	asked := false
 	if p.ProviderRef != "" && p.Status == payment.RequiresAction {
 		res, err = c.Gateway.ConfirmCharge(cctx, payment.ConfirmRequest{Key: p.ID.String() + "/confirm", Ref: p.ProviderRef, ReturnURL: c.Policy.ReturnURL})
 	} else {
@@ -66,6 +67,7 @@ func (c *Core) resolvePayment(ctx context.Context, p payment.Payment, then func(
 	}
 	switch {
 	case errors.Is(err, payment.ErrMissing) && age < payment.KeyRetention:
+		asked = true
 		res, err = c.ask(ctx, p, m)
 	case errors.Is(err, payment.ErrMissing):
 		res, err = payment.ChargeResult{Outcome: payment.OutcomeDeclined, Decline: &payment.Decline{
@@ -74,7 +76,7 @@ func (c *Core) resolvePayment(ctx context.Context, p payment.Payment, then func(
 	case err == nil && res.Outcome == payment.OutcomeRequiresAction && age > upgrade.Lifetime:
 		res, err = c.Gateway.CancelCharge(cctx, payment.CancelRequest{Key: p.ID.String() + "/cancel", Ref: res.Ref})
 	}
-	if err != nil && !unknowable(err) {
+	if err != nil && !unknowable(err) && (!asked || !refusedCharge(err)) {
 		c.Log.ErrorContext(ctx, "a payment's outcome could not be asked for", "payment", p.ID, "err", err)
 		err = payment.ErrUnknown.Because(err)
 	}

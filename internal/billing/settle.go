@@ -139,8 +139,8 @@ func (c *Core) paid(ctx context.Context, tx Tx, acct account.Account, p *payment
 	return c.payInvoice(ctx, tx, acct, &inv, p, now)
 }
 
-// payInvoice books a card's payment for an invoice. What the invoice no longer needs, because a dispute that was won
-// or a refund that failed has paid it meanwhile, becomes funds.
+// payInvoice books a card's payment for an invoice. What the invoice does not need, because a dispute that was won or a
+// refund that failed has paid it meanwhile, or the provider takes whole steps, becomes funds.
 func (c *Core) payInvoice(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, p *payment.Payment, now time.Time) error {
 	content, err := tx.Invoices().Content(ctx, acct.ID, inv.ID)
 	if err != nil {

@@ -304,6 +304,12 @@ func describe(p payment.Payment) string {
 	return "Invoice " + p.Invoice.String()
 }
 
+// refusedCharge reports whether the provider has said that it does not even try to charge.
+func refusedCharge(err error) bool {
+	return errors.Is(err, payment.ErrRejected) || errors.Is(err, payment.ErrMissing) ||
+		errors.Is(err, payment.ErrForeignToken) || errors.Is(err, payment.ErrAmount)
+}
+
 // settleCharge is the second transaction of a charge, whoever runs it.
 func (c *Core) settleCharge(ctx context.Context, known payment.Payment, res payment.ChargeResult, callErr error, then func(tx Tx, p payment.Payment) error) (p payment.Payment, err error) {
 	a, pid := known.Account, known.ID
@@ -312,7 +318,7 @@ func (c *Core) settleCharge(ctx context.Context, known payment.Payment, res paym
 	case unknowable(callErr):
 		// Nothing may be concluded: the payment stays processing, and the sweep asks again.
 		res = payment.ChargeResult{Outcome: payment.OutcomeProcessing}
-	case errors.Is(callErr, payment.ErrRejected), errors.Is(callErr, payment.ErrMissing), errors.Is(callErr, payment.ErrForeignToken), errors.Is(callErr, payment.ErrAmount):
+	case refusedCharge(callErr):
 		c.Log.ErrorContext(ctx, "provider rejected a charge; nothing was taken", "payment", pid, "err", callErr)
 		res = payment.ChargeResult{Outcome: payment.OutcomeDeclined, Decline: &payment.Decline{
 			Code: codeOf(callErr), Class: payment.DeclineSoft, Message: "The payment could not be made. You have not been charged.",
