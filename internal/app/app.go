@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/accrue-billing/accrue/api"
@@ -112,6 +113,7 @@ func (a *App) listen(ctx context.Context, name, addr string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
+	l = netutil.LimitListener(l, a.cfg.Connections)
 	a.servers = append(a.servers, &server{name: name, listener: l, http: api.NewServer(http.NotFoundHandler(), a.log)})
 	return nil
 }

@@ -25,6 +25,7 @@ type Config struct {
 	TrustedProxy   []string      `group:"Listening" help:"Network (CIDR) of a proxy whose X-Forwarded-For is believed; may be repeated."`
 	DrainTimeout   time.Duration `group:"Listening" default:"20s" help:"How long open requests and jobs may take to finish after SIGTERM."`
 	StreamLimit    int           `group:"Listening" default:"20" help:"Event streams that one account may have open."`
+	Connections    int           `group:"Listening" default:"1024" help:"Connections that each address takes at once, idle ones and event streams included; more wait until one is closed. Each costs memory, so raise memory-limit with it."`
 	RateLimit      int           `group:"Listening" default:"600" help:"Requests per minute of one caller, over all routes."`
 	RateLimitBurst int           `group:"Listening" default:"100" help:"Requests that one caller may send at once."`
 

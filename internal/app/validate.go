@@ -215,6 +215,7 @@ func (c Config) checkNumbers(p *problems) {
 		name             string
 		value, low, high int64
 	}{
+		{"connections", int64(c.Connections), 16, 1_000_000},
 		{"rate-limit", int64(c.RateLimit), 1, 1_000_000},
 		{"rate-limit-burst", int64(c.RateLimitBurst), 1, 1_000_000},
 		{"database-conns", int64(c.DatabaseConns), 4, 1000},
