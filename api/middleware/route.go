@@ -139,13 +139,13 @@ func (ch *Chain) takeBody(r route.Route) echo.MiddlewareFunc {
 }
 
 func checkContentType(h http.Header, consumes []string) error {
-	refused := ErrContentType.With("supported", consumes)
 	media, params, err := mime.ParseMediaType(h.Get(echo.HeaderContentType))
-	if err != nil || !slices.Contains(consumes, media) {
-		return refused
-	}
-	if cs, ok := params["charset"]; ok && !strings.EqualFold(cs, "utf-8") {
-		return refused.Details("The charset is not spoken here; send UTF-8.")
+	charset, named := params["charset"]
+	switch {
+	case err != nil || !slices.Contains(consumes, media):
+		return ErrContentType.With("supported", consumes)
+	case named && !strings.EqualFold(charset, "utf-8"):
+		return ErrContentType.With("supported", consumes).Details("The charset is not spoken here; send UTF-8.")
 	}
 	return nil
 }

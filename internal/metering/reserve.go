@@ -212,7 +212,8 @@ func (v *verdict) operate(it *item) {
 				o.refuse(idempotency.ErrReused)
 				return
 			}
-			o.out.Replayed = &given.Answer
+			replayed := given.Answer // of its own, so that an operation without one costs no memory
+			o.out.Replayed = &replayed
 			return
 		}
 	}
