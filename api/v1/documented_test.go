@@ -134,7 +134,7 @@ func words(s string, value func(name string) string) (out []string, n int) {
 	return out, n
 }
 
-var variable = regexp.MustCompile(`^\$(?:\{@:2\}|\(uuidgen\)|[A-Z_]+|[0-9@])`)
+var variable = regexp.MustCompile(`^\$(?:\{@:2\}|[A-Z_]+|[0-9@])`)
 
 // curl returns the arguments of the curl that a command comes to.
 func (e example) curl(args []string, value func(string) string) []string {
