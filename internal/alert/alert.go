@@ -80,4 +80,6 @@ type Store interface {
 	// Watched returns those of the accounts that have anything to be told of or done when they use more:
 	// an alert, a spend limit, a soft limit, an automatic top-up.
 	Watched(ctx context.Context, accounts []account.ID) ([]account.ID, error)
+	// AllWatched returns up to limit of all such accounts, ascending, from the first after the given one on.
+	AllWatched(ctx context.Context, after account.ID, limit int) ([]account.ID, error)
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -90,16 +91,40 @@ func (s alertStore) Fired(ctx context.Context, a account.ID, periodStart time.Ti
 	return find(stores(s).of(ctx, a).Where("period_start = ?", periodStart).Order("fired_at, alert_id, threshold"), firingRow.firing)
 }
 
-func (s alertStore) Watched(ctx context.Context, accounts []account.ID) (watched []account.ID, err error) {
+// watchedAccounts selects the accounts that have anything to look at, from those that are asked for.
+func watchedAccounts(asked string) string {
+	var arms []string
+	for _, of := range []string{
+		"entitlements WHERE (spend_limit IS NOT NULL OR limits @? '$.*.mode ? (@ == \"soft\")')",
+		"usage_alerts WHERE removed_at IS NULL",
+		"auto_top_ups WHERE enabled",
+	} {
+		arms = append(arms, "(SELECT DISTINCT account_id FROM "+of+" AND "+asked+")")
+	}
+	return strings.Join(arms, "\nUNION ")
+}
+
+var (
+	sqlWatched    = watchedAccounts("account_id = ANY ($1::uuid[])")
+	sqlAllWatched = watchedAccounts("account_id > $1 ORDER BY account_id LIMIT $2") + "\nORDER BY account_id LIMIT $2"
+)
+
+func (s alertStore) Watched(ctx context.Context, accounts []account.ID) (_ []account.ID, err error) {
 	defer errs.Wrap(&err, "watched accounts")
 	ids := make([]uuid.UUID, len(accounts))
 	for i, a := range accounts {
 		ids[i] = mustOwner(a)
 	}
-	rows, err := s.db.Statement.ConnPool.QueryContext(ctx, `
-SELECT account_id FROM entitlements WHERE account_id = ANY ($1::uuid[]) AND (spend_limit IS NOT NULL OR limits @? '$.*.mode ? (@ == "soft")')
-UNION SELECT account_id FROM usage_alerts WHERE account_id = ANY ($1::uuid[]) AND removed_at IS NULL
-UNION SELECT account_id FROM auto_top_ups WHERE account_id = ANY ($1::uuid[]) AND enabled`, ids)
+	return s.watched(ctx, sqlWatched, ids)
+}
+
+func (s alertStore) AllWatched(ctx context.Context, after account.ID, limit int) (_ []account.ID, err error) {
+	defer errs.Wrap(&err, "all watched accounts")
+	return s.watched(ctx, sqlAllWatched, after.UUID(), limit)
+}
+
+func (s alertStore) watched(ctx context.Context, query string, args ...any) (watched []account.ID, err error) {
+	rows, err := s.db.Statement.ConnPool.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, translate(err)
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 )
 
-// Watch checks the funds and alerts of accounts whose usage changed, soon after and not more often
-// than once per Every. It is a nudge: nothing is lost if the process ends, since the next change or
-// sweep checks again.
+// Watch checks the funds and alerts of accounts whose usage changed, soon after and not more often than once per
+// Every. What changed is known to the process alone, so it checks the last of it before it ends, and all accounts
+// that there is anything to look at once after it has begun: for the process before it that was killed.
 type Watch struct {
 	Core  *billing.Core
 	Every time.Duration // default 500 ms
@@ -58,15 +58,48 @@ func (w *Watch) Run(ctx context.Context) error {
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	after, more := account.ID{}, true
 	for {
 		select {
 		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastChecks)
+			defer cancel()
+			w.checkChanged(last)
 			return nil
 		case <-tick.C:
 		}
-		for some := range slices.Chunk(w.take(), watchedAtOnce) {
-			w.check(ctx, some)
+		w.checkChanged(ctx)
+		if more {
+			after, more = w.checkNext(ctx, after)
 		}
+	}
+}
+
+// lastChecks is how long the checks may take when the process ends.
+const lastChecks = 5 * time.Second
+
+// atATime is how many accounts are looked at between two rounds of those that have changed.
+const atATime = 100
+
+// checkNext looks at the watched accounts after the given one. It returns the last of them, and whether there may be more.
+func (w *Watch) checkNext(ctx context.Context, after account.ID) (account.ID, bool) {
+	accounts, err := w.Core.DB.Alerts().AllWatched(ctx, after, atATime)
+	if err != nil {
+		if ctx.Err() == nil {
+			w.Core.Log.WarnContext(ctx, "watched accounts not read; tried again in a moment", "err", err)
+		}
+		return after, true
+	}
+	for _, a := range accounts {
+		w.checkOne(ctx, a)
+		after = a
+	}
+	return after, len(accounts) == atATime
+}
+
+func (w *Watch) checkChanged(ctx context.Context) {
+	for some := range slices.Chunk(w.take(), watchedAtOnce) {
+		w.check(ctx, some)
 	}
 }
 
@@ -77,8 +110,12 @@ func (w *Watch) check(ctx context.Context, accounts []account.ID) {
 		w.Core.Log.WarnContext(ctx, "funds not checked", "accounts", len(accounts), "err", err)
 	}
 	for _, a := range watched {
-		if err := (billing.Watcher{Core: w.Core}).Check(ctx, a); err != nil && ctx.Err() == nil {
-			w.Core.Log.WarnContext(ctx, "funds not checked", "account", a, "err", err)
-		}
+		w.checkOne(ctx, a)
+	}
+}
+
+func (w *Watch) checkOne(ctx context.Context, a account.ID) {
+	if err := (billing.Watcher{Core: w.Core}).Check(ctx, a); err != nil && ctx.Err() == nil {
+		w.Core.Log.WarnContext(ctx, "funds not checked", "account", a, "err", err)
 	}
 }

@@ -1,0 +1,116 @@
+package worker_test
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/alert"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/postgres"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+	"github.com/accrue-billing/accrue/internal/worker"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// Whose usage has changed is known to the process that stored it. Alerts are told all the same, and once: by that
+// process if it is ended, by every other that begins if it was killed.
+func TestWatch_AlertsOutliveTheProcess(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	core := &billing.Core{DB: db, Clock: clock.System, Policy: billing.DefaultPolicy(), Log: slog.New(slog.DiscardHandler)}
+	if _, err := (billing.Publisher{Core: core}).Publish(t.Context(), plan.Shipped()); err != nil {
+		t.Fatal(err)
+	}
+	ingest := metering.NewIngester(postgres.Journal(db.ByKey()), billing.Meters(plan.Shipped().Meters), clock.System, core.Log, metering.Options{})
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	running.Go(func() { _ = ingest.Run(ctx) })
+
+	reached := func() account.ID { // an account that has used what it wants to be told of
+		t.Helper()
+		a, err := billing.Opener{Core: core}.Open(t.Context(), billing.NewAccount{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = billing.Alerter{Core: core}.Add(t.Context(), billing.Asked{Account: a.ID, Actor: "test"},
+			alert.Alert{Kind: alert.Usage, Meter: "voice", Threshold: money.MustDecimal("60")}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := ingest.Add(t.Context(), []metering.Event{{
+			Account: a.ID, Source: "test", ID: "1", Meter: "voice", Quantity: money.MustDecimal("60"), OccurredAt: clock.System(),
+		}})
+		if err != nil || res[0].Status != metering.Accepted {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		return a.ID
+	}
+	told := func(a account.ID) (n int) {
+		t.Helper()
+		events, err := db.Outbox().After(t.Context(), a, 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			if e.Type == outbox.AlertFired {
+				n++
+			}
+		}
+		return n
+	}
+
+	t.Run("ThatIsEnded", func(t *testing.T) {
+		a := reached()
+		w := &worker.Watch{Core: core, Every: time.Hour}
+		w.Changed([]account.ID{a})
+		ended, end := context.WithCancel(t.Context())
+		end()
+		if err := w.Run(ended); err != nil {
+			t.Fatal(err)
+		}
+		if n := told(a); n != 1 {
+			t.Errorf("told %d times, want once", n)
+		}
+	})
+
+	t.Run("ThatWasKilled", func(t *testing.T) {
+		accounts := make([]account.ID, 120) // more than are looked at at a time
+		for i := range accounts {
+			accounts[i] = reached()
+		}
+		running, end := context.WithCancel(t.Context())
+		var replicas sync.WaitGroup
+		for range 2 {
+			replicas.Go(func() { _ = (&worker.Watch{Core: core, Every: time.Millisecond}).Run(running) })
+		}
+		limit := time.After(30 * time.Second)
+		for look := time.NewTicker(10 * time.Millisecond); told(accounts[len(accounts)-1]) == 0; {
+			select {
+			case <-look.C:
+			case <-limit:
+				t.Error("not told in time")
+				end()
+			}
+			if running.Err() != nil {
+				break
+			}
+		}
+		end()
+		replicas.Wait()
+		for _, a := range accounts {
+			if n := told(a); n != 1 {
+				t.Errorf("told %d times of %s, want once", n, a)
+			}
+		}
+	})
+}
