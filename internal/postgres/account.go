@@ -32,7 +32,10 @@ func (accountRow) TableName() string { return "accounts" }
 
 var (
 	accounts    = tableOf[accountRow]()
-	saveAccount = accounts.update([]string{"id", "version"}, "name", "status", "currency", "time_zone", "clock_at", "updated_at", "version")
+	accountByID = accounts.read("", "id")
+	lockedByID  = accountByID.locked()
+	saveAccount = accounts.update([]string{"id", "version"}, "name", "status", "currency", "time_zone", "clock_at", "updated_at", "version").
+			mustFind(account.ErrStale)
 )
 
 func toAccountRow(a account.Account) accountRow {
@@ -74,7 +77,7 @@ type auditRow struct {
 
 func (auditRow) TableName() string { return "audit_entries" }
 
-var auditEntries = tableOf[auditRow]().ahead()
+var auditEntries = tableOf[auditRow]()
 
 func (r auditRow) entry() account.Entry {
 	return account.Entry{
@@ -118,7 +121,7 @@ func (s accountStore) Create(ctx context.Context, a account.Account) (err error)
 
 func (s accountStore) Get(ctx context.Context, a account.ID) (_ account.Account, err error) {
 	defer errs.Wrap(&err, "get account %s", a)
-	row, err := accounts.where("id = $1", mustOwner(a)).one(ctx, s, account.ErrNotFound)
+	row, err := accountByID.of(a).one(ctx, s, account.ErrNotFound)
 	return row.account(), err
 }
 
@@ -139,7 +142,7 @@ func (s accountStore) Lock(ctx context.Context, a account.ID) (_ account.Account
 			return row.account(), nil
 		}
 	}
-	row, err := accounts.where("id = $1", mustOwner(a)).locked().one(ctx, s, account.ErrNotFound)
+	row, err := lockedByID.of(a).one(ctx, s, account.ErrNotFound)
 	return row.account(), err
 }
 
@@ -150,7 +153,7 @@ func (s accountStore) Save(ctx context.Context, a *account.Account) (err error) 
 	if h := s.held(); h != nil {
 		h.forget(a.ID)
 	}
-	if err := s.later(ctx, saveAccount.of(row, a.ID, a.Version).found(account.ErrStale)); err != nil {
+	if err := s.later(ctx, saveAccount.of(row, a.ID, a.Version)); err != nil {
 		return err
 	}
 	a.Version = row.Version

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strconv"
@@ -24,11 +25,15 @@ const arrayHeader = 20
 type array struct{ b []byte }
 
 func newArray(element uint32, n, elementSize int) *array {
-	a := &array{make([]byte, arrayHeader, arrayHeader+n*(4+elementSize))}
-	binary.BigEndian.PutUint32(a.b[0:], 1) // dimensions
-	binary.BigEndian.PutUint32(a.b[8:], element)
-	binary.BigEndian.PutUint32(a.b[16:], 1) // lower bound
-	return a
+	return &array{appendArrayHeader(make([]byte, 0, arrayHeader+n*(4+elementSize)), element, 0)}
+}
+
+func appendArrayHeader(b []byte, element uint32, elements int) []byte {
+	b = binary.BigEndian.AppendUint32(b, 1) // dimensions
+	b = binary.BigEndian.AppendUint32(b, 0) // no NULL
+	b = binary.BigEndian.AppendUint32(b, element)
+	b = binary.BigEndian.AppendUint32(b, uint32(elements)) //nolint:gosec // a few thousand
+	return binary.BigEndian.AppendUint32(b, 1)             // lower bound
 }
 
 // size counts one more element and writes its length; a negative length is NULL.
@@ -72,6 +77,9 @@ func (a *array) numeric(s string) {
 func (a *array) setSize(begin int) {
 	binary.BigEndian.PutUint32(a.b[begin:], uint32(len(a.b)-begin-4)) //nolint:gosec // an element is far below 2 GiB
 }
+
+// int8Param is a parameter that is no array.
+func int8Param(n int) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) } //nolint:gosec // a count
 
 func newUUIDs(n int) *array    { return newArray(pgtype.UUIDOID, n, 16) }
 func newTexts(n int) *array    { return newArray(pgtype.TextOID, n, 16) }
@@ -160,6 +168,7 @@ func (v *value) uuid(i int) uuid.UUID { return uuid.UUID(v.column(i, 16)) }
 func (v *value) text(i int) string    { return string(v.row[i]) }
 func (v *value) isNull(i int) bool    { return v.row[i] == nil }
 func (v *value) int8(i int) int64     { return int64(binary.BigEndian.Uint64(v.column(i, 8))) } //nolint:gosec // two's complement
+func (v *value) bytes(i int) []byte   { return bytes.Clone(v.row[i]) }
 func (v *value) micros(i int) int64   { return v.int8(i) + pgEpoch }
 func (v *value) time(i int) time.Time { return time.UnixMicro(v.micros(i)).UTC() }
 func (v *value) times(i int) (ts []time.Time) {
@@ -172,6 +181,35 @@ func (v *value) times(i int) (ts []time.Time) {
 		ts = append(ts, time.UnixMicro(micros).UTC())
 	}
 	return ts
+}
+
+// integer reads an integer of any size.
+func (v *value) integer(i int) int64 {
+	switch b := v.row[i]; len(b) {
+	case 2:
+		return int64(int16(binary.BigEndian.Uint16(b))) //nolint:gosec // two's complement
+	case 4:
+		return int64(int32(binary.BigEndian.Uint32(b))) //nolint:gosec // two's complement
+	}
+	return v.int8(i)
+}
+
+// clone is the row for longer than it lasts on the wire.
+func (v *value) clone() value {
+	c := value{row: make([][]byte, len(v.row))}
+	size := 0
+	for _, b := range v.row {
+		size += len(b)
+	}
+	all := make([]byte, 0, size)
+	for i, b := range v.row {
+		if b != nil {
+			begins := len(all)
+			all = append(all, b...)
+			c.row[i] = all[begins:len(all):len(all)]
+		}
+	}
+	return c
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

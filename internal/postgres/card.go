@@ -61,8 +61,9 @@ func (methodRow) TableName() string { return "payment_methods" }
 var (
 	methods       = tableOf[methodRow]()
 	methodByID    = methods.read("", "account_id", "id")
-	defaultMethod = methods.read("AND is_default", "account_id")
-	saveMethod    = methods.update([]string{"account_id", "id", "version"}, methods.but("account_id", "id", "provider", "created_at")...)
+	defaultMethod = methods.read("AND is_default", "account_id").beforehand()
+	saveMethod    = methods.update([]string{"account_id", "id", "version"}, methods.but("account_id", "id", "provider", "created_at")...).
+			mustFind(account.ErrStale)
 )
 
 func toMethodRow(m payment.Method) (row methodRow, err error) {
@@ -255,7 +256,7 @@ func (s paymentStore) SaveMethod(ctx context.Context, m *payment.Method) (err er
 		return err
 	}
 	row.Version++
-	if err = s.later(ctx, saveMethod.of(row, m.Account, m.ID, m.Version).found(account.ErrStale)); err == nil {
+	if err = s.later(ctx, saveMethod.of(row, m.Account, m.ID, m.Version)); err == nil {
 		m.Version = row.Version
 	}
 	return err

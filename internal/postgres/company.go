@@ -164,7 +164,7 @@ func (d *DB) host(guests []*guest) {
 		p := &party{transaction: newTransaction(bare), db: d, sql: conn, came: make(chan *guest, len(guests)), waits: waits}
 		defer p.rollback(ctx)
 		if err = p.run(ctx, guests); err == nil {
-			err = p.commit(ctx)
+			err = p.finish(ctx, p.writes(guests)...)
 			unknown = bare.IsClosed()
 		}
 		culprit = p.culprit
@@ -194,7 +194,7 @@ type guest struct {
 	next     *guest // of the same account: begins when this one has ended
 	follows  bool   // it is the next of another
 	holds    held
-	ahead    []*ahead
+	expected []*expected
 	waiting  []stmt
 	inherits int // how many of those are of the guest before it
 	events   []eventRow
@@ -225,12 +225,8 @@ func (g *guest) attend() {
 }
 
 func (g *guest) send(_ context.Context, stmts ...stmt) error {
-	g.wrote = g.wrote || len(g.waiting) > g.inherits || slices.ContainsFunc(stmts, func(s stmt) bool { return !reads(s.sql) })
-	for _, s := range stmts {
-		if !reads(s.sql) {
-			g.holds.written(s)
-		}
-	}
+	g.wrote = g.wrote || len(g.waiting) > g.inherits || slices.ContainsFunc(stmts, func(s stmt) bool { return !s.reads() })
+	g.holds.written(stmts...)
 	g.asks = slices.Concat(g.waiting, stmts)
 	g.waiting, g.inherits = nil, 0
 	return g.wait()
@@ -256,7 +252,7 @@ func (g *guest) key() keyName { return keyName{g.account, g.start.Key.Scope, g.s
 func (g *guest) flush(ctx context.Context, before string) error {
 	if !reads(before) {
 		g.wrote = true
-		g.holds.ahead = nil
+		g.holds.expected = nil
 	}
 	g.alone = true
 	return g.send(ctx)
@@ -269,8 +265,6 @@ func (g *guest) wait() error {
 	}
 	return g.failed
 }
-
-func reads(sql string) bool { return strings.HasPrefix(sql, "SELECT ") }
 
 // A party is a transaction that guests share. What a guest does and what the party does never happen at the
 // same time: a guest is running, or it is waiting or has ended and the party has it.
@@ -327,18 +321,19 @@ func (p *party) run(ctx context.Context, guests []*guest) error {
 		}
 		waiting = waiting[:0]
 	}
-	if p.failed != nil {
-		return p.failed
-	}
-	var writes [][]stmt
+	return p.failed
+}
+
+// writes is what the guests have left to be written with the commit.
+func (p *party) writes(guests []*guest) []stmt {
+	var left [][]stmt
 	for _, g := range guests {
 		if g.ended {
-			writes = append(writes, g.waiting)
+			left = append(left, g.waiting)
 			p.events = append(p.events, g.events...)
 		}
 	}
-	p.waiting = append(p.waiting, together(writes)...)
-	return nil
+	return together(left, p.holds.writes(p.events)...)
 }
 
 // seat locks the accounts of the guests and returns the first guest of each that it has got.
@@ -362,8 +357,13 @@ func (p *party) seat(ctx context.Context, guests []*guest) (first []*guest, err 
 		_ = p.later(ctx, stmt{sql: shortWait})
 	}
 	if len(ids) > 0 {
-		if err := p.send(ctx, slices.Concat([]stmt{p.lock(ids)}, p.reads(guests), p.ahead(first))...); err != nil {
+		if err := p.send(ctx, append([]stmt{p.lock(ids)}, p.reads(guests, first)...)...); err != nil {
 			return nil, err
+		}
+	}
+	for _, g := range guests {
+		if g.start.Books {
+			p.holds.open(g.account)
 		}
 	}
 	first = slices.DeleteFunc(first, func(g *guest) bool { return !p.seats(g) })
@@ -372,7 +372,7 @@ func (p *party) seat(ctx context.Context, guests []*guest) (first []*guest, err 
 	}
 	for _, g := range first {
 		g.holds = p.holds.of(g.account, g.key())
-		g.holds.ahead = g.ahead
+		g.holds.expected = g.expected
 	}
 	return first, nil
 }
@@ -390,86 +390,82 @@ func (p *party) lock(ids [][16]byte) stmt {
 	if p.waits {
 		s = stmt{sql: lockAccounts + " = $1 FOR NO KEY UPDATE", args: []any{ids[0]}}
 	}
-	s.row = func(r pgx.Rows) error {
+	s.take = []func(*value) error{func(v *value) error {
 		var a accountRow
-		b := &book{}
-		if err := r.Scan(append(fields(&a), &b.events, &b.sequence, &b.hash)...); err != nil {
+		if err := accounts.scan(v, &a); err != nil {
 			return err
 		}
-		b.account = a.account().ID
 		p.holds.hold(a)
-		p.holds.keep(b)
+		after := len(accounts.columns)
+		p.holds.keep(&book{account: a.account().ID, events: v.int8(after), sequence: v.int8(after + 1), hash: v.bytes(after + 2)})
 		return nil
-	}
+	}}
 	return s
 }
 
-var (
-	lockAccounts = "SELECT a." + strings.Join(accounts.columns, ", a.") + `, c.events, c.ledger, c.ledger_hash
+var lockAccounts = "SELECT a." + strings.ReplaceAll(namesOf(accounts.columns), ", ", ", a.") + `, c.events, c.ledger, c.ledger_hash
 FROM accounts a JOIN account_counters c ON c.account_id = a.id WHERE a.id`
-	// readKeys passes over a row that somebody else holds: who takes it for none collides with it at the commit.
-	readKeys = "SELECT " + strings.Join(keys.columns, ", ") + ` FROM unnest($1::uuid[], $2::text[], $3::text[]) AS asked (a, s, k),
-LATERAL (SELECT * FROM idempotency_keys WHERE account_id = asked.a AND scope = asked.s AND key = asked.k LIMIT 1 FOR UPDATE SKIP LOCKED) found`
-)
 
-// reads makes the statements that read what the guests begin with, after their accounts were locked.
-func (p *party) reads(guests []*guest) (asks []stmt) {
-	var (
-		owners, books [][16]byte
-		scopes, names []string
-		seen          = map[account.ID]bool{}
-	)
-	for _, g := range guests {
+// reads makes the statements that read what the guests begin with, after their accounts were locked: what an operation
+// has under its key, the books, and what the first of each account will ask for. Those who follow may find that changed.
+func (p *party) reads(guests, first []*guest) []stmt {
+	asks := make([][]stmt, len(guests))
+	keyed := false
+	seen := map[account.ID]bool{}
+	for i, g := range guests {
 		if g.account.IsZero() {
 			continue
 		}
-		a := [16]byte(g.account.UUID())
 		if k := g.start.Key; k.Key != "" {
-			owners, scopes, names = append(owners, a), append(scopes, k.Scope), append(names, k.Key)
+			keyed = true
 			p.holds.claim(g.key(), keyRow{})
+			asks[i] = append(asks[i], freeKey.by(g.account, k.Scope, k.Key).each(func(r keyRow) error {
+				p.holds.claim(r.name(), r)
+				return nil
+			}))
 		}
 		if g.start.Books && !seen[g.account] {
-			seen[g.account], books = true, append(books, a)
+			seen[g.account] = true
+			asks[i] = append(asks[i], p.holds.readBalances(g.account))
 		}
 	}
-	if len(owners) > 0 {
-		found := query[keyRow]{keys, stmt{sql: readKeys, args: []any{owners, scopes, names}}}
-		asks = append(asks, found.each(func(r keyRow) error {
-			p.holds.claim(r.name(), r)
-			return nil
-		}), clockTime(&p.holds.now))
+	for _, g := range first {
+		asks = append(asks, g.expect())
 	}
-	if len(books) > 0 {
-		asks = append(asks, p.holds.readBalances(books))
-	}
-	return asks
-}
-
-// ahead makes the statements that read what the guests will ask for first.
-func (p *party) ahead(guests []*guest) []stmt {
-	asks := make([][]stmt, len(guests))
-	for i, g := range guests {
-		a, start := g.account, g.start
-		read := func(found *ahead, s stmt) {
-			g.ahead, asks[i] = append(g.ahead, found), append(asks[i], s)
-		}
-		if g.ahead = nil; a.IsZero() {
-			continue
-		}
-		if start.Charges {
-			read(activeSubscription.of(a).ahead())
-			read(pendingTopUp.of(a).ahead())
-			read(defaultMethod.of(a).ahead())
-		}
-		if !start.Payment.IsZero() {
-			read(paymentByID.of(a, start.Payment).ahead())
-			read(unpaidInvoices.of(a).ahead())
-		}
-		if !start.TopUp.IsZero() {
-			read(topUpByID.of(a, start.TopUp).ahead())
-		}
+	if keyed {
+		asks = append(asks, []stmt{clockTime(&p.holds.now)})
 	}
 	return together(asks)
+}
+
+// expect makes the statements that read what the guest will ask for.
+func (g *guest) expect() (asks []stmt) {
+	g.expected = nil
+	read := func(ask stmt) {
+		e := &expected{kind: ask.kind, key: ask.rows[0]}
+		ask.take = []func(*value) error{func(v *value) error {
+			e.rows = append(e.rows, v.clone())
+			return nil
+		}}
+		g.expected, asks = append(g.expected, e), append(asks, ask)
+	}
+	a, start := g.account, g.start
+	if a.IsZero() {
+		return nil
+	}
+	if start.Charges {
+		read(activeSubscription.of(a).stmt)
+		read(pendingTopUp.of(a).stmt)
+		read(defaultMethod.of(a).stmt)
+	}
+	if !start.Payment.IsZero() {
+		read(paymentByID.of(a, start.Payment).stmt)
+		read(unpaidInvoices.of(a).stmt)
+	}
+	if !start.TopUp.IsZero() {
+		read(topUpByID.of(a, start.TopUp).stmt)
+	}
+	return asks
 }
 
 func (p *party) begin(g *guest) {

@@ -9,15 +9,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/ledger"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+	"github.com/accrue-billing/accrue/internal/wallet"
 )
 
 var errRefused = errors.New("refused by a rule")
@@ -335,4 +339,86 @@ func TestInTxOf(t *testing.T) {
 		mustHaveFunds(t, db, a, 0)
 		mustHaveFunds(t, db, b, 1)
 	})
+}
+
+// Whatever the tables hold when a statement is first planned, and however they grow after: what operations on money
+// read and write together goes by index, with plans that are made once.
+func TestStatementsOfMoneyGoByKey(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	db := postgrestest.New(t)
+	var intents []payment.Payment
+	for range 3 {
+		m := card(mustAccount(t, db).ID)
+		m.Default = true
+		if err := db.Payments().CreateMethod(ctx, m); err != nil {
+			t.Fatal(err)
+		}
+		intents = append(intents, charge(m))
+	}
+	if _, err := db.Pool().Exec(ctx, "ANALYZE"); err != nil { // small, and known to be
+		t.Fatal(err)
+	}
+	ofEach := func(do func(p payment.Payment) error) {
+		t.Helper()
+		ops := map[string]func() error{}
+		for _, p := range intents {
+			ops[p.ID.String()] = func() error { return do(p) }
+		}
+		for name, err := range gathering(t, db, ops) {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	ofEach(func(p payment.Payment) error {
+		key := idempotency.Request{Scope: "user:ada POST /v1/top-ups", Key: p.ID.String()}
+		return db.InTxOf(ctx, billing.Start{Account: p.Account, Key: key, Charges: true}, func(tx billing.Tx) error {
+			_, claimed := tx.Idempotency().Claim(ctx, p.Account, key, uuid.UUID{})
+			_, known := tx.Payments().DefaultMethod(ctx, p.Account)
+			_, none := tx.Payments().PendingTopUp(ctx, p.Account)
+			if !errors.Is(none, payment.ErrTopUpNotFound) {
+				return none
+			}
+			return errors.Join(claimed, known, tx.Payments().CreatePayment(ctx, p), tx.Payments().CreateTopUp(ctx, payment.TopUp{
+				ID: p.TopUp, Account: p.Account, Origin: payment.Manual, Amount: p.Amount, Status: p.Status, Payment: p.ID, CreatedAt: noon, UpdatedAt: noon, Version: 1,
+			}))
+		})
+	})
+	ofEach(func(p payment.Payment) error {
+		key := idempotency.Request{Scope: "user:ada POST /v1/top-ups", Key: p.ID.String()}
+		return db.InTxOf(ctx, billing.Start{Account: p.Account, Key: key, Books: true, Payment: p.ID, TopUp: p.TopUp}, func(tx billing.Tx) error {
+			p, unknown := tx.Payments().LockPayment(ctx, p.Account, p.ID)
+			top, missing := tx.Payments().TopUp(ctx, p.Account, p.TopUp)
+			_, unread := tx.Invoices().Unpaid(ctx, p.Account)
+			if err := errors.Join(unknown, missing, unread); err != nil {
+				return err
+			}
+			return errors.Join(
+				tx.Payments().SavePayment(ctx, &p), tx.Payments().SaveTopUp(ctx, &top),
+				tx.Payments().Remember(ctx, "sandbox", p.ID.String(), payment.Located{Account: p.Account, Kind: payment.RecordPayment, Payment: p.ID}),
+				tx.Ledger().Append(ctx, books.TopUp(fact(p.Account, p.ID.String()), p.Amount)),
+				tx.Wallet().CreateGrant(ctx, wallet.Grant{ID: id.New[wallet.Grant](), Account: p.Account, Amount: p.Amount, Remaining: p.Amount, GrantedAt: noon}),
+				tx.Accounts().Audit(ctx, p.Account, account.Entry{Actor: "user:ada", Action: "top_up", At: noon}),
+				tx.Outbox().Publish(ctx, p.Account, outbox.TopUpSucceeded, map[string]string{}, noon),
+				tx.Idempotency().Complete(ctx, p.Account, key, idempotency.Answer{Status: 201, Body: []byte("{}")}),
+			)
+		})
+	})
+	ofEach(func(p payment.Payment) error {
+		return db.InTxOf(ctx, billing.Start{}, func(tx billing.Tx) error {
+			_, unsaved := tx.Payments().SaveEvent(ctx, payment.ProviderEvent{Provider: "sandbox", EventID: p.ID.String(), Payload: []byte("{}"), ReceivedAt: noon})
+			_, lost := tx.Payments().Locate(ctx, "sandbox", p.ID.String())
+			return errors.Join(unsaved, lost)
+		})
+	})
+	conns := db.Shared().AcquireAllIdle(ctx)
+	used := 0
+	for _, conn := range conns {
+		used += mustGoByKey(t, conn)
+		conn.Release()
+	}
+	if used < 12 {
+		t.Errorf("only %d statements were used", used)
+	}
 }

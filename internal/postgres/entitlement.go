@@ -90,7 +90,7 @@ ON CONFLICT (account_id) DO UPDATE SET
   spend_limit = excluded.spend_limit, spend_mode = excluded.spend_mode, updated_at = excluded.updated_at,
   spend_told = CASE WHEN t.spend_limit IS NOT DISTINCT FROM excluded.spend_limit THEN t.spend_told END,
   version = t.version + 1`, args: []any{
-		param(e.Account), string(e.Status), e.Level, string(e.Currency), starts, e.PeriodEnd, string(limits), earlier, e.SpendLimit,
+		e.Account.UUID(), string(e.Status), e.Level, string(e.Currency), starts, e.PeriodEnd, string(limits), earlier, e.SpendLimit,
 		string(e.SpendMode), e.UpdatedAt,
 	}}
 	return s.later(ctx, put, stmt{sql: "SELECT pg_notify($1, $2)", args: []any{entitlementChannel, e.Account.UUID().String()}})

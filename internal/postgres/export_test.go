@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/accrue-billing/accrue/internal/billing"
 )
 
@@ -22,6 +24,9 @@ func (d *DB) BePatient() { d.company.patience = time.Hour }
 
 // Shard gives each account transactions of its own, as Config.OneAccount does.
 func (d *DB) Shard() { d.company.oneAccount = true }
+
+// Shared is the pool of transactions that operations share.
+func (d *DB) Shared() *pgxpool.Pool { return d.shared }
 
 // TransactionID is what the database calls the transaction that tx runs in.
 func TransactionID(ctx context.Context, tx billing.Tx) (id int64) {

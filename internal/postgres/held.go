@@ -1,16 +1,14 @@
 package postgres
 
 import (
+	"bytes"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/accrue-billing/accrue/internal/account"
-	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/ledger"
 	"github.com/accrue-billing/accrue/internal/payment"
 )
@@ -23,34 +21,37 @@ type held struct {
 	topUps   map[payment.TopUpID]payment.TopUp
 	keys     map[keyName]*heldKey
 	now      time.Time // the database's, when the keys were read
-	ahead    []*ahead
+	// expected is what was read for the operation before it asks: the answers, as long as it has written nothing there.
+	expected []*expected
 }
 
-// ahead is what was read for an operation before it asks for it, and is the answer as long as it has written nothing there.
-type ahead struct {
-	table, sql string
-	args       []any
-	rows       any
+// expected is the answer to a read that an operation will ask.
+type expected struct {
+	kind *kind
+	key  []byte // the values that it reads by
+	rows []value
 }
 
-// take returns the rows that were read ahead for a query, once.
-func (h *held) take(sql string, args []any) (rows any, ok bool) {
-	if h == nil {
+// known returns what was read for the operation before it asks, once.
+func (h *held) known(ask stmt) (rows []value, ok bool) {
+	if h == nil || ask.kind == nil || !ask.kind.expected {
 		return nil, false
 	}
-	i := slices.IndexFunc(h.ahead, func(a *ahead) bool { return a.sql == sql && slices.Equal(a.args, args) })
+	i := slices.IndexFunc(h.expected, func(e *expected) bool { return e.kind == ask.kind && bytes.Equal(e.key, ask.rows[0]) })
 	if i < 0 {
 		return nil, false
 	}
-	rows = h.ahead[i].rows
-	h.ahead = slices.Delete(h.ahead, i, i+1)
+	rows = h.expected[i].rows
+	h.expected = slices.Delete(h.expected, i, i+1)
 	return rows, true
 }
 
-// written forgets what was read ahead of where something is written.
+// written forgets what was read of where something is written. A text of its own may write anywhere.
 func (h *held) written(stmts ...stmt) {
 	for _, s := range stmts {
-		h.ahead = slices.DeleteFunc(h.ahead, func(a *ahead) bool { return s.table == "" || s.table == a.table })
+		if !s.reads() {
+			h.expected = slices.DeleteFunc(h.expected, func(e *expected) bool { return s.kind == nil || s.kind.table == e.kind.table })
+		}
 	}
 }
 
@@ -158,36 +159,31 @@ func (h *held) replace(a account.ID, part held) {
 func (h *held) readCounters(a account.ID) stmt {
 	return stmt{
 		sql: "SELECT events, ledger, ledger_hash FROM account_counters WHERE account_id = $1 FOR NO KEY UPDATE", args: []any{mustOwner(a)},
-		row: func(r pgx.Rows) error {
-			b := &book{account: a}
-			h.keep(b)
-			return r.Scan(&b.events, &b.sequence, &b.hash)
-		},
+		take: []func(*value) error{func(v *value) error {
+			h.keep(&book{account: a, events: v.int8(0), sequence: v.int8(1), hash: v.bytes(2)})
+			return nil
+		}},
 	}
 }
 
-// readBalances makes the statement that reads the balances of accounts whose counters are read before it.
-func (h *held) readBalances(of [][16]byte) stmt {
-	book := func(a uuid.UUID) *book {
-		b := h.book(id.FromUUID[account.Account](a))
-		if b != nil && b.balance == nil {
-			b.balance = ledger.Balances{}
-		}
-		return b
-	}
-	s := balances.where("account_id = ANY ($1::uuid[])", of).each(func(r balanceRow) error {
-		if b := book(r.AccountID); b != nil {
+// readBalances makes the statement that reads the balances of an account whose counters are read before it. Whoever
+// sends it opens the book then, in which there may be none.
+func (h *held) readBalances(a account.ID) stmt {
+	return balancesOf.of(a).each(func(r balanceRow) error {
+		if b := h.open(a); b != nil {
 			b.balance[ledger.Name(r.Name)] = r.Balance
 		}
 		return nil
 	})
-	s.done = func(_ pgconn.CommandTag, err error) error {
-		for _, a := range of {
-			book(a)
-		}
-		return translate(err)
+}
+
+// open returns the account's book with its balances, or nil if it is not held.
+func (h *held) open(a account.ID) *book {
+	b := h.book(a)
+	if b != nil && b.balance == nil {
+		b.balance = ledger.Balances{}
 	}
-	return s
+	return b
 }
 
 // writes makes the statements that write what the transaction has kept to its end, and its events.
@@ -203,9 +199,13 @@ func (h *held) writes(events []eventRow) (stmts []stmt) {
 	}
 	numbered, rest := h.number(events)
 	if len(numbered) > 0 {
-		stmts = append(stmts, accountEvents.insert(numbered...), announcing(numbered))
+		stmts = append(stmts, accountEvents.insert(numbered...))
 	}
-	return slices.Concat(stmts, h.writeBooks(), publishing(rest))
+	stmts = append(stmts, h.writeBooks()...)
+	if len(numbered) > 0 {
+		stmts = append(stmts, announcing(numbered))
+	}
+	return append(stmts, publishing(rest)...)
 }
 
 // number gives the events of accounts whose counters are held their numbers. It returns the others as they are.
@@ -226,41 +226,33 @@ func (h *held) number(events []eventRow) (numbered, rest []eventRow) {
 
 // writeBooks makes the statements that write the counters and balances which have changed.
 func (h *held) writeBooks() (stmts []stmt) {
-	var (
-		rows              []balanceRow
-		owners            [][16]byte
-		events, sequences []int64
-		hashes            [][]byte
-	)
 	for _, b := range h.books {
+		var rows []balanceRow
 		for _, n := range slices.Sorted(maps.Keys(b.changed)) {
 			rows = append(rows, balanceRow{b.account.UUID(), string(n), b.changed[n], b.balance[n]})
 		}
 		if b.counted {
-			owners, events = append(owners, b.account.UUID()), append(events, b.events)
-			sequences, hashes = append(sequences, b.sequence), append(hashes, b.hash)
+			stmts = merge(stmts, saveCounters.of(counterRow{Events: b.events, Ledger: b.sequence, LedgerHash: b.hash}, b.account))
+		}
+		if len(rows) > 0 {
+			stmts = merge(stmts, balances.write(saveBalances, rows...))
 		}
 		b.changed, b.counted = nil, false
 	}
-	switch len(owners) {
-	case 0:
-	case 1:
-		stmts = append(stmts, stmt{
-			sql:  "UPDATE account_counters SET events = $2, ledger = $3, ledger_hash = $4 WHERE account_id = $1",
-			args: []any{owners[0], events[0], sequences[0], hashes[0]},
-		})
-	default:
-		stmts = append(stmts, stmt{
-			sql: `UPDATE account_counters c SET events = n.events, ledger = n.ledger, ledger_hash = n.hash
-FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bytea[]) AS n (account_id, events, ledger, hash) WHERE c.account_id = n.account_id`,
-			args: []any{owners, events, sequences, hashes},
-		})
-	}
-	if len(rows) > 0 {
-		stmts = append(stmts, balances.insert(rows...).onConflict("(account_id, name, currency) DO UPDATE SET balance = excluded.balance"))
-	}
 	return stmts
 }
+
+// counterRow is what is written of an account's row of counters.
+type counterRow struct {
+	AccountID  uuid.UUID `gorm:"primaryKey"`
+	Events     int64
+	Ledger     int64
+	LedgerHash []byte
+}
+
+func (counterRow) TableName() string { return "account_counters" }
+
+var saveCounters = tableOf[counterRow]().update([]string{"account_id"}, "events", "ledger", "ledger_hash")
 
 func put[K comparable, V any](m *map[K]V, k K, v V) {
 	if *m == nil {

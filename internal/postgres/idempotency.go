@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"gorm.io/gorm"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -35,6 +34,9 @@ var (
 	keys = tableOf[keyRow]()
 	// The first answer stands: whoever repeats the work must not change what was said.
 	completeKey = keys.update([]string{"account_id", "scope", "key", "fingerprint"}, "status", "body").where("status IS NULL")
+	lockedKey   = keys.read("FOR UPDATE", "account_id", "scope", "key")
+	// freeKey passes over a row that somebody else holds: who takes it for none collides with it at the commit.
+	freeKey = keys.read("FOR UPDATE SKIP LOCKED", "account_id", "scope", "key")
 )
 
 // A keyName says which key it is.
@@ -61,7 +63,10 @@ var errRaced = errors.New("idempotency key claimed at the same moment")
 // clockTime reads the database's time. Leases go by it, since the clocks of replicas differ. It is read first
 // and given as a parameter: a cluster of shards takes no volatile function in a write.
 func clockTime(now *time.Time) stmt {
-	return stmt{sql: "SELECT clock_timestamp()", row: func(r pgx.Rows) error { return r.Scan(now) }}
+	return stmt{sql: "SELECT clock_timestamp()", take: []func(*value) error{func(v *value) error {
+		*now = v.time(0)
+		return nil
+	}}}
 }
 
 // Claim waits for whoever holds the key's row. Two that find no row both write one: the second waits for
@@ -75,7 +80,7 @@ func (s idempotencyStore) Claim(ctx context.Context, a account.ID, r idempotency
 	if h := s.held(); h != nil && h.keys[keyName{a, r.Scope, r.Key}] != nil {
 		held, now = h.keys[keyName{a, r.Scope, r.Key}], h.now
 		row = held.row
-	} else if err := s.send(ctx, keys.where("account_id = $1 AND scope = $2 AND key = $3 FOR UPDATE", a.UUID(), r.Scope, r.Key).each(func(found keyRow) error {
+	} else if err := s.send(ctx, lockedKey.by(a.UUID(), r.Scope, r.Key).each(func(found keyRow) error {
 		row = found
 		return nil
 	}), clockTime(&now)); err != nil {

@@ -47,9 +47,10 @@ var (
 	invoices       = tableOf[invoiceRow]()
 	invoiceByID    = invoices.read("", "account_id", "id")
 	lockedInvoice  = invoiceByID.locked()
-	unpaidInvoices = invoices.read("AND status = 'open' ORDER BY finalized_at, id", "account_id")
+	unpaidInvoices = invoices.read("AND status = 'open' ORDER BY finalized_at, id", "account_id").beforehand()
 	saveInvoice    = invoices.update([]string{"account_id", "id", "version"}, "status", "total", "amount_paid", "amount_credited", "finalize_at",
-		"finalized_at", "due_at", "paid_at", "closed_at", "attempts", "next_attempt_at", "dunning", "updated_at", "version")
+		"finalized_at", "due_at", "paid_at", "closed_at", "attempts", "next_attempt_at", "dunning", "updated_at", "version").
+		mustFind(account.ErrStale)
 )
 
 func toInvoiceRow(i invoice.Invoice) invoiceRow {
@@ -187,7 +188,7 @@ func (s invoiceStore) Save(ctx context.Context, i *invoice.Invoice) (err error) 
 	defer errs.Wrap(&err, "save invoice %s", i.ID)
 	row := toInvoiceRow(*i)
 	row.Version++
-	if err = s.later(ctx, saveInvoice.of(row, i.Account, i.ID, i.Version).found(account.ErrStale)); err == nil {
+	if err = s.later(ctx, saveInvoice.of(row, i.Account, i.ID, i.Version)); err == nil {
 		i.Version = row.Version
 	}
 	return err

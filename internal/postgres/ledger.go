@@ -36,7 +36,7 @@ type transactionRow struct {
 
 func (transactionRow) TableName() string { return "ledger_transactions" }
 
-var transactions = tableOf[transactionRow]().ahead()
+var transactions = tableOf[transactionRow]()
 
 type postingRow struct {
 	AccountID     uuid.UUID `gorm:"primaryKey"`
@@ -52,7 +52,7 @@ type postingRow struct {
 
 func (postingRow) TableName() string { return "ledger_postings" }
 
-var postings = tableOf[postingRow]().ahead()
+var postings = tableOf[postingRow]()
 
 func (r postingRow) posting() ledger.Posting {
 	return ledger.Posting{
@@ -70,7 +70,11 @@ type balanceRow struct {
 
 func (balanceRow) TableName() string { return "ledger_balances" }
 
-var balances = tableOf[balanceRow]()
+var (
+	balances     = tableOf[balanceRow]()
+	balancesOf   = balances.read("", "account_id")
+	saveBalances = balances.inserting("ON CONFLICT (account_id, name, currency) DO UPDATE SET balance = excluded.balance").ready()
+)
 
 type ledgerStore stores
 
@@ -141,15 +145,14 @@ func (s ledgerStore) book(ctx context.Context, a account.ID) (*book, error) {
 	if b != nil && b.balance != nil {
 		return b, nil
 	}
-	of := [][16]byte{mustOwner(a)}
-	asks := []stmt{h.readBalances(of)}
+	asks := []stmt{h.readBalances(a)}
 	if b == nil {
 		asks = []stmt{h.readCounters(a), asks[0]}
 	}
 	if err := s.send(ctx, asks...); err != nil {
 		return nil, err
 	}
-	if b = h.book(a); b == nil {
+	if b = h.open(a); b == nil {
 		return nil, account.ErrNotFound
 	}
 	return b, nil

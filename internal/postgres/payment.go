@@ -47,11 +47,11 @@ func (paymentRow) TableName() string { return "payments" }
 
 var (
 	payments      = tableOf[paymentRow]()
-	paymentByID   = payments.read("", "account_id", "id")
+	paymentByID   = payments.read("", "account_id", "id").beforehand()
 	lockedPayment = paymentByID.locked()
 	// What was asked for never changes: purpose, card, amount, provider.
 	savePayment = payments.update([]string{"account_id", "id", "version"}, "status", "provider_ref", "next_action", "failure",
-		"refunded", "disputed", "check_at", "checks", "updated_at", "succeeded_at", "version")
+		"refunded", "disputed", "check_at", "checks", "updated_at", "succeeded_at", "version").mustFind(account.ErrStale)
 )
 
 func toPaymentRow(p payment.Payment) (row paymentRow, err error) {
@@ -102,9 +102,10 @@ func (topUpRow) TableName() string { return "top_ups" }
 
 var (
 	topUps       = tableOf[topUpRow]()
-	topUpByID    = topUps.read("", "account_id", "id")
-	pendingTopUp = topUps.read("AND "+isPending, "account_id")
-	saveTopUp    = topUps.update([]string{"account_id", "id", "version"}, "status", "payment_id", "failure", "updated_at", "version")
+	topUpByID    = topUps.read("", "account_id", "id").beforehand()
+	pendingTopUp = topUps.read("AND "+isPending, "account_id").beforehand()
+	saveTopUp    = topUps.update([]string{"account_id", "id", "version"}, "status", "payment_id", "failure", "updated_at", "version").
+			mustFind(account.ErrStale)
 )
 
 func toTopUpRow(t payment.TopUp) (row topUpRow, err error) {
@@ -217,7 +218,7 @@ func (s paymentStore) SavePayment(ctx context.Context, p *payment.Payment) (err 
 		return err
 	}
 	row.Version++
-	if err = s.later(ctx, savePayment.of(row, p.Account, p.ID, p.Version).found(account.ErrStale)); err == nil {
+	if err = s.later(ctx, savePayment.of(row, p.Account, p.ID, p.Version)); err == nil {
 		p.Version = row.Version
 	}
 	return err
@@ -283,7 +284,7 @@ func (s paymentStore) SaveTopUp(ctx context.Context, t *payment.TopUp) (err erro
 		return err
 	}
 	row.Version++
-	if err = s.later(ctx, saveTopUp.of(row, t.Account, t.ID, t.Version).found(account.ErrStale)); err == nil {
+	if err = s.later(ctx, saveTopUp.of(row, t.Account, t.ID, t.Version)); err == nil {
 		t.Version = row.Version
 		s.held().holdTopUp(*t)
 	}
@@ -390,6 +391,10 @@ func (providerRefRow) TableName() string { return "provider_refs" }
 var (
 	providerRefs = tableOf[providerRefRow]()
 	refByName    = providerRefs.read("", "provider", "ref")
+	// One that is known already finds its row by writing what is there; of another record it finds none.
+	remember = providerRefs.inserting(`ON CONFLICT (provider, ref) DO UPDATE SET kind = excluded.kind
+		WHERE (provider_refs.account_id, provider_refs.kind, provider_refs.record_id) = (excluded.account_id, excluded.kind, excluded.record_id)`).
+		mustFind(errForeignRef)
 )
 
 type locatedRow struct {
@@ -429,9 +434,7 @@ func (s paymentStore) Remember(ctx context.Context, provider, ref string, l paym
 	if err != nil {
 		return err
 	}
-	// One that is known already finds its row by writing what is there; of another record it finds none.
-	return s.later(ctx, providerRefs.insert(providerRefRow{ref, provider, l.Account, string(l.Kind), record}).onConflict(`(provider, ref) DO UPDATE SET kind = excluded.kind
-		WHERE (provider_refs.account_id, provider_refs.kind, provider_refs.record_id) = (excluded.account_id, excluded.kind, excluded.record_id)`).found(errForeignRef))
+	return s.later(ctx, providerRefs.write(remember, providerRefRow{ref, provider, l.Account, string(l.Kind), record}))
 }
 
 var errForeignRef = errors.New("the reference belongs to another record")

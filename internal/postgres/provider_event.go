@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/payment"
 )
@@ -28,7 +26,10 @@ func (providerEventRow) TableName() string { return "provider_events" }
 
 var (
 	providerEvents      = tableOf[providerEventRow]()
-	updateProviderEvent = providerEvents.update([]string{"provider", "event_id"}, "processed_at", "attempts", "next_try_at", "outcome")
+	lockedProviderEvent = providerEvents.read("", "provider", "event_id").locked()
+	updateProviderEvent = providerEvents.update([]string{"provider", "event_id"}, "processed_at", "attempts", "next_try_at", "outcome").
+				mustFind(payment.ErrNotFound)
+	saveProviderEvent = newRows(providerEvents, "provider", "event_id")
 )
 
 func toProviderEventRow(e payment.ProviderEvent) providerEventRow {
@@ -47,24 +48,24 @@ func (r providerEventRow) event() payment.ProviderEvent {
 
 func (s paymentStore) SaveEvent(ctx context.Context, e payment.ProviderEvent) (fresh bool, err error) {
 	defer errs.Wrap(&err, "save event %s of %s", e.EventID, e.Provider)
-	save := providerEvents.answers(providerEvents.insert(toProviderEventRow(e)).onConflict("DO NOTHING RETURNING event_id"), "event_id")
-	save.row = func(pgx.Rows) error {
+	save := providerEvents.write(saveProviderEvent, toProviderEventRow(e))
+	save.take = []func(*value) error{func(*value) error {
 		fresh = true
 		return nil
-	}
+	}}
 	err = s.send(ctx, save)
 	return fresh, err
 }
 
 func (s paymentStore) LockEvent(ctx context.Context, provider, eventID string) (_ payment.ProviderEvent, err error) {
 	defer errs.Wrap(&err, "lock event %s of %s", eventID, provider)
-	row, err := providerEvents.where("provider = $1 AND event_id = $2", provider, eventID).locked().one(ctx, s, payment.ErrNotFound)
+	row, err := lockedProviderEvent.by(provider, eventID).one(ctx, s, payment.ErrNotFound)
 	return row.event(), err
 }
 
 func (s paymentStore) UpdateEvent(ctx context.Context, e payment.ProviderEvent) (err error) {
 	defer errs.Wrap(&err, "update event %s of %s", e.EventID, e.Provider)
-	return s.later(ctx, updateProviderEvent.of(toProviderEventRow(e), e.Provider, e.EventID).found(payment.ErrNotFound))
+	return s.later(ctx, updateProviderEvent.of(toProviderEventRow(e), e.Provider, e.EventID))
 }
 
 func (s paymentStore) PendingEvents(ctx context.Context, now time.Time, limit int) (_ []payment.ProviderEvent, err error) {

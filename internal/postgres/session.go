@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,34 +14,81 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// A stmt is a statement with what becomes of its answer.
+// A stmt is a statement with what becomes of its answer. It is one of a kind, which can stand for several of that
+// kind; or several writes that are sent as one; or has a text of its own.
 type stmt struct {
-	table string // that it writes, where that is known
+	kind  *kind
+	rows  [][]byte // the values of each, see appendElement
+	parts []stmt
 	sql   string
 	args  []any
-	// row is called for each row of the answer. nil: there are none, or they do not matter.
-	row func(pgx.Rows) error
-	// done makes the statement's error of how it ended. nil: translate.
+
+	// take is called for each row of the answer: of a kind that answers, that of the statement which the row is for.
+	// Empty: there are none, or they do not matter.
+	take []func(*value) error
+	// done makes the statement's error of how it ended. nil: translate. Of parts nobody knows which has failed.
 	done func(pgconn.CommandTag, error) error
-	// missing is the error if a write finds fewer rows than it was given. The database takes that for success,
-	// so it is told to divide by zero then.
-	missing error
-	// many says how statements that differ in their arguments alone are sent as one. nil: they are not.
-	many *many
-	// rows says how many statements this one stands for; zero is one.
-	rows int
-	// of takes the rows of each, where this one stands for several whose answers have rows: by the key that the row begins with.
-	of map[string]*asked
 }
 
-// many is several statements in one.
-type many struct {
-	sql     string // its parameters are arrays, with one value for each statement
-	once    bool   // it cannot write one row twice
-	answers bool   // with rows, whose first column is the argument key
-	key     int
-	reads   bool // and does no more: the same question needs one answer
-	ahead   bool // what waits before it need not be written before it
+// reads reports whether the statement does no more.
+func (s stmt) reads() bool {
+	if s.kind != nil {
+		return s.kind.reads
+	}
+	return reads(s.sql)
+}
+
+func reads(sql string) bool { return strings.HasPrefix(sql, "SELECT ") }
+
+// conflict makes an error of a unique key that is taken.
+func (s stmt) conflict(with error) stmt {
+	s.done = func(_ pgconn.CommandTag, err error) error { return taken(err, with) }
+	return s
+}
+
+// queue adds the statement to a pipeline.
+func (s stmt) queue(ctx context.Context, p *pipeline) error {
+	switch {
+	case s.parts != nil:
+		for _, part := range s.parts {
+			k := part.kind
+			p.join(k.part, k.arrays(part.rows)...)
+			if k.missing != nil {
+				p.mustFind(len(part.rows))
+			}
+		}
+		return p.queueJoined(ctx)
+	case s.kind == nil:
+		return p.queueText(ctx, s)
+	}
+	params, sql := s.kind.params(s.rows), s.kind.alone
+	if len(s.rows) > 1 {
+		sql = s.kind.together
+	}
+	if s.kind.missing != nil {
+		params = append(params, int8Param(len(s.rows)))
+	}
+	return p.ask(ctx, sql, s.answered(), params...)
+}
+
+// answered is what becomes of the answer.
+func (s stmt) answered() asked {
+	a := asked{done: func(tag pgconn.CommandTag, err error) error {
+		switch {
+		case s.kind != nil && s.kind.missing != nil && sqlState(err) == divisionByZero:
+			return s.kind.missing
+		case s.done != nil:
+			return s.done(tag, err)
+		}
+		return translate(err)
+	}}
+	switch {
+	case len(s.take) == 1:
+		a.each = s.take[0]
+	case len(s.take) > 1:
+		a.each = func(v *value) error { return s.take[v.int8(len(v.row)-1)-1](v) }
+	}
+	return a
 }
 
 // A session is where the stores that go without GORM send their statements: to the pool, where what is sent
@@ -81,44 +129,14 @@ func (p pooled) held() *held { return nil }
 
 // roundTrip sends the statements together and reads all of their answers. It returns the first error; what
 // comes after the statement that failed has not been run.
-func roundTrip(ctx context.Context, conn *pgx.Conn, stmts []stmt) (err error) {
-	batch := &pgx.Batch{QueuedQueries: make([]*pgx.QueuedQuery, 0, len(stmts))}
+func roundTrip(ctx context.Context, conn *pgx.Conn, stmts []stmt) error {
+	p := pipeline{conn: conn}
 	for _, s := range stmts {
-		batch.Queue(s.text(), s.params()...)
-	}
-	answers := conn.SendBatch(ctx, batch)
-	defer func() {
-		if cerr := answers.Close(); err == nil {
-			err = translate(cerr)
-		}
-	}()
-	for _, s := range stmts {
-		if err := answer(answers, s); err != nil {
-			return err
+		if err := s.queue(ctx, &p); err != nil {
+			return translate(err)
 		}
 	}
-	return nil
-}
-
-func answer(answers pgx.BatchResults, s stmt) error {
-	rows, err := answers.Query()
-	if err == nil {
-		for err == nil && rows.Next() && s.row != nil {
-			err = s.row(rows)
-		}
-		rows.Close()
-		if err != nil {
-			return err
-		}
-		err = rows.Err()
-	}
-	if s.missing != nil && sqlState(err) == divisionByZero {
-		return s.missing
-	}
-	if s.done != nil {
-		return s.done(rows.CommandTag(), err)
-	}
-	return translate(err)
+	return translate(p.send(ctx))
 }
 
 // transaction is the session of one transaction. Even its BEGIN waits for the first statement, and its
@@ -168,7 +186,12 @@ func (t *transaction) publish(_ context.Context, e eventRow) error {
 }
 
 func (t *transaction) commit(ctx context.Context) error {
-	t.waiting = append(t.waiting, t.holds.writes(t.events)...)
+	return t.finish(ctx, t.holds.writes(t.events)...)
+}
+
+// finish sends the last statements with the COMMIT behind them.
+func (t *transaction) finish(ctx context.Context, last ...stmt) error {
+	t.waiting = append(t.waiting, last...)
 	if !t.begun && len(t.waiting) == 1 {
 		return nil // nothing was asked of it
 	}

@@ -41,7 +41,7 @@ func (subscriptionRow) TableName() string { return "subscriptions" }
 
 var (
 	subscriptions      = tableOf[subscriptionRow]()
-	activeSubscription = subscriptions.read("AND status = 'active'", "account_id")
+	activeSubscription = subscriptions.read("AND status = 'active'", "account_id").beforehand()
 	lockedSubscription = activeSubscription.locked()
 )
 

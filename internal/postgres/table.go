@@ -4,12 +4,8 @@ import (
 	"context"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"gorm.io/gorm/schema"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -19,9 +15,8 @@ import (
 // go without GORM. It is made once for each type and safe for concurrent use.
 type table[R schema.Tabler] struct {
 	name    string
-	columns []string // of the fields of R, in their order
-	one     string   // inserts a row
-	inserts *many
+	columns []column // of the fields of R, in their order
+	inserts *kind
 }
 
 func tableOf[R schema.Tabler]() table[R] {
@@ -29,125 +24,157 @@ func tableOf[R schema.Tabler]() table[R] {
 	t := table[R]{name: row.TableName()}
 	names := schema.NamingStrategy{}
 	for f := range reflect.TypeFor[R]().Fields() {
-		t.columns = append(t.columns, names.ColumnName("", f.Name))
+		t.columns = append(t.columns, columnOf(names.ColumnName("", f.Name), f))
 	}
-	into := "INSERT INTO " + t.name + " (" + strings.Join(t.columns, ", ") + ") "
-	values := make([]string, len(t.columns))
-	for i := range values {
-		values[i] = "$" + strconv.Itoa(i+1)
-	}
-	t.one, t.inserts = into+"VALUES ("+strings.Join(values, ", ")+")", &many{sql: into + "SELECT * FROM " + t.rowsOf(t.columns...)}
+	t.inserts = t.inserting("").ready()
 	return t
 }
 
-// ahead lets inserts go before what waits, with others of their kind. It is for a table without rules between rows, whose
-// foreign keys lead to rows of such a table or to rows that are there. So the operations of one account write
-// them together.
-func (t table[R]) ahead() table[R] {
-	t.inserts.ahead = true
-	return t
+// inserting begins the kind of the statements that insert rows. then is what their text ends with.
+func (t table[R]) inserting(then string) kind {
+	into := "INSERT INTO " + t.name + " (" + namesOf(t.columns) + ") "
+	return kind{
+		table: t.name, columns: t.columns, inserts: then == "",
+		one:  strings.TrimSuffix(into+"VALUES ("+parameters(t.columns, "")+") "+then, " "),
+		many: strings.TrimSuffix(into+"SELECT * FROM "+arrays(t.columns)+" AS v "+then, " "),
+	}
+}
+
+// newRows is the kind of insert that passes over rows whose key is taken, and answers with a row for each other.
+func newRows[R schema.Tabler](t table[R], key ...string) *kind {
+	k := t.inserting("ON CONFLICT DO NOTHING RETURNING " + key[0])
+	same := make([]string, len(key))
+	for i, c := range key {
+		same[i] = "w." + c + " = v.p" + itoa(t.field(c)+1)
+	}
+	k.answers = true
+	k.many = "WITH v AS MATERIALIZED (SELECT * FROM " + arrays(k.columns) + " WITH ORDINALITY AS v (" + places(len(k.columns)) + ", n)), " +
+		"w AS (INSERT INTO " + t.name + " (" + namesOf(k.columns) + ") SELECT " + places(len(k.columns)) + " FROM v ON CONFLICT DO NOTHING RETURNING " + strings.Join(key, ", ") + ") " +
+		"SELECT min(v.n) FROM w JOIN v ON " + strings.Join(same, " AND ") + " GROUP BY " + strings.Join(key, ", ")
+	return k.ready()
+}
+
+func namesOf(columns []column) string {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = c.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// parameters lists a parameter for each column, or an array of them.
+func parameters(columns []column, array string) string {
+	list := make([]string, len(columns))
+	for i, c := range columns {
+		list[i] = "$" + itoa(i+1) + "::" + c.cast + array
+	}
+	return strings.Join(list, ", ")
+}
+
+// arrays are the rows of arrays of the columns' values.
+func arrays(columns []column) string { return "unnest(" + parameters(columns, "[]") + ")" }
+
+// places names the columns of such rows: p1 and so on.
+func places(n int) string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = "p" + itoa(i+1)
+	}
+	return strings.Join(list, ", ")
 }
 
 // insert is the statement that writes the rows.
-func (t table[R]) insert(rows ...R) stmt {
-	args := make([]any, 0, len(rows)*len(t.columns))
+func (t table[R]) insert(rows ...R) stmt { return t.write(t.inserts, rows...) }
+
+// write is the statement of a kind of insert.
+func (t table[R]) write(k *kind, rows ...R) stmt {
+	s := stmt{kind: k, rows: make([][]byte, len(rows))}
 	for i := range rows {
+		b := make([]byte, 0, 32*len(t.columns))
 		row := reflect.ValueOf(&rows[i]).Elem()
-		for f := range t.columns {
-			args = append(args, param(row.Field(f).Interface()))
+		for f, c := range t.columns {
+			b = appendElement(b, row.Field(f).Addr().Interface(), c.document)
 		}
+		s.rows[i] = b
 	}
-	return stmt{table: t.name, sql: t.one, args: args, rows: len(rows), many: t.inserts}
-}
-
-// onConflict adds to an insert what happens where there is such a row.
-func (s stmt) onConflict(what string) stmt {
-	with := *s.many
-	with.sql += " ON CONFLICT " + what
-	s.sql, s.many = s.sql+" ON CONFLICT "+what, &with
-	return s
-}
-
-// answers says that an insert returns rows, which begin with a column of what was inserted.
-func (t table[R]) answers(s stmt, column string) stmt {
-	with := *s.many
-	with.answers, with.key = true, t.field(column)
-	s.many = &with
-	return s
-}
-
-// conflict makes an error of a unique key that is taken.
-func (s stmt) conflict(with error) stmt {
-	s.done = func(_ pgconn.CommandTag, err error) error { return taken(err, with) }
-	return s
-}
-
-// found makes an error of a write that finds no row.
-func (s stmt) found(missing error) stmt {
-	s.missing = missing
 	return s
 }
 
 // An update is a statement that writes some columns of a row.
 type update[R schema.Tabler] struct {
-	table  string
-	sql    string
-	many   *many
+	*kind
 	fields []int
 }
 
 // update prepares the statement that writes the given columns where the key's columns have the values
 // that are asked for. A tenant's table names the account among them.
 func (t table[R]) update(key []string, columns ...string) update[R] {
-	u := update[R]{table: t.name, sql: "UPDATE " + t.name + " SET ", many: &many{sql: "UPDATE " + t.name + " SET ", once: true}}
-	for i, c := range columns {
-		if i > 0 {
-			u.sql += ", "
-			u.many.sql += ", "
+	k, u := kind{table: t.name}, update[R]{}
+	for i, name := range slices.Concat(columns, key) {
+		f := t.field(name)
+		k.columns = append(k.columns, t.columns[f])
+		if i < len(columns) {
+			u.fields = append(u.fields, f)
 		}
-		u.sql += c + " = $" + strconv.Itoa(i+1)
-		u.many.sql += c + " = v.p" + strconv.Itoa(i+1)
-		u.fields = append(u.fields, t.field(c))
 	}
-	u.many.sql += " FROM " + t.rowsOf(slices.Concat(columns, key)...)
-	for i, c := range key {
-		and := []string{" WHERE ", " AND "}[min(i, 1)]
-		u.sql += and + c + " = $" + strconv.Itoa(len(columns)+i+1)
-		u.many.sql += and + t.name + "." + c + " = v.p" + strconv.Itoa(len(columns)+i+1)
+	text := func(from string, value func(i int) string) string {
+		var set, where []string
+		for i, c := range k.columns {
+			if i < len(columns) {
+				set = append(set, c.name+" = "+value(i))
+			} else {
+				where = append(where, t.name+"."+c.name+" = "+value(i))
+			}
+		}
+		return "UPDATE " + t.name + " SET " + strings.Join(set, ", ") + from + " WHERE " + strings.Join(where, " AND ")
 	}
+	k.one = text("", func(i int) string { return "$" + itoa(i+1) + "::" + k.columns[i].cast })
+	k.many = text(" FROM "+arrays(k.columns)+" AS v ("+places(len(k.columns))+")", func(i int) string { return "v.p" + itoa(i+1) })
+	u.kind = k.ready()
 	return u
 }
 
 // where adds a condition to an update.
 func (u update[R]) where(condition string) update[R] {
-	u.sql += " AND " + condition
-	u.many.sql += " AND " + condition
+	k := *u.kind
+	k.one, k.many = k.one+" AND "+condition, k.many+" AND "+condition
+	u.kind = k.ready()
 	return u
 }
 
+// mustFind makes an error of an update that finds no row.
+func (u update[R]) mustFind(missing error) update[R] {
+	u.kind = u.kind.mustFind(missing)
+	return u
+}
+
+// of is the statement that writes a row where the key has these values.
+func (u update[R]) of(row R, key ...any) stmt {
+	v := reflect.ValueOf(&row).Elem()
+	b := make([]byte, 0, 32*len(u.columns))
+	for i, f := range u.fields {
+		b = appendElement(b, v.Field(f).Addr().Interface(), u.columns[i].document)
+	}
+	return stmt{kind: u.kind, rows: [][]byte{appendElements(b, key)}}
+}
+
 // but lists the columns without the given ones.
-func (t table[R]) but(columns ...string) []string {
-	return slices.DeleteFunc(slices.Clone(t.columns), func(c string) bool { return slices.Contains(columns, c) })
+func (t table[R]) but(columns ...string) (rest []string) {
+	for _, c := range t.columns {
+		if !slices.Contains(columns, c.name) {
+			rest = append(rest, c.name)
+		}
+	}
+	return rest
 }
 
 func (t table[R]) field(column string) int {
-	i := slices.Index(t.columns, column)
-	if i < 0 {
-		panic("postgres: " + t.name + " has no column " + column)
+	for i, c := range t.columns {
+		if c.name == column {
+			return i
+		}
 	}
-	return i
-}
-
-func (u update[R]) of(row R, key ...any) stmt {
-	v := reflect.ValueOf(&row).Elem()
-	args := make([]any, 0, len(u.fields)+len(key))
-	for _, f := range u.fields {
-		args = append(args, param(v.Field(f).Interface()))
-	}
-	for _, k := range key {
-		args = append(args, param(k))
-	}
-	return stmt{table: u.table, sql: u.sql, args: args, many: u.many}
+	panic("postgres: " + t.name + " has no column " + column)
 }
 
 // A query reads rows of a table.
@@ -158,56 +185,57 @@ type query[R schema.Tabler] struct {
 
 // where reads the rows of which the condition is true. Its parameters are $1 and so on.
 func (t table[R]) where(condition string, args ...any) query[R] {
-	q := query[R]{t, stmt{sql: "SELECT " + strings.Join(t.columns, ", ") + " FROM " + t.name + " WHERE " + condition}}
-	for _, a := range args {
-		q.args = append(q.args, param(a))
-	}
-	return q
+	return query[R]{t, stmt{sql: "SELECT " + namesOf(t.columns) + " FROM " + t.name + " WHERE " + condition, args: args}}
 }
-
-// locked holds the rows until the transaction ends, as the function of that name does.
-func (q query[R]) locked() query[R] {
-	q.sql, q.many = q.sql+forUpdate, nil
-	return q
-}
-
-const forUpdate = " FOR NO KEY UPDATE"
 
 // A read is a query by the values of some columns, of which several can go as one.
 type read[R schema.Tabler] struct {
 	table table[R]
-	key   []string
-	rest  string
-	sql   string
-	many  *many
+	*kind
+	rest string
 }
 
-// read prepares the query of the rows in which the key's columns have the values that are asked for, the table's
-// first among them, and for which the rest of the condition is true. That of a tenant's table begins with the account.
+// read prepares the query of the rows in which the key's columns have the values that are asked for and for which
+// the rest of the condition is true. That of a tenant's table begins with the account.
 func (t table[R]) read(rest string, key ...string) read[R] {
-	by := func(param string) string {
-		text := "SELECT " + strings.Join(t.columns, ", ") + " FROM " + t.name
-		for i, c := range key {
-			text += []string{" WHERE ", " AND "}[min(i, 1)] + c + " = " + param + strconv.Itoa(i+1)
-		}
-		return strings.TrimSuffix(text+" "+rest, " ")
+	k := kind{table: t.name, answers: true, reads: true}
+	for _, name := range key {
+		k.columns = append(k.columns, t.columns[t.field(name)])
 	}
-	r := read[R]{table: t, key: key, rest: rest, sql: by("$"), many: &many{answers: true, reads: true, key: slices.Index(key, t.columns[0])}}
+	text := func(value func(i int) string) string {
+		where := make([]string, len(key))
+		for i, name := range key {
+			where[i] = name + " = " + value(i)
+		}
+		return strings.TrimSuffix("SELECT "+namesOf(t.columns)+" FROM "+t.name+" WHERE "+strings.Join(where, " AND ")+" "+rest, " ")
+	}
+	k.one = text(func(i int) string { return "$" + itoa(i+1) + "::" + k.columns[i].cast })
 	// OFFSET keeps the planner from joining: it goes by the same index, whatever it thinks of the table's size.
-	r.many.sql = "SELECT " + strings.Join(t.columns, ", ") + " FROM " + t.rowsOf(key...) + ", LATERAL (" + by("v.p") + " OFFSET 0) found"
-	return r
+	k.many = "SELECT found.*, v.n FROM " + arrays(k.columns) + " WITH ORDINALITY AS v (" + places(len(key)) + ", n), LATERAL (" +
+		text(func(i int) string { return "v.p" + itoa(i+1) }) + " OFFSET 0) found"
+	return read[R]{t, k.ready(), rest}
 }
 
 // locked holds the rows until the transaction ends, as the function of that name does.
-func (r read[R]) locked() read[R] { return r.table.read(r.rest+forUpdate, r.key...) }
+func (r read[R]) locked() read[R] {
+	key := make([]string, len(r.columns))
+	for i, c := range r.columns {
+		key[i] = c.name
+	}
+	return r.table.read(r.rest+" FOR NO KEY UPDATE", key...)
+}
+
+// beforehand marks what guest.expect reads for an operation before it asks.
+func (r read[R]) beforehand() read[R] {
+	k := *r.kind
+	k.expected = true
+	r.kind = k.ready()
+	return r
+}
 
 // by reads the rows with these values.
 func (r read[R]) by(key ...any) query[R] {
-	q := query[R]{r.table, stmt{sql: r.sql, many: r.many}}
-	for _, k := range key {
-		q.args = append(q.args, param(k))
-	}
-	return q
+	return query[R]{r.table, stmt{kind: r.kind, rows: [][]byte{appendElements(make([]byte, 0, 64), key)}}}
 }
 
 // of reads rows of one account. As in stores.of, the zero account is a fault of ours, hence the panic.
@@ -217,47 +245,41 @@ func (r read[R]) of(a account.ID, key ...any) query[R] {
 
 // each is the statement that gives each row to fn.
 func (q query[R]) each(fn func(R) error) stmt {
-	q.row = func(rows pgx.Rows) error {
+	q.take = []func(*value) error{func(v *value) error {
 		var row R
-		if err := rows.Scan(fields(&row)...); err != nil {
+		if err := q.table.scan(v, &row); err != nil {
 			return err
 		}
 		return fn(row)
-	}
+	}}
 	return q.stmt
 }
 
-// fields are where the columns of a row are scanned into.
-func fields[R schema.Tabler](row *R) []any {
-	v := reflect.ValueOf(row).Elem()
-	into := make([]any, v.NumField())
-	for i := range into {
-		into[i] = v.Field(i).Addr().Interface()
+// scan reads the columns of a row.
+func (t table[R]) scan(v *value, row *R) error {
+	to := reflect.ValueOf(row).Elem()
+	for i, c := range t.columns {
+		v.into(i, to.Field(i).Addr().Interface(), c.document)
 	}
-	return into
+	return v.err
 }
 
-// rows reads the rows, unless they have been read ahead.
+// rows reads the rows, unless they have been read beforehand.
 func (q query[R]) rows(ctx context.Context, s session) (list []R, err error) {
-	if found, ok := s.held().take(q.sql, q.args); ok {
-		return found.([]R), nil //nolint:forcetypeassert // what ahead stores for this text
-	}
-	err = s.send(ctx, q.each(func(r R) error {
+	ask := q.each(func(r R) error {
 		list = append(list, r)
-		return nil
-	}))
-	return list, err
-}
-
-// ahead reads the rows for an operation that will ask for them.
-func (q query[R]) ahead() (*ahead, stmt) {
-	var list []R
-	a := &ahead{table: q.table.name, sql: q.sql, args: q.args, rows: list}
-	return a, q.each(func(r R) error {
-		list = append(list, r)
-		a.rows = list
 		return nil
 	})
+	if known, ok := s.held().known(q.stmt); ok {
+		for i := range known {
+			if err := ask.take[0](&known[i]); err != nil {
+				return nil, err
+			}
+		}
+		return list, nil
+	}
+	err = s.send(ctx, ask)
+	return list, err
 }
 
 // one reads the only row, or returns missing.
@@ -286,20 +308,4 @@ func all[R schema.Tabler, T any](ctx context.Context, s session, q query[R], to 
 		list = append(list, v)
 	}
 	return list, nil
-}
-
-// param makes a parameter of a value, as driver.Valuer does but without going by a text.
-func param(v any) any {
-	var u uuid.UUID
-	switch v := v.(type) {
-	case uuid.UUID:
-		return [16]byte(v)
-	case interface{ UUID() uuid.UUID }: // an identifier: NULL for the zero one
-		if u = v.UUID(); u == uuid.Nil {
-			return nil
-		}
-	default:
-		return v
-	}
-	return [16]byte(u)
 }

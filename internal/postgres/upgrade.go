@@ -36,7 +36,7 @@ var (
 	pendingUpgrade     = upgrades.read("AND "+isPending, "account_id")
 	pendingUpgradeWith = upgrades.read("AND "+isPending, "account_id", "payment_method_id")
 	saveUpgrade        = upgrades.update([]string{"account_id", "id", "version"}, "status", "payment_method_id", "billing_profile", "next_action",
-		"failure", "updated_at", "expires_at", "version")
+		"failure", "updated_at", "expires_at", "version").mustFind(account.ErrStale)
 )
 
 func toUpgradeRow(u upgrade.Upgrade) (row upgradeRow, err error) {
@@ -118,7 +118,7 @@ func (s upgradeStore) Save(ctx context.Context, u *upgrade.Upgrade) (err error) 
 		return err
 	}
 	row.Version++
-	if err = s.later(ctx, saveUpgrade.of(row, u.Account, u.ID, u.Revision).found(account.ErrStale)); err == nil {
+	if err = s.later(ctx, saveUpgrade.of(row, u.Account, u.ID, u.Revision)); err == nil {
 		u.Revision = row.Version
 	}
 	return err

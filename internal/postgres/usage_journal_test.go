@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/clock"
@@ -494,19 +495,24 @@ func TestStatementsOfUsageGoByKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Release()
+	if used := mustGoByKey(t, conn); used < 18 {
+		t.Errorf("only %d statements were used", used)
+	}
+}
+
+// mustGoByKey requires that what the connection has used is planned once and for rows by their keys, and counts it.
+func mustGoByKey(t *testing.T, conn *pgxpool.Conn) int {
+	t.Helper()
 	type prepared struct {
 		Name, Statement string
 		Parameters      int
 		Replanned       int64
 	}
 	rows, _ := conn.Query(t.Context(), `SELECT name, statement, cardinality(parameter_types), custom_plans FROM pg_prepared_statements
-WHERE name LIKE 'usage_%' AND statement ~ '(SELECT|INSERT|UPDATE)'`)
+WHERE name LIKE 'accrue_%' AND statement ~ '(SELECT|INSERT|UPDATE)'`)
 	statements, err := pgx.CollectRows(rows, pgx.RowToStructByPos[prepared])
 	if err != nil {
 		t.Fatal(err)
-	}
-	if len(statements) < 18 {
-		t.Errorf("only %d statements were used", len(statements))
 	}
 	for _, p := range statements {
 		execute := "EXPLAIN EXECUTE " + p.Name
@@ -522,4 +528,5 @@ WHERE name LIKE 'usage_%' AND statement ~ '(SELECT|INSERT|UPDATE)'`)
 			t.Errorf("planned %d times for its parameters:\n%s\n%s", p.Replanned, p.Statement, whole)
 		}
 	}
+	return len(statements)
 }

@@ -25,7 +25,7 @@ type grantRow struct {
 
 func (grantRow) TableName() string { return "credit_grants" }
 
-var grants = tableOf[grantRow]().ahead()
+var grants = tableOf[grantRow]()
 
 func toGrantRow(g wallet.Grant) grantRow {
 	return grantRow{
