@@ -40,7 +40,7 @@ var errAlone = errors.New("nothing was committed in company")
 // InTxOf implements billing.Transactor.
 func (d *DB) InTxOf(ctx context.Context, start billing.Start, fn func(tx billing.Tx) error) error {
 	g := &guest{ctx: ctx, account: start.Account, start: start, fn: fn, resume: make(chan error), turn: make(chan struct{}, 1)}
-	d.company.invite(g) //nolint:contextcheck // what is shared ends with nobody's context
+	d.company.invite(g) // what is shared ends with nobody's context
 	for range g.turn {
 		g.attend()
 	}
@@ -55,8 +55,8 @@ func (d *DB) InTxOf(ctx context.Context, start billing.Start, fn func(tx billing
 
 // company is who waits for a transaction to share.
 type company struct {
-	db  *DB
-	sql *sql.DB // over connections of its own
+	host func([]*guest) // runs a transaction and returns when it has ended
+	sql  *sql.DB        // over connections of its own
 	// patience is how long a transaction under way keeps what arrives from beginning another beside it.
 	patience time.Duration
 	// oneAccount gives each account transactions of its own.
@@ -92,7 +92,7 @@ func (c *company) work() {
 		}
 		begun := time.Now() //nolint:forbidigo // how long it takes, not when
 		slow := time.AfterFunc(c.patience, c.work)
-		c.db.host(guests)
+		c.host(guests)
 		if !slow.Stop() {
 			return
 		}
@@ -102,6 +102,11 @@ func (c *company) work() {
 
 // regather gives those who were answered together the time to ask for more together. Were the first of them to begin
 // alone, the others would wait for all of that transaction; so they are given less than one takes.
+//
+// Calls that bring usage wait for company too (metering/queue.go). There the next flush is due when as many wait as half
+// of those lately were, or 2 ms have passed: a flush takes about as long whatever is in it, and the callers are many. Here
+// they are few and a transaction is long, so how many and how long follow from the one before. Reads (package coalesce)
+// wait for nobody: a read is short, and whoever asks while one is under way goes with the next.
 func (c *company) regather(answered int, most time.Duration) {
 	c.mu.Lock()
 	c.few = answered / 2

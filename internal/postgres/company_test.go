@@ -188,6 +188,59 @@ func TestInTxOf(t *testing.T) {
 		mustBeOne(t, &transactions)
 	})
 
+	t.Run("LosesNoChangeOfAPaymentThatItHasNotLockedByItself", func(t *testing.T) {
+		t.Parallel()
+		db := postgrestest.New(t)
+		m := mustCard(t, db, mustAccount(t, db).ID)
+		p := mustPayment(t, db, charge(m))
+		read, goOn := make(chan struct{}), make(chan struct{})
+		check := func(tx billing.Tx, between func()) error {
+			got, err := tx.Payments().LockPayment(ctx, p.Account, p.ID)
+			if err != nil {
+				return err
+			}
+			between()
+			got.Checks++
+			return tx.Payments().SavePayment(ctx, &got)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			err := db.InTxOf(ctx, billing.Start{Account: p.Account, Payment: p.ID}, func(tx billing.Tx) error {
+				return check(tx, func() { close(read); <-goOn })
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		<-read
+		wg.Go(func() { // in its own transaction, by the rule: the account first
+			err := db.InTx(ctx, func(tx billing.Tx) error {
+				if _, err := tx.Accounts().Lock(ctx, p.Account); err != nil {
+					return err
+				}
+				return check(tx, func() {})
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		stranger := db.InTx(ctx, func(tx billing.Tx) error { // against the rule
+			got, err := tx.Payments().Payment(ctx, p.Account, p.ID)
+			if err != nil {
+				return err
+			}
+			close(goOn)
+			wg.Wait()
+			return tx.Payments().SavePayment(ctx, &got)
+		})
+		if !errors.Is(stranger, account.ErrStale) {
+			t.Errorf("who has not locked the account: %v, want ErrStale", stranger)
+		}
+		if got, err := db.Payments().Payment(ctx, p.Account, p.ID); err != nil || got.Checks != 2 {
+			t.Errorf("%d checks, %v, want 2", got.Checks, err)
+		}
+	})
+
 	t.Run("LetsNobodyFailWithAnother", func(t *testing.T) {
 		t.Parallel()
 		db := postgrestest.New(t)

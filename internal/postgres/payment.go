@@ -200,11 +200,13 @@ func (s paymentStore) Payment(ctx context.Context, a account.ID, p payment.ID) (
 	return s.one(ctx, paymentByID.of(a, p))
 }
 
+// LockPayment locks no row where the transaction holds the account's: whoever changes a payment locks its account first,
+// so nobody can come between. Who does not is refused by the payment's version.
 func (s paymentStore) LockPayment(ctx context.Context, a account.ID, p payment.ID) (_ payment.Payment, err error) {
 	defer errs.Wrap(&err, "lock payment %s of %s", p, a)
 	q := lockedPayment.of(a, p)
 	if h := s.held(); h != nil {
-		if _, held := h.account(a); held { // and with it its payments
+		if _, held := h.account(a); held {
 			q = paymentByID.of(a, p)
 		}
 	}

@@ -161,7 +161,7 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 		return nil, err
 	}
 	d := &DB{stores: stores{g, pooled{pool}, remembered}, pool: pool, byKey: byKey, sql: sqlDB, shared: shared}
-	d.company = company{db: d, sql: stdlib.OpenDBFromPool(shared), patience: patience, oneAccount: c.OneAccount}
+	d.company = company{host: d.host, sql: stdlib.OpenDBFromPool(shared), patience: patience, oneAccount: c.OneAccount}
 	return d, nil
 }
 
