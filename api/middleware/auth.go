@@ -34,14 +34,14 @@ func (ch *Chain) authenticate(r route.Route) echo.MiddlewareFunc {
 			if err != nil {
 				return err
 			}
-			if wait := ch.failures.blocked(loginClass, who{name: c.RealIP()}, ch.now(c)); wait > 0 {
-				return ErrRateLimited.With("violated-policies", []string{string(loginClass)}).After(wait)
-			}
 			p, err := ch.cfg.Auth.Authenticate(c.Request().Context(), credential)
-			if err != nil {
-				if errs.KindOf(err) == errs.Unauthenticated {
-					ch.failures.take(loginClass, who{name: c.RealIP()}, ch.now(c))
+			if errs.KindOf(err) == errs.Unauthenticated {
+				// Good credentials are asked nothing of: many callers can share an address with one who guesses.
+				if left, wait := ch.failures.take(loginClass, who{name: c.RealIP()}, ch.now(c)); left < 0 {
+					return ErrRateLimited.With("violated-policies", []string{string(loginClass)}).After(wait)
 				}
+			}
+			if err != nil {
 				return err
 			}
 			k := callOf(c)

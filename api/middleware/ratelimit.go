@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -82,7 +81,6 @@ func caller(c echo.Context) who {
 type limiter struct {
 	limits map[route.Class]Limit
 	seed   maphash.Seed
-	used   atomic.Bool // once anybody has used a unit
 	shards [64]shard
 }
 
@@ -114,7 +112,6 @@ func (l *limiter) take(class route.Class, by who, now time.Time) (left int, wait
 	if limit.Quota <= 0 {
 		return math.MaxInt32, 0
 	}
-	l.used.Store(true)
 	b := bucket{class, by}
 	s := &l.shards[maphash.Comparable(l.seed, b)%uint64(len(l.shards))]
 	s.mu.Lock()
@@ -140,22 +137,4 @@ func (l *limiter) take(class route.Class, by who, now time.Time) (left int, wait
 	}
 	s.tat[b] = tat
 	return int((limit.Window - tat.Sub(now)) / each), tat.Sub(now)
-}
-
-// blocked returns how long the caller must wait for the next unit, without using one.
-func (l *limiter) blocked(class route.Class, by who, now time.Time) time.Duration {
-	limit := l.limits[class]
-	if limit.Quota <= 0 || !l.used.Load() {
-		return 0
-	}
-	b := bucket{class, by}
-	s := &l.shards[maphash.Comparable(l.seed, b)%uint64(len(l.shards))]
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	tat, ok := s.tat[b]
-	if !ok || tat.Before(now) {
-		return 0
-	}
-	each := limit.Window / time.Duration(limit.Quota)
-	return max(0, tat.Add(each).Sub(now)-limit.Window)
 }

@@ -92,9 +92,12 @@ func (a *App) openDatabase(ctx context.Context) (err error) {
 		return err
 	}
 	if a.cfg.MigrateOnStart {
-		if err := a.database.migrate(ctx, a.log); err != nil {
-			return err
-		}
+		err = a.database.migrate(ctx, a.log)
+	} else {
+		err = a.database.complete(ctx, a.log)
+	}
+	if err != nil {
+		return err
 	}
 	a.db, err = postgres.Open(ctx, postgres.Config{
 		URL:      a.database.url.Reveal(),

@@ -190,8 +190,16 @@ func TestMigrate_Commands(t *testing.T) {
 		{"up", "nothing to do"},
 		{"down", "taken back accrue"},
 		{"status", "missing  accrue"},
+		{"refused", ""},
 		{"up", "applied accrue"},
 	} {
+		if step.verb == "refused" { // by a service that is not to migrate by itself
+			_, err := execute(t, append([]string{"serve", "--no-migrate-on-start", "--addr=127.0.0.1:0", "--sandbox-addr=127.0.0.1:0"}, database...)...)
+			if err == nil || !strings.Contains(err.Error(), "migrations are missing") {
+				t.Errorf("a service without its schema: %v", err)
+			}
+			continue
+		}
 		if out, err := execute(t, append([]string{"migrate", step.verb}, database...)...); err != nil || !strings.Contains(out, step.want) {
 			t.Fatalf("%s: %v\n%s", step.verb, err, out)
 		}

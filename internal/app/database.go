@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/postgres/embedded"
@@ -90,6 +91,31 @@ func (d *database) migrate(ctx context.Context, log *slog.Logger) error {
 		log.InfoContext(ctx, "migration applied", "migration", a.String())
 	}
 	return err
+}
+
+// complete returns an error if migrations are missing: a service that went on without them would say that it is ready, and
+// fail where it comes to them. A newer schema is no fault: the service before an upgrade works on the one after it.
+func (d *database) complete(ctx context.Context, log *slog.Logger) error {
+	m, err := postgres.NewMigrator(ctx, d.url.Reveal())
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	all, err := m.Status(ctx)
+	if err != nil { // a role that may not look
+		log.WarnContext(ctx, "whether migrations are missing is not known", "err", err)
+		return nil
+	}
+	var missing []string
+	for _, one := range all {
+		if !one.Applied {
+			missing = append(missing, one.String())
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("migrations are missing (%s): run accrue migrate up, or start with migrate-on-start", strings.Join(missing, ", "))
+	}
+	return nil
 }
 
 // ended is closed when the private server has ended; it is nil, and never ready, for another's server.
