@@ -115,26 +115,10 @@ func (s alertStore) Watched(ctx context.Context, accounts []account.ID) (_ []acc
 	for i, a := range accounts {
 		ids[i] = mustOwner(a)
 	}
-	return s.watched(ctx, sqlWatched, ids)
+	return accountsOf(ctx, s.db, sqlWatched, ids)
 }
 
 func (s alertStore) AllWatched(ctx context.Context, after account.ID, limit int) (_ []account.ID, err error) {
 	defer errs.Wrap(&err, "all watched accounts")
-	return s.watched(ctx, sqlAllWatched, after.UUID(), limit)
-}
-
-func (s alertStore) watched(ctx context.Context, query string, args ...any) (watched []account.ID, err error) {
-	rows, err := s.db.Statement.ConnPool.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, translate(err)
-	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		var a account.ID
-		if err := rows.Scan(&a); err != nil {
-			return nil, err
-		}
-		watched = append(watched, a)
-	}
-	return watched, translate(rows.Err())
+	return accountsOf(ctx, s.db, sqlAllWatched, after.UUID(), limit)
 }

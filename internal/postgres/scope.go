@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"time"
 
 	"gorm.io/gorm"
@@ -139,3 +140,29 @@ func textOf(s *string) string {
 
 // minor makes an amount of a column.
 func minor(n int64, currency string) money.Amount { return money.New(n, money.Currency(currency)) }
+
+// eachRow scans every row that a query of our own finds, until one cannot be.
+func eachRow(ctx context.Context, db *gorm.DB, scan func(*sql.Rows) error, query string, args ...any) error {
+	rows, err := db.Statement.ConnPool.QueryContext(ctx, query, args...)
+	if err != nil {
+		return translate(err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return translate(rows.Err())
+}
+
+// accountsOf returns the accounts that a query names.
+func accountsOf(ctx context.Context, db *gorm.DB, query string, args ...any) (accounts []account.ID, err error) {
+	err = eachRow(ctx, db, func(rows *sql.Rows) error {
+		var a account.ID
+		err := rows.Scan(&a)
+		accounts = append(accounts, a)
+		return err
+	}, query, args...)
+	return accounts, err
+}

@@ -25,17 +25,7 @@ var _ metering.Store = usageStore{}
 
 // each runs a query and calls scan for every row, as it arrives.
 func (s usageStore) each(ctx context.Context, scan func(*sql.Rows) error, query string, args ...any) error {
-	rows, err := s.db.Statement.ConnPool.QueryContext(ctx, query, args...)
-	if err != nil {
-		return translate(err)
-	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		if err := scan(rows); err != nil {
-			return err
-		}
-	}
-	return translate(rows.Err())
+	return eachRow(ctx, s.db, scan, query, args...)
 }
 
 func (s usageStore) exec(ctx context.Context, query string, args ...any) error {

@@ -259,20 +259,8 @@ SELECT r.account_id, r.id, r.meter, r.period_start, r.quantity, r.used, r.status
 	return found, translate(rows.Err())
 }
 
-func (s reservationStore) Holders(ctx context.Context, limit int) (accounts []account.ID, err error) {
+func (s reservationStore) Holders(ctx context.Context, limit int) (_ []account.ID, err error) {
 	defer errs.Wrap(&err, "accounts with overdue reservations")
-	rows, err := s.db.Statement.ConnPool.QueryContext(ctx, `
+	return accountsOf(ctx, s.db, `
 SELECT DISTINCT account_id FROM reservations WHERE status = 'open' AND expires_at <= clock_timestamp() LIMIT $1`, limit)
-	if err != nil {
-		return nil, translate(err)
-	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		var a account.ID
-		if err := rows.Scan(&a); err != nil {
-			return nil, err
-		}
-		accounts = append(accounts, a)
-	}
-	return accounts, translate(rows.Err())
 }
