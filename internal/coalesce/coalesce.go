@@ -1,6 +1,8 @@
 // Package coalesce lets many callers share one read of the database.
 //
-// It owns: who waits for which read. It does not own: what is read, or for how long it is true.
+// It owns: who waits for which read. It does not own: what is read, or for how long it is true. Writes that go
+// together also wait for each other a moment, which a read is too short for: those of usage in metering's queue, those of
+// operations in postgres's company.
 //
 // Always true: a read that a caller gets the result of began after the caller asked, so a caller reads
 // its own writes and everything that was committed before; under load, the number of reads does not

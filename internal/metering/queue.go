@@ -6,7 +6,8 @@ import (
 )
 
 // Under load the processor is what is short, and a transaction costs as much as several events: callers
-// wait less if they go together. So a flush waits for half of as many calls as there lately were at once.
+// wait less if they go together. So a flush waits for half of as many calls as there lately were at once. (Operations on
+// money wait for company another way, see regather in package postgres.)
 const (
 	linger    = 2 * time.Millisecond // at most
 	worthIt   = 8                    // calls at once; with fewer nobody waits for anybody
