@@ -58,7 +58,7 @@ func (c Closer) Close(ctx context.Context, a account.ID) (closed bool, err error
 		return c.advance(ctx, tx, acct, sub, now)
 	})
 	failpoint.Hit(failpoint.Close, failpoint.AfterTx2)
-	return closed, err
+	return closed && err == nil, err
 }
 
 func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, now time.Time) error {

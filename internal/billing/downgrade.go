@@ -32,6 +32,13 @@ func (d Downgrader) Plan(ctx context.Context, asked Asked, code plan.Code, rende
 		if p.Position >= f.Plan.Position {
 			return f.Subscription, ErrNotADowngrade
 		}
+		v, err := tx.Plans().Current(ctx, code)
+		if err != nil {
+			return f.Subscription, err
+		}
+		if !sells(v, acct.Currency) {
+			return f.Subscription, ErrCurrency.Details("The plan %s has no prices in %s.", code, acct.Currency)
+		}
 		sub, err := tx.Subscriptions().Lock(ctx, acct.ID)
 		if err != nil {
 			return sub, err

@@ -302,6 +302,10 @@ func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account,
 		if err := l.takenBack(ctx, tx, p, d.Amount, books.DisputeOpened, l.fact(acct, d.ID.String(), "Payment disputed", now)); err != nil {
 			return err
 		}
+		// Nor is the gap that it leaves filled by itself.
+		if err := trip(ctx, tx, acct, "disputed", map[string]any{"dispute": d.ID}, now); err != nil {
+			return err
+		}
 		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentDisputed, map[string]any{"payment": p.ID, "dispute": d.ID, "amount": d.Amount}, now); err != nil {
 			return err
 		}

@@ -469,6 +469,9 @@ func (c Cards) Use(ctx context.Context, asked Asked, mid payment.MethodID, rende
 		if err := c.newCardCollects(ctx, tx, acct, m.Card.Fingerprint, now); err != nil {
 			return m, err
 		}
+		if err := c.reentitle(ctx, tx, acct); err != nil { // it may be the only one that is charged
+			return m, err
+		}
 		return tx.Payments().Method(ctx, acct.ID, mid)
 	})
 }

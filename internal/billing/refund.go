@@ -36,7 +36,7 @@ func (r Refunder) Refund(ctx context.Context, asked Asked, in RefundInput, rende
 	defer errs.Wrap(&err, "refund %s", in.Payment)
 	failpoint.Hit(failpoint.Refund, failpoint.Received)
 	ref := payment.Refund{ID: id.New[payment.Refund]()}
-	settled := false
+	ask, settled := r.askRefund, false
 	called, err := r.commitIntent(ctx, func(tx Tx) error {
 		out, settled = Result[payment.Refund]{}, false
 		acct, err := tx.Accounts().Lock(ctx, asked.Account)
@@ -52,6 +52,7 @@ func (r Refunder) Refund(ctx context.Context, asked Asked, in RefundInput, rende
 			out.Replayed = &got.Answer
 			return nil
 		case idempotency.Resume:
+			ask = r.lookUpRefund // the request that died may have asked, too long ago for its key
 			if ref, err = tx.Payments().Refund(ctx, acct.ID, id.FromUUID[payment.Refund](got.Operation)); err != nil || ref.Status == payment.Processing {
 				return err
 			}
@@ -68,7 +69,7 @@ func (r Refunder) Refund(ctx context.Context, asked Asked, in RefundInput, rende
 	}
 	if !settled {
 		failpoint.Hit(failpoint.Refund, failpoint.AfterTx1)
-		res, callErr := r.askRefund(ctx, ref)
+		res, callErr := ask(ctx, ref)
 		failpoint.Hit(failpoint.Refund, failpoint.AfterGateway)
 		called()
 		if ref, err = r.settleRefund(ctx, ref, res, callErr, func(tx Tx, done payment.Refund) error {
@@ -290,21 +291,28 @@ func (c *Core) writeRefund(ctx context.Context, tx Tx, acct account.Account, p *
 	return tx.Payments().SaveRefund(ctx, *ref)
 }
 
-// resolveRefund asks the provider what became of a refund.
+// resolveRefund settles a refund by what became of it at the provider.
 func (c *Core) resolveRefund(ctx context.Context, ref payment.Refund) error {
+	res, err := c.lookUpRefund(ctx, ref)
+	_, err = c.settleRefund(ctx, ref, res, err, nil)
+	return err
+}
+
+// lookUpRefund asks the provider what became of a refund. One that it does not know is asked for again while it
+// remembers the key.
+func (c *Core) lookUpRefund(ctx context.Context, ref payment.Refund) (payment.RefundResult, error) {
 	p, err := c.DB.Payments().Payment(ctx, ref.Account, ref.Payment)
 	if err != nil {
-		return err
+		return payment.RefundResult{}, err
 	}
 	cctx, cancel := detached(ctx)
 	defer cancel()
 	res, err := c.Gateway.LookupRefund(cctx, payment.RefundLookup{Ref: ref.ProviderRef, ChargeRef: p.ProviderRef, RefundID: ref.ID.String()})
 	switch {
 	case errors.Is(err, payment.ErrMissing) && c.Clock().Sub(ref.CreatedAt) < payment.KeyRetention:
-		res, err = c.askRefund(ctx, ref)
+		return c.askRefund(ctx, ref)
 	case errors.Is(err, payment.ErrMissing):
-		res, err = payment.RefundResult{Outcome: payment.OutcomeDeclined, Failure: "expired"}, nil
+		return payment.RefundResult{Outcome: payment.OutcomeDeclined, Failure: "expired"}, nil
 	}
-	_, err = c.settleRefund(ctx, ref, res, err, nil)
-	return err
+	return res, err
 }

@@ -383,18 +383,24 @@ func (c *Core) tripAutoTopUp(ctx context.Context, tx Tx, acct account.Account, t
 	if t.Origin != payment.Auto {
 		return nil
 	}
-	rule, err := tx.Wallet().AutoTopUp(ctx, acct.ID)
-	if err != nil {
-		return err
-	}
-	rule.Tripped, rule.TrippedAt, rule.UpdatedAt = true, now, now
+	reason := ""
 	if t.Failure != nil {
-		rule.TrippedReason = t.Failure.Code
+		reason = t.Failure.Code
 	}
+	return trip(ctx, tx, acct, reason, map[string]any{"top_up": t.ID, "failure": t.Failure}, now)
+}
+
+// trip opens the breaker of automatic top-ups, if the account has a rule for them that is in force.
+func trip(ctx context.Context, tx Tx, acct account.Account, reason string, about map[string]any, now time.Time) error {
+	rule, err := tx.Wallet().AutoTopUp(ctx, acct.ID)
+	if err != nil || !rule.Enabled || rule.Tripped {
+		return ignoreMissingRule(err)
+	}
+	rule.Tripped, rule.TrippedReason, rule.TrippedAt, rule.UpdatedAt = true, reason, now, now
 	if err := tx.Wallet().SaveAutoTopUp(ctx, &rule); err != nil {
 		return err
 	}
-	return tx.Outbox().Publish(ctx, acct.ID, outbox.AutoTopUpTripped, map[string]any{"top_up": t.ID, "failure": t.Failure}, now)
+	return tx.Outbox().Publish(ctx, acct.ID, outbox.AutoTopUpTripped, about, now)
 }
 
 // countAttempt counts a decline against the card's budget that all operations share.

@@ -15,7 +15,7 @@ import (
 // the database when the period closes, so that nothing depends on somebody remembering it:
 //
 //   - a contract that holds for that period; of several the one that begins last,
-//   - else the plan that was planned for it,
+//   - else the plan that was planned for it, if it can still be bought,
 //   - else, after a contract, the plan that the contract leads to,
 //   - else the version of the plan that a migration planned,
 //   - else what was held.
@@ -29,10 +29,13 @@ func (c *Core) nextTerms(ctx context.Context, tx Tx, acct account.Account, sub s
 			return subscription.Terms{Plan: k.Definition.Plan, Version: k.Definition.Version, Contract: k.ID}, nil
 		}
 	}
-	switch {
-	case sub.NextPlan != "":
+	if sub.NextPlan != "" {
 		v, err := tx.Plans().Current(ctx, sub.NextPlan)
-		return subscription.TermsOf(v), err
+		if errs.KindOf(err) != errs.NotFound {
+			return subscription.TermsOf(v), err
+		}
+	}
+	switch {
 	case !sub.Contract.IsZero():
 		return c.afterContract(ctx, tx, acct, sub)
 	case sub.NextVersion != 0:
