@@ -16,18 +16,17 @@ import (
 // everywhere, but that DATABASE_URL is read too. `accrue config` prints what is in force.
 type Config struct {
 	// Listening.
-	Addr           string        `group:"Listening" default:"127.0.0.1:8080" help:"Address of the API."`
-	AdminAddr      string        `group:"Listening" help:"Address for the operator's routes and /metrics; without it they are served on addr."`
-	SandboxAddr    string        `group:"Listening" default:"127.0.0.1:8081" help:"Address of the sandbox payment provider's page; used with provider=sandbox only."`
-	PublicURL      string        `group:"Listening" name:"public-url" help:"Where the API is reached from outside, for links and problem types; by default http://<addr>."`
-	CORSOrigin     []string      `group:"Listening" name:"cors-origin" help:"Origin of a page that may call the API from a browser, as scheme://host[:port]; may be repeated."`
-	FrameAncestor  []string      `group:"Listening" help:"Origin of a page that may frame the hosted Billing page; may be repeated."`
-	TrustedProxy   []string      `group:"Listening" help:"Network (CIDR) of a proxy whose X-Forwarded-For is believed; may be repeated."`
-	DrainTimeout   time.Duration `group:"Listening" default:"20s" help:"How long open requests and jobs may take to finish after SIGTERM."`
-	StreamLimit    int           `group:"Listening" default:"20" help:"Event streams that one account may have open."`
-	Connections    int           `group:"Listening" default:"1024" help:"Connections that each address takes at once, idle ones and event streams included; more wait until one is closed. Each costs memory, so raise memory-limit with it."`
-	RateLimit      int           `group:"Listening" default:"600" help:"Requests per minute of one caller, over all routes."`
-	RateLimitBurst int           `group:"Listening" default:"100" help:"Requests that one caller may send at once."`
+	Addr          string        `group:"Listening" default:"127.0.0.1:8080" help:"Address of the API."`
+	AdminAddr     string        `group:"Listening" help:"Address for the operator's routes and /metrics; without it they are served on addr."`
+	SandboxAddr   string        `group:"Listening" default:"127.0.0.1:8081" help:"Address of the sandbox payment provider's page; used with provider=sandbox only."`
+	PublicURL     string        `group:"Listening" name:"public-url" help:"Where the API is reached from outside, for links and problem types; by default http://<addr>."`
+	CORSOrigin    []string      `group:"Listening" name:"cors-origin" help:"Origin of a page that may call the API from a browser, as scheme://host[:port]; may be repeated."`
+	FrameAncestor []string      `group:"Listening" help:"Origin of a page that may frame the hosted Billing page; may be repeated."`
+	TrustedProxy  []string      `group:"Listening" help:"Network (CIDR) of a proxy whose X-Forwarded-For is believed; may be repeated."`
+	DrainTimeout  time.Duration `group:"Listening" default:"20s" help:"How long open requests and jobs may take to finish after SIGTERM."`
+	StreamLimit   int           `group:"Listening" default:"20" help:"Event streams that one account may have open."`
+	Connections   int           `group:"Listening" default:"1024" help:"Connections that each address takes at once, idle ones and event streams included; more wait until one is closed. Each costs memory, so raise memory-limit with it."`
+	RateLimit     int           `group:"Listening" default:"600" help:"Reads per minute of one caller, on each instance. Of requests that move money it may send a tenth of that, of those with usage a hundred times as many."`
 
 	// Deployment.
 	Mode        string `group:"Deployment" enum:"test,live" default:"test" help:"test: sandbox, test clocks, development tokens. live: real money, none of these."`

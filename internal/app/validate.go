@@ -217,7 +217,6 @@ func (c Config) checkNumbers(p *problems) {
 	}{
 		{"connections", int64(c.Connections), 16, 1_000_000},
 		{"rate-limit", int64(c.RateLimit), 1, 1_000_000},
-		{"rate-limit-burst", int64(c.RateLimitBurst), 1, 1_000_000},
 		{"database-conns", int64(c.DatabaseConns), 4, 1000},
 		{"ingest-committers", int64(c.IngestCommitters), 1, 64},
 		{"ingest-flush-size", int64(c.IngestFlushSize), 20, 50_000},
