@@ -460,6 +460,10 @@ func (c Cards) Use(ctx context.Context, asked Asked, mid payment.MethodID, rende
 		if m.Status != payment.MethodActive {
 			return m, payment.ErrMethodNotFound
 		}
+		_, before := tx.Payments().DefaultMethod(ctx, acct.ID)
+		if before != nil && !noMethod(before) {
+			return m, before
+		}
 		if err := tx.Payments().MakeDefault(ctx, acct.ID, mid, now); err != nil {
 			return m, err
 		}
@@ -469,8 +473,10 @@ func (c Cards) Use(ctx context.Context, asked Asked, mid payment.MethodID, rende
 		if err := c.newCardCollects(ctx, tx, acct, m.Card.Fingerprint, now); err != nil {
 			return m, err
 		}
-		if err := c.reentitle(ctx, tx, acct); err != nil { // it may be the only one that is charged
-			return m, err
+		if before != nil { // there was none that is charged: this one brings paid use back
+			if err := c.reentitle(ctx, tx, acct); err != nil {
+				return m, err
+			}
 		}
 		return tx.Payments().Method(ctx, acct.ID, mid)
 	})
