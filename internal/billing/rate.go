@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -304,7 +305,11 @@ func adjustments(ctx context.Context, tx Tx, acct account.Account, before subscr
 		if !changed(totals) && p.Contract.IsZero() {
 			continue
 		}
-		full, err := input(ctx, tx, acct, p, nil)
+		most, err := billedAtMost(ctx, tx, inv)
+		if err != nil {
+			return nil, sum, err
+		}
+		full, err := input(ctx, tx, acct, p, most)
 		if err != nil {
 			return nil, sum, err
 		}
@@ -333,6 +338,25 @@ func adjustments(ctx context.Context, tx Tx, acct account.Account, before subscr
 		out = append(out, adjustment{p, totals, lines})
 	}
 	return out, sum, nil
+}
+
+// billedAtMost is what the usage of a final invoice's period was held to, nil where nothing of it was absorbed. It holds
+// ever after: what is taken back comes off what was absorbed first, and what is told late is absorbed as well.
+func billedAtMost(ctx context.Context, tx Tx, inv invoice.Invoice) (*money.Amount, error) {
+	content, err := tx.Invoices().Content(ctx, inv.Account, inv.ID)
+	if err != nil || content.Absorbed.IsZero() {
+		return nil, err
+	}
+	for _, l := range content.Lines {
+		if l.Kind == string(pricing.KindAbsorbed) {
+			var d pricing.Derivation
+			if err := json.Unmarshal(l.Derivation, &d); err != nil {
+				return nil, fmt.Errorf("derivation of line %d of %s: %w", l.Number, inv.ID, err)
+			}
+			return d.Against, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // no cap
 }
 
 // changed reports whether any usage differs from what was billed.

@@ -12,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -108,6 +109,54 @@ func TestSpendLimit_IsToldOnceWhenItRefusesReservations(t *testing.T) {
 		w.check(t, a)
 		if got := w.told(t, a, outbox.SpendLimitReached); got != 1 {
 			t.Errorf("told %d times, want 1", got)
+		}
+	}
+}
+
+// What a closed period used beyond its limit was never billed, so what is taken back of it comes off that part first.
+// 2,000 minutes on Pro are 27.00, of which 17.00 is absorbed at a limit of 10.00:
+//
+//	300 minutes taken back    18.90 is left, and 10.00 was billed: nothing comes back
+//	500 more                   5.40 is left: 4.60 comes back
+func TestSpendLimit_WhatWasAbsorbedIsNotCredited(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	for event, seconds := range map[string]string{"right": "72000", "wrong": "18000", "wrong too": "30000"} {
+		res, err := w.ingest.Add(t.Context(), []metering.Event{{
+			Account: a, Source: "test", ID: event, Meter: "voice", Quantity: money.MustDecimal(seconds), OccurredAt: w.clock(),
+		}})
+		if err != nil || res[0].Status != metering.Accepted {
+			t.Fatalf("%+v, %v", res, err)
+		}
+	}
+	w.limitSpend(t, a, 1000, entitlement.Hard)
+	void := func(event string) {
+		t.Helper()
+		fix := billing.Corrections{Core: w.Core, Catalogue: billing.Meters(plan.Shipped().Meters)}
+		if _, err := fix.Correct(t.Context(), asked(a, newKey()), metering.Correction{
+			Source: "test", EventID: event, Kind: metering.Void, Reason: "never happened",
+		}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, period := range []struct {
+		start      time.Time
+		want, void string
+	}{
+		{day(time.March, 10), "usage 2700, absorbed -1700", "wrong"},
+		{day(time.April, 10), "adjustment -810, adjustment 810", "wrong too"},
+		{day(time.May, 10), "adjustment -1350, adjustment 890, credit_to_balance 460", ""},
+	} {
+		end := period.start.AddDate(0, 1, 0)
+		w.until(t, end.Add(time.Hour))
+		w.until(t, end.Add(w.Policy.Grace+time.Hour))
+		if got := w.lines(t, a, period.start); got != period.want {
+			t.Errorf("%s is billed %q, want %q", period.start.Format(time.DateOnly), got, period.want)
+		}
+		if period.void != "" {
+			void(period.void)
 		}
 	}
 }
