@@ -96,7 +96,7 @@ func (l Listener) process(ctx context.Context, e payment.ProviderEvent) (err err
 	e = l.processed(e, outcome)
 	switch {
 	case err == nil:
-	case e.Attempts >= maxEventTries:
+	case e.Attempts >= maxEventTries && errs.KindOf(err) == errs.NotFound:
 		l.Log.ErrorContext(ctx, "gateway event given up", "event", e.EventID, "type", e.Type, "err", err)
 		e.Outcome = "given_up"
 	default:
@@ -118,6 +118,8 @@ func (l Listener) processed(e payment.ProviderEvent, outcome string) payment.Pro
 	return e
 }
 
+// maxEventTries is how often the object of an event is looked for. Only what is not there is given up: a provider
+// that is away, or refuses our key, for a day must not cost us a dispute, which nobody else asks for.
 const maxEventTries = 12
 
 // notOurs is the outcome of an event about something that we did not ask for.
@@ -232,6 +234,9 @@ func (l Listener) refund(ctx context.Context, provider string, res payment.Refun
 		_, err = l.settleRefund(ctx, ref, res, nil, nil)
 		return settled, err
 	}
+	if res.ChargeRef == "" {
+		return notOurs, nil // every charge of ours has a name
+	}
 	// Not ours by its id: the charge says how much was given back in all.
 	cctx, cancel := detached(ctx)
 	defer cancel()
@@ -245,6 +250,9 @@ func (l Listener) refund(ctx context.Context, provider string, res payment.Refun
 // dispute books a payment that the customer's bank took back, and its return if the dispute is won. A
 // lost one needs no entry: the money stays gone and what it had paid for stays owed.
 func (l Listener) dispute(ctx context.Context, provider string, res payment.DisputeResult) (string, error) {
+	if res.ChargeRef == "" {
+		return notOurs, nil // every charge of ours has a name
+	}
 	// The charge first: the event may have overtaken those of the charge and of its refunds, and what a
 	// dispute takes is what they have left.
 	cctx, cancel := detached(ctx)

@@ -438,7 +438,7 @@ type DisputeResult struct {
 	ChargeRef  string
 	PaymentRef string
 	Status     DisputeStatus
-	Withdrawn  bool // the amount is off our balance now; false for a mere inquiry
+	Withdrawn  bool // the amount is off our balance now; false for a mere inquiry, which stays open when it is over
 	Amount     money.Amount
 	Reason     string
 	CreatedAt  time.Time

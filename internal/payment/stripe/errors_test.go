@@ -161,12 +161,14 @@ func TestDisputeTellsWhoHasTheMoney(t *testing.T) {
 	}{
 		{"warning_needs_response", nil, payment.DisputeOpen, false},
 		{"warning_under_review", nil, payment.DisputeOpen, false},
-		{"warning_closed", nil, payment.DisputeWon, false},
+		{"warning_closed", nil, payment.DisputeOpen, false},
+		{"warning_closed", []int64{-1000, 1000}, payment.DisputeWon, false},
 		{"needs_response", []int64{-1000}, payment.DisputeOpen, true},
 		{"under_review", []int64{-1000}, payment.DisputeOpen, true},
 		{"won", []int64{-1000, 1000}, payment.DisputeWon, false},
 		{"lost", []int64{-1000}, payment.DisputeLost, true},
-		{"prevented", nil, payment.DisputeWon, false},
+		{"prevented", nil, payment.DisputeOpen, false},
+		{"prevented", []int64{-1000, 1000}, payment.DisputeWon, false},
 	} {
 		got, err := readDispute(disputeOf(c.status, c.movements))
 		if err != nil || got.Status != c.want || got.Withdrawn != c.withdrawn {

@@ -115,10 +115,15 @@ func readDispute(d *stripe.Dispute) (payment.DisputeResult, error) {
 		out.ChargeRef, out.PaymentRef = pi.ID, pi.Metadata[metaPayment]
 	}
 	switch d.Status {
-	case stripe.DisputeStatusWon, stripe.DisputeStatusWarningClosed, stripe.DisputeStatusPrevented:
+	case stripe.DisputeStatusWon:
 		out.Status = payment.DisputeWon
 	case stripe.DisputeStatusLost:
 		out.Status = payment.DisputeLost
+	case stripe.DisputeStatusWarningClosed, stripe.DisputeStatusPrevented:
+		out.Status = payment.DisputeOpen // an inquiry that is over has given nothing back, unless it had taken something
+		if len(d.BalanceTransactions) > 0 {
+			out.Status = payment.DisputeWon
+		}
 	default:
 		out.Status = payment.DisputeOpen
 	}
