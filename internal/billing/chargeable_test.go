@@ -2,6 +2,7 @@ package billing_test
 
 import (
 	"context"
+	"maps"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // "Remove when paid" is granted by whatever pays, funds too.
@@ -102,4 +104,57 @@ func TestCollect_InTheProvidersSteps(t *testing.T) {
 		t.Errorf("%+v, %v", all.Data, err)
 	}
 	w.wantBalance(t, a, 73, 0)
+}
+
+// capped is a provider that takes ten dollars at most.
+type capped struct{ payment.Gateway }
+
+func (g capped) Limits(c money.Currency) (payment.Limits, error) {
+	l, err := g.Gateway.Limits(c)
+	l.Maximum = money.New(1000, c)
+	return l, err
+}
+
+// Charge refuses what is too much, as the providers do.
+func (g capped) Charge(ctx context.Context, r payment.ChargeRequest) (payment.ChargeResult, error) {
+	l, err := g.Limits(r.Amount.Currency)
+	if err == nil {
+		err = l.Check(r.Amount)
+	}
+	if err != nil {
+		return payment.ChargeResult{}, err
+	}
+	return g.Gateway.Charge(ctx, r)
+}
+
+// An invoice of more than the provider takes at once is collected in parts, none of them too small for it.
+func TestCollect_MoreThanTheProviderTakesAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Gateway = capped{w.Gateway}
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.use(t, a, "voice", "104933") // 20.22
+	end := day(time.April, 10)
+	w.until(t, end.Add(time.Hour))
+	w.until(t, end.Add(w.Policy.Grace+time.Hour))
+	for range 3 {
+		w.sweep(t)
+	}
+	all, err := w.DB.Invoices().List(t.Context(), a, "", page.Request{Limit: 10})
+	if err != nil || len(all.Data) != 1 || all.Data[0].Status != invoice.Paid {
+		t.Fatalf("%+v, %v", all.Data, err)
+	}
+	paid, err := w.DB.Payments().PaymentsOf(t.Context(), a, all.Data[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	amounts := map[int64]int{}
+	for _, p := range paid {
+		amounts[p.Amount.Minor]++
+	}
+	if want := map[int64]int{1000: 1, 972: 1, 50: 1}; !maps.Equal(amounts, want) {
+		t.Errorf("charged %v of %s, want %v", amounts, all.Data[0].Total, want)
+	}
+	w.wantBalance(t, a, 0, 0)
 }

@@ -88,11 +88,15 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 }
 
 // chargeable is what a card is asked for an invoice: what is due, up to the provider's next step where it takes whole
-// steps only. What that is too much goes to the funds.
+// steps only (what that is too much goes to the funds), or the most that it takes, which leaves what it takes too.
 func chargeable(inv invoice.Invoice, l payment.Limits) money.Amount {
 	due := inv.AmountDue()
 	if over := due.Minor % l.Step; over > 0 {
 		due.Minor += l.Step - over
+	}
+	if rest := due.Minor - l.Maximum.Minor; rest > 0 {
+		due.Minor = l.Maximum.Minor - max(0, l.Minimum.Minor-rest)
+		due.Minor -= due.Minor % l.Step
 	}
 	return due
 }

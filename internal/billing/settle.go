@@ -160,6 +160,12 @@ func (c *Core) payInvoice(ctx context.Context, tx Tx, acct account.Account, inv 
 		}
 		inv.AmountPaid.Minor += toInvoice.Minor
 	}
+	if inv.Status == invoice.Open && inv.Dunning != invoice.Stopped && inv.AmountDue().Minor > 0 { // it was more than the provider takes at once
+		inv.Attempts, inv.NextAttempt = 0, now
+		if err := tx.Jobs().Enqueue(ctx, acct.ID, job.CollectInvoice, map[string]any{"invoice": inv.ID}, now); err != nil {
+			return err
+		}
+	}
 	if err := c.afterPayment(ctx, tx, acct, inv, now); err != nil {
 		return err
 	}
