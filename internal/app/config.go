@@ -42,7 +42,7 @@ type Config struct {
 	DatabaseDeadline time.Duration `group:"Database" default:"60s" help:"How long the database may take to start, recover and migrate."`
 
 	// Who may call.
-	JWTIssuer          []IssuerOption `group:"Identity" name:"jwt-issuer" sep:";" help:"An identity provider, as issuer=URL,audience=NAME and either jwks=URL or keys=FILE (JWK Set or PEM); optionally type=at+jwt and scopes=A B. May be repeated; in one text, separated by semicolons."`
+	JWTIssuer          []IssuerOption `group:"Identity" name:"jwt-issuer" sep:";" help:"An identity provider, as issuer=URL,audience=NAME and either jwks=URL or keys=FILE (JWK Set or PEM); optionally type=at+jwt and scopes=A B, which are all that it may give (without them any, operator too). May be repeated; in one text, separated by semicolons."`
 	DevAudience        string         `group:"Identity" default:"accrue" help:"Audience of development tokens (test mode)."`
 	APIKeyPepper       secret.Text    `group:"Identity" name:"api-key-pepper" help:"Secret of 32 bytes or more that API keys are hashed with; made and kept in data-dir in test mode, required in live mode. With another pepper no key works any more."`
 	CursorKey          secret.Text    `group:"Identity" help:"Secret of 32 bytes or more that signs page cursors; by default derived from the pepper."`

@@ -111,6 +111,7 @@ func TestConfig_WhatCannotBeReadNamesTheOption(t *testing.T) {
 		"BadDuration":      {nil, []string{"ACCRUE_DRAIN_TIMEOUT", "soon"}, "drain-timeout"},
 		"BadNumber":        {[]string{"--database-conns=many"}, nil, "database-conns"},
 		"BadIssuer":        {[]string{"--jwt-issuer=issuer=a"}, nil, "jwt-issuer"},
+		"BadScope":         {[]string{"--jwt-issuer=issuer=a,audience=b,keys=/f,scopes=billing:read biling:write"}, nil, `unknown scope "biling:write"`},
 		"SecretNotShown":   {[]string{"--stripe-secret-key", "canary", "--mode=canary"}, nil, "--mode"},
 		"UnreadableSecret": {nil, []string{"ACCRUE_SMTP_URL_FILE", "/nowhere"}, "smtp-url"},
 	} {

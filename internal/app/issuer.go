@@ -3,7 +3,10 @@ package app
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/accrue-billing/accrue/internal/auth"
 )
 
 // IssuerOption is one identity provider, as it is written in the configuration:
@@ -38,6 +41,11 @@ func (o *IssuerOption) UnmarshalText(b []byte) error {
 			o.Type = value
 		case "scopes":
 			o.Scopes = strings.Fields(value)
+			for _, scope := range o.Scopes {
+				if !slices.Contains(auth.All(), auth.Scope(scope)) {
+					return fmt.Errorf("unknown scope %q", scope)
+				}
+			}
 		default:
 			return fmt.Errorf("unknown part %q", name)
 		}
