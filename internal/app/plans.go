@@ -89,13 +89,7 @@ func (d plansDiff) Run(in *invocation) error {
 	if err != nil {
 		return err
 	}
-	return in.core(func(core *billing.Core) error {
-		effects, err := billing.Publisher{Core: core}.Preview(in.ctx, c)
-		if err != nil {
-			return err
-		}
-		return printEffects(in.stdout, effects)
-	})
+	return in.publish(c, true)
 }
 
 // Run publishes unless it is to change nothing, and prints what changes.
@@ -104,18 +98,26 @@ func (a plansApply) Run(in *invocation) error {
 	if err != nil {
 		return err
 	}
+	return in.publish(c, a.DryRun)
+}
+
+func (in *invocation) publish(c plan.Catalogue, dry bool) error {
 	return in.core(func(core *billing.Core) error {
 		p := billing.Publisher{Core: core}
 		effects, err := p.Preview(in.ctx, c)
 		if err != nil {
 			return err
 		}
-		if !a.DryRun {
+		meters, err := core.DB.Plans().Meters(in.ctx)
+		if err != nil {
+			return err
+		}
+		if !dry {
 			if _, err := p.Publish(in.ctx, c); err != nil {
 				return err
 			}
 		}
-		return printEffects(in.stdout, effects)
+		return printEffects(in.stdout, plan.DiffMeters(meters, c.Meters), effects)
 	})
 }
 
@@ -186,8 +188,11 @@ func (in *invocation) core(fn func(core *billing.Core) error) error {
 	})
 }
 
-func printEffects(w io.Writer, effects []billing.PlanEffect) error {
-	changed := 0
+func printEffects(w io.Writer, meters []plan.Change, effects []billing.PlanEffect) error {
+	changed := len(meters)
+	for _, c := range meters {
+		_, _ = fmt.Fprintf(w, "%s: %s → %s\n", c.Pointer, orNothing(c.Before), orNothing(c.After))
+	}
 	for _, e := range effects {
 		if e.Before == e.After {
 			continue

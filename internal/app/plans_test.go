@@ -154,6 +154,38 @@ func TestPlans_DryRunTellsTheEffectOnAccounts(t *testing.T) {
 	}
 }
 
+// A meter is part of a catalogue too: one that is new, or gets a dimension, is told.
+func TestPlans_DiffTellsWhatBecomesOfMeters(t *testing.T) {
+	t.Parallel()
+	shipped, err := os.ReadFile("../plan/catalogue.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipped = bytes.ReplaceAll(shipped, []byte("    requires_card: true\n"), nil)
+	dir, dsn := t.TempDir(), postgrestest.DSN(t)
+	run := func(catalogue []byte, command string) string {
+		t.Helper()
+		file := filepath.Join(dir, "catalogue.yaml")
+		if err := os.WriteFile(file, catalogue, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := app.Execute(t.Context(), []string{"plans", command, file, "--data-dir=" + dir, "--database-url=" + dsn}, noEnvironment, &out, io.Discard); err != nil {
+			t.Fatalf("%s: %v", command, err)
+		}
+		return out.String()
+	}
+	run(shipped, "apply")
+	more := bytes.Replace(shipped, []byte("dimensions: ["), []byte("dimensions: [zone_of_test, "), 1)
+	if got := run(more, "diff"); !strings.Contains(got, "#/meters/") || !strings.Contains(got, "zone_of_test") {
+		t.Errorf("a new dimension: %q", got)
+	}
+	run(more, "apply")
+	if got := run(more, "diff"); got != "nothing changes\n" {
+		t.Errorf("once applied: %q", got)
+	}
+}
+
 // onPro opens four accounts on Pro: one that calls, one that scores calls, one that does nothing and one
 // with a contract.
 func onPro(t *testing.T, dsn string) (out []account.ID) {

@@ -24,11 +24,27 @@ func Diff(a, b Version) []Change {
 	return out
 }
 
-// tree returns a version as plain values, with lists that have names turned into mappings.
-func tree(v Version) any {
+// DiffMeters lists how the meters that a catalogue names differ from those that there are. Others stay as they are.
+func DiffMeters(are, named []Meter) []Change {
+	before, after := map[MeterCode]Meter{}, map[MeterCode]Meter{}
+	for i := range named {
+		after[named[i].Code] = named[i]
+	}
+	for i := range are {
+		if _, ok := after[are[i].Code]; ok {
+			before[are[i].Code] = are[i]
+		}
+	}
+	var out []Change
+	diff(&out, "#/meters", tree(before), tree(after))
+	return out
+}
+
+// tree returns a version or meters as plain values, with lists that have names turned into mappings.
+func tree(v any) any {
 	b, err := json.Marshal(v)
 	if err != nil {
-		panic("plan: a version that is no JSON: " + err.Error())
+		panic("plan: terms that are no JSON: " + err.Error())
 	}
 	var t any
 	if err := json.Unmarshal(b, &t); err != nil {
