@@ -356,6 +356,49 @@ func TestDunningSuspendsAndPaymentReinstates(t *testing.T) {
 	w.use(t, a.ID, "voice", "60001")
 }
 
+// A debt that was written off stays owed: it is not another invoice's payment that takes its suspension back, but its own.
+func TestSuspensionOutlivesWriteOffUntilTheDebtIsPaid(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenInsufficientFunds)
+	w.use(t, a, "voice", "1800000")
+	w.advance(35 * 24 * time.Hour)
+	w.use(t, a, "voice", "120000")
+	for range 60 { // days
+		w.sweep(t)
+		w.advance(24 * time.Hour)
+	}
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+	if err != nil || len(open) != 2 {
+		t.Fatalf("%d unpaid invoices, %v", len(open), err)
+	}
+	if _, err := (billing.Adjuster{Core: w.Core}).WriteOff(t.Context(), asked(a, newKey()), open[0].ID, "given up", nil); err != nil {
+		t.Fatal(err)
+	}
+	want := func(s account.Status, when string) {
+		t.Helper()
+		if acct, err := w.DB.Accounts().Get(t.Context(), a); err != nil || acct.Status != s {
+			t.Errorf("%s, %v %s, want %s", acct.Status, err, when, s)
+		}
+	}
+	add, err := billing.Cards{Core: w.Core}.Add(t.Context(), asked(a, newKey()), billing.NewCard{
+		CardSource: billing.CardSource{Token: sandbox.TokenMastercard}, Profile: profile,
+	}, nil)
+	if err != nil || add.Record.Status != payment.MethodActive {
+		t.Fatalf("%+v, %v", add.Record, err)
+	}
+	w.sweep(t)
+	if open, err := w.DB.Invoices().Unpaid(t.Context(), a); err != nil || len(open) != 0 {
+		t.Fatalf("%+v, %v; want the other invoice paid", open, err)
+	}
+	want(account.Suspended, "once another invoice is paid")
+	if _, err := (billing.Collector{Core: w.Core}).Pay(t.Context(), asked(a, newKey()), open[0].ID, payment.MethodID{}, asJSON[payment.Payment](200)); err != nil {
+		t.Fatal(err)
+	}
+	want(account.Active, "once the debt is paid after all")
+}
+
 func TestActiveCardIsNotRemovedWhileMoneyIsOwed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

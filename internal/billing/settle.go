@@ -11,6 +11,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
@@ -335,6 +336,15 @@ func (c *Core) reinstate(ctx context.Context, tx Tx, acct account.Account, now t
 		return err
 	}
 	for _, inv := range open {
+		if inv.Dunning == invoice.Suspended {
+			return nil
+		}
+	}
+	given, err := tx.Invoices().List(ctx, acct.ID, invoice.Uncollectible, page.Request{Limit: page.MaxLimit})
+	if err != nil {
+		return err
+	}
+	for _, inv := range given.Data { // written off, and owed all the same
 		if inv.Dunning == invoice.Suspended {
 			return nil
 		}
