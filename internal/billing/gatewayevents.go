@@ -318,7 +318,8 @@ func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account,
 			return err
 		}
 	}
-	if d.Status == payment.DisputeOpen && res.Status == payment.DisputeWon {
+	// Banks reverse themselves: one that was lost may be won after all.
+	if d.Status != payment.DisputeWon && res.Status == payment.DisputeWon {
 		p.Disputed.Minor -= d.Amount.Minor
 		if err := tx.Payments().SavePayment(ctx, p); err != nil {
 			return err
@@ -330,7 +331,7 @@ func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account,
 			return err
 		}
 	}
-	if d.Status == payment.DisputeOpen {
+	if d.Status == payment.DisputeOpen || res.Status == payment.DisputeWon {
 		d.Status = res.Status
 	}
 	d.UpdatedAt = now

@@ -92,3 +92,24 @@ func TestWebhooks_WhatBelongsToNoChargeIsNotOurs(t *testing.T) {
 		}
 	}
 }
+
+// A bank may reverse itself: what it gives back of a dispute that was lost is the account's again.
+func TestWebhooks_ADisputeThatWasLostIsWonAfterAll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	p := w.topUp(t, a, 10000).Charge
+	for _, status := range []payment.DisputeStatus{payment.DisputeLost, payment.DisputeWon, payment.DisputeLost} {
+		object := payment.Object{Dispute: &payment.DisputeResult{
+			Ref: "dp_1", ChargeRef: p.ProviderRef, Status: status, Withdrawn: status == payment.DisputeLost, Amount: usd(10000),
+		}}
+		e := w.stored(t, payment.ObjectDispute, "dp_1")
+		if err := (billing.Listener{Core: w.another(telling{Gateway: w.Gateway, object: object})}).Process(t.Context(), e.Provider, e.EventID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, b := w.disputedOf(t, a, p.ID), w.balance(t, a); got != 0 || b.Funds != usd(10000) {
+		t.Errorf("disputed are %d cents, funds are %s; want 0 and 100.00 USD", got, b.Funds)
+	}
+}

@@ -176,10 +176,12 @@ func (s Sweeper) account(ctx context.Context, a account.ID, done *Swept) error {
 }
 
 // close closes every period that has ended; an account that was away for months takes several rounds.
-// An account that fails does not hold up the others, and ends the rounds when it alone is left.
+// Accounts that fail do not hold up the others, and end the rounds when they alone are left: they stay the longest
+// overdue, so that a round looks past as many as the last one left.
 func (s Sweeper) close(ctx context.Context, now time.Time, done *Swept) error {
+	limit := batch
 	for {
-		due, err := s.DB.Subscriptions().Due(ctx, now, batch)
+		due, err := s.DB.Subscriptions().Due(ctx, now, limit)
 		if err != nil {
 			return fmt.Errorf("periods that have ended: %w", err)
 		}
@@ -193,9 +195,10 @@ func (s Sweeper) close(ctx context.Context, now time.Time, done *Swept) error {
 			}
 		}
 		done.Closed += closed
-		if closed == 0 || ctx.Err() != nil {
+		if ctx.Err() != nil || closed == 0 && len(due) < limit {
 			return err
 		}
+		limit = batch + len(due) - closed
 	}
 }
 
