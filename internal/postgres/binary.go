@@ -2,8 +2,10 @@ package postgres
 
 import (
 	"bytes"
+	"database/sql"
 	"encoding/binary"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -213,3 +215,128 @@ func (v *value) clone() value {
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
+
+// elementSize is how long the first element of b is, with its length before it.
+func elementSize(b []byte) (n int, null bool) {
+	size := int(int32(binary.BigEndian.Uint32(b))) //nolint:gosec // two's complement
+	return 4 + max(0, size), size < 0
+}
+
+// appendElement appends a value, or what a pointer leads to, as arrays have their elements. A zero identifier is NULL.
+func appendElement(b []byte, v any, document bool) []byte {
+	switch v := v.(type) {
+	case string:
+		return append(appendSize(b, len(v)), v...)
+	case *string:
+		return append(appendSize(b, len(*v)), *v...)
+	case int64:
+		return appendInt8(b, v)
+	case *int64:
+		return appendInt8(b, *v)
+	case int:
+		return appendInt8(b, int64(v))
+	case *int:
+		return appendInt8(b, int64(*v))
+	case *int16:
+		return appendInt8(b, int64(*v))
+	case *bool:
+		if *v {
+			return append(appendSize(b, 1), 1)
+		}
+		return append(appendSize(b, 1), 0)
+	case *time.Time:
+		return appendInt8(b, v.UnixMicro()-pgEpoch)
+	case uuid.UUID:
+		return append(appendSize(b, len(v)), v[:]...)
+	case *uuid.UUID:
+		return append(appendSize(b, len(v)), v[:]...)
+	case interface{ UUID() uuid.UUID }:
+		if u := v.UUID(); u != uuid.Nil {
+			return append(appendSize(b, len(u)), u[:]...)
+		}
+	case []byte:
+		return appendBytes(b, v, document)
+	case *[]byte:
+		return appendBytes(b, *v, document)
+	default: // a pointer to what may be NULL
+		p := reflect.ValueOf(v)
+		if p.Kind() != reflect.Pointer || p.Elem().Kind() != reflect.Pointer {
+			panic(fmt.Sprintf("postgres: no column holds a %T", v))
+		}
+		if p = p.Elem(); !p.IsNil() {
+			return appendElement(b, p.Interface(), document)
+		}
+	}
+	return appendSize(b, -1)
+}
+
+// appendElements appends values that are not documents.
+func appendElements(b []byte, values []any) []byte {
+	for _, v := range values {
+		b = appendElement(b, v, false)
+	}
+	return b
+}
+
+func appendSize(b []byte, n int) []byte { return binary.BigEndian.AppendUint32(b, uint32(int32(n))) } //nolint:gosec // an element is far below 2 GiB
+
+func appendInt8(b []byte, n int64) []byte {
+	return binary.BigEndian.AppendUint64(appendSize(b, 8), uint64(n)) //nolint:gosec // two's complement
+}
+
+func appendBytes(b, v []byte, document bool) []byte {
+	switch {
+	case v == nil:
+		return appendSize(b, -1)
+	case document:
+		return append(append(appendSize(b, len(v)+1), 1), v...) // the version of the format
+	}
+	return append(appendSize(b, len(v)), v...)
+}
+
+// into reads a column to where a pointer leads, as appendElement writes it.
+func (v *value) into(i int, p any, document bool) {
+	switch p := p.(type) {
+	case *string:
+		*p = v.text(i)
+	case *int64:
+		*p = v.integer(i)
+	case *int:
+		*p = int(v.integer(i))
+	case *int16:
+		*p = int16(v.integer(i)) //nolint:gosec // of a column of that size
+	case *bool:
+		*p = v.column(i, 1)[0] != 0
+	case *time.Time:
+		if len(v.row[i]) == 4 { // a date
+			*p = time.UnixMicro(pgEpoch).UTC().AddDate(0, 0, int(v.integer(i)))
+			return
+		}
+		*p = v.time(i)
+	case *uuid.UUID:
+		*p = v.uuid(i)
+	case *[]byte:
+		*p = v.bytes(i)
+		if document && !v.isNull(i) {
+			*p = (*p)[1:]
+		}
+	case sql.Scanner: // an identifier
+		var err error
+		if v.isNull(i) {
+			err = p.Scan(nil)
+		} else {
+			err = p.Scan(v.row[i])
+		}
+		if err != nil {
+			v.err = err
+		}
+	default: // a pointer to what may be NULL
+		to := reflect.ValueOf(p).Elem()
+		if v.isNull(i) {
+			to.SetZero()
+			return
+		}
+		to.Set(reflect.New(to.Type().Elem()))
+		v.into(i, to.Interface(), document)
+	}
+}
