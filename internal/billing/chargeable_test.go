@@ -78,8 +78,20 @@ func TestTopUp_OfACardThatWasRemovedMeanwhile(t *testing.T) {
 	}
 }
 
-// Charge refuses what is not a whole number of steps, as the providers do.
-func (g stepped) Charge(ctx context.Context, r payment.ChargeRequest) (payment.ChargeResult, error) {
+// limited is a provider with limits of its own.
+type limited struct {
+	payment.Gateway
+	change func(*payment.Limits, money.Currency)
+}
+
+func (g limited) Limits(c money.Currency) (payment.Limits, error) {
+	l, err := g.Gateway.Limits(c)
+	g.change(&l, c)
+	return l, err
+}
+
+// Charge refuses what is beyond them, as the providers do.
+func (g limited) Charge(ctx context.Context, r payment.ChargeRequest) (payment.ChargeResult, error) {
 	l, err := g.Limits(r.Amount.Currency)
 	if err == nil {
 		err = l.Check(r.Amount)
@@ -90,11 +102,17 @@ func (g stepped) Charge(ctx context.Context, r payment.ChargeRequest) (payment.C
 	return g.Gateway.Charge(ctx, r)
 }
 
+// inSteps takes whole dollars only, as some providers take no thousandths.
+func inSteps(l *payment.Limits, c money.Currency) { l.Minimum, l.Step = money.New(100, c), 100 }
+
+// tenAtMost takes ten dollars at most.
+func tenAtMost(l *payment.Limits, c money.Currency) { l.Maximum = money.New(1000, c) }
+
 // An invoice that is no whole number of the provider's steps is charged to the next one; the rest goes to the funds.
 func TestCollect_InTheProvidersSteps(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.Gateway = stepped{w.Gateway}
+	w.Gateway = limited{w.Gateway, inSteps}
 	a := w.open(t).ID
 	w.upgrade(t, a, sandbox.TokenVisa)
 	w.use(t, a, "voice", "120600") // 27.27
@@ -106,32 +124,11 @@ func TestCollect_InTheProvidersSteps(t *testing.T) {
 	w.wantBalance(t, a, 73, 0)
 }
 
-// capped is a provider that takes ten dollars at most.
-type capped struct{ payment.Gateway }
-
-func (g capped) Limits(c money.Currency) (payment.Limits, error) {
-	l, err := g.Gateway.Limits(c)
-	l.Maximum = money.New(1000, c)
-	return l, err
-}
-
-// Charge refuses what is too much, as the providers do.
-func (g capped) Charge(ctx context.Context, r payment.ChargeRequest) (payment.ChargeResult, error) {
-	l, err := g.Limits(r.Amount.Currency)
-	if err == nil {
-		err = l.Check(r.Amount)
-	}
-	if err != nil {
-		return payment.ChargeResult{}, err
-	}
-	return g.Gateway.Charge(ctx, r)
-}
-
 // An invoice of more than the provider takes at once is collected in parts, none of them too small for it.
 func TestCollect_MoreThanTheProviderTakesAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.Gateway = capped{w.Gateway}
+	w.Gateway = limited{w.Gateway, tenAtMost}
 	a := w.open(t).ID
 	w.upgrade(t, a, sandbox.TokenVisa)
 	w.use(t, a, "voice", "104933") // 20.22

@@ -13,7 +13,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
-	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // Funds that come while a card is being asked for an invoice pay it when the card has said no.
@@ -173,19 +172,10 @@ func TestGrant_BeyondWhatABalanceHolds(t *testing.T) {
 	}
 }
 
-// stepped is a provider that takes whole dollars only, as some take no thousandths.
-type stepped struct{ payment.Gateway }
-
-func (g stepped) Limits(c money.Currency) (payment.Limits, error) {
-	l, err := g.Gateway.Limits(c)
-	l.Minimum, l.Step = money.New(100, c), 100
-	return l, err
-}
-
 func TestAutoTopUp_ChargesWhatTheProviderTakes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.Gateway = stepped{w.Gateway}
+	w.Gateway = limited{w.Gateway, inSteps}
 	a := w.keepFunds(t, sandbox.TokenVisa, 100_000)
 	w.use(t, a, "voice", "60600") // 27 cents, so that 50.27 is missing
 	if got := w.checkedFunds(t, a); got != 5000 {
