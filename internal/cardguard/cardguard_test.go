@@ -181,9 +181,12 @@ func TestJSONNamesThePlace(t *testing.T) {
 		"Identifiers":     {`{"ids":["` + pan + `"],"call_ids":[1,"` + pan + `"]}`, "", false},
 		"ListOfOthers":    {`{"bids":["` + pan + `"]}`, "/bids/0", true},
 		"WithinAList":     {`{"ids":[{"note":"` + pan + `"}]}`, "/ids/0/note", true},
+		"ForbiddenSpaced": {"{\"cvc\" \n: 1}", "/cvc", true},
 		"ForbiddenValue":  {`{"a":"number"}`, "", false},
 		"NDJSON":          {"{\"a\":1}\n{\"a\":\"" + pan + "\"}\n", "/a", true},
 		"NotJSON":         {`name=` + pan, "", true},
+		"DigitsBefore":    {`{"at":1732968000000,"b":"` + pan + `"}`, "/b", true},
+		"DigitsInOneText": {`{"a":"1732968000000, ` + pan + `"}`, "/a", true},
 		"Broken":          {`{"a":"x` + pan, "", false},
 		"BrokenAfter":     {`{"a":"` + pan + `"`, "/a", true},
 		"Duplicate":       {`{"a":1,"a":"` + pan + `"}`, "/a", true},
@@ -233,7 +236,7 @@ func BenchmarkJSON(b *testing.B) {
 		if i > 0 {
 			doc.WriteByte(',')
 		}
-		fmt.Fprintf(&doc, `{"id":"call-%d","source":"media-eu-1","meter":"voice","quantity":"63.5","timestamp":"2026-11-23T10:15:00Z","dimensions":{"project":"helpdesk"}}`, i)
+		fmt.Fprintf(&doc, `{"id":"call-%017d","source":"media-eu-1","meter":"voice","quantity":"63.5","timestamp":"2026-11-23T10:15:00Z","dimensions":{"project":"helpdesk"}}`, i)
 	}
 	doc.WriteString(`]}`)
 	data := []byte(doc.String())

@@ -107,15 +107,21 @@ func JSON(doc []byte) (Finding, bool) {
 	}
 }
 
-// harmless is a quick no for almost every document: ASCII without escapes, without a run of digits
-// that is long enough and without a forbidden name.
+// harmless is a quick no for almost every document: ASCII without escapes, without a text or number that
+// holds a card number and without a forbidden name.
 func harmless(doc []byte) bool {
-	digits, quote := 0, -1
+	digits, quote, searched := 0, -1, 0
 	for i, b := range doc {
 		switch {
 		case b >= '0' && b <= '9':
-			if digits++; digits >= minDigits {
-				return false
+			if digits++; digits >= minDigits && i >= searched {
+				searched = len(doc) // what stands between two quotes is one text, or holds whole ones
+				if length := bytes.IndexByte(doc[i:], '"'); length >= 0 {
+					searched = i + length
+				}
+				if HasNumber(string(doc[quote+1 : searched])) {
+					return false
+				}
 			}
 			continue
 		case b == ' ' || b == '-' || b == '.' || b == '_' || b == '/' || b == '\t':
@@ -123,7 +129,7 @@ func harmless(doc []byte) bool {
 		case b == '\\' || b >= utf8.RuneSelf:
 			return false
 		case b == '"':
-			if quote >= 0 && i-quote-1 <= 32 && ForbiddenName(string(doc[quote+1:i])) {
+			if length := i - quote - 1; quote >= 0 && length >= 3 && length <= 32 && named(doc[i+1:]) && ForbiddenName(string(doc[quote+1:i])) {
 				return false
 			}
 			quote = i
@@ -131,4 +137,18 @@ func harmless(doc []byte) bool {
 		digits = 0
 	}
 	return true
+}
+
+// named reports whether what comes before is a name: a colon follows.
+func named(rest []byte) bool {
+	for _, b := range rest {
+		switch b {
+		case ':':
+			return true
+		case ' ', '\t', '\r', '\n':
+		default:
+			return false
+		}
+	}
+	return false
 }
