@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -21,9 +20,9 @@ import (
 
 // What a token may be.
 const (
-	maxTokenBytes   = 8 << 10
-	leeway          = 30 * time.Second
-	maxCachedTokens = 10_000
+	maxTokenBytes  = 8 << 10
+	leeway         = 30 * time.Second
+	maxCachedBytes = 8 << 20 // of tokens that are remembered
 )
 
 // Issuer is an identity provider whose tokens are believed.
@@ -45,8 +44,9 @@ type Verifier struct {
 	parser  *jwt.Parser
 	clock   clock.Clock
 
-	mu    sync.RWMutex
-	cache map[[sha256.Size]byte]verified
+	mu     sync.RWMutex
+	cache  map[string]verified // by the whole token: nothing shorter is found as fast and as surely
+	cached int                 // bytes of the tokens in it
 }
 
 type issuer struct {
@@ -68,7 +68,7 @@ func NewVerifier(issuers []Issuer, mode Mode, clk clock.Clock, transport http.Ro
 	v := &Verifier{
 		issuers: map[string]*issuer{},
 		clock:   clk,
-		cache:   map[[sha256.Size]byte]verified{},
+		cache:   map[string]verified{},
 		parser: jwt.NewParser(
 			jwt.WithValidMethods([]string{"RS256", "ES256", "EdDSA"}),
 			jwt.WithStrictDecoding(),
@@ -143,12 +143,11 @@ func (v *Verifier) Run(ctx context.Context) error {
 // Verify returns the principal that a token stands for. It returns ErrInvalidToken, with the cause
 // for the log, or an Unavailable error when the issuer's keys cannot be had.
 func (v *Verifier) Verify(ctx context.Context, token string) (Principal, error) {
+	if p, ok := v.recall(ctx, token); ok {
+		return p, nil
+	}
 	if len(token) > maxTokenBytes || strings.Count(token, ".") != 2 {
 		return Principal{}, ErrInvalidToken.Because(errors.New("not a compact token of reasonable size"))
-	}
-	digest := digestOf(token)
-	if p, ok := v.cached(ctx, digest); ok {
-		return p, nil
 	}
 	hit, err := v.verify(ctx, token)
 	if err != nil {
@@ -157,17 +156,8 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Principal, error) 
 		}
 		return Principal{}, ErrInvalidToken.Because(err)
 	}
-	v.remember(digest, hit)
+	v.remember(strings.Clone(token), hit)
 	return hit.principal, nil
-}
-
-// digestOf is under what a token is remembered. Tokens of the usual length are hashed on the stack.
-func digestOf(token string) [sha256.Size]byte {
-	var b [1 << 10]byte
-	if len(token) > len(b) {
-		return sha256.Sum256([]byte(token))
-	}
-	return sha256.Sum256(b[:copy(b[:], token)])
 }
 
 func (v *Verifier) verify(ctx context.Context, token string) (verified, error) {
@@ -276,9 +266,9 @@ func text(claims jwt.MapClaims, name string, required bool) (string, error) {
 	return s, nil
 }
 
-func (v *Verifier) cached(ctx context.Context, digest [sha256.Size]byte) (Principal, bool) {
+func (v *Verifier) recall(ctx context.Context, token string) (Principal, bool) {
 	v.mu.RLock()
-	hit, ok := v.cache[digest]
+	hit, ok := v.cache[token]
 	v.mu.RUnlock()
 	if !ok || !v.clock().Before(hit.principal.Expiry.Add(leeway)) {
 		return Principal{}, false
@@ -290,17 +280,23 @@ func (v *Verifier) cached(ctx context.Context, digest [sha256.Size]byte) (Princi
 	return hit.principal, true
 }
 
-func (v *Verifier) remember(digest [sha256.Size]byte, hit verified) {
+func (v *Verifier) remember(token string, hit verified) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if len(v.cache) >= maxCachedTokens { // drop the dead, and then any few: the order of a map is arbitrary
-		now, drop := v.clock(), maxCachedTokens/10
-		for d, e := range v.cache {
-			if drop > 0 || now.After(e.principal.Expiry) {
-				delete(v.cache, d)
-				drop--
-			}
+	if _, ok := v.cache[token]; !ok {
+		v.cached += len(token)
+	}
+	v.cache[token] = hit
+	if v.cached <= maxCachedBytes {
+		return
+	}
+	// Drop the dead, and then any few: the order of a map is arbitrary.
+	now, drop := v.clock(), maxCachedBytes/10
+	for t, e := range v.cache {
+		if drop > 0 || now.After(e.principal.Expiry) {
+			delete(v.cache, t)
+			v.cached -= len(t)
+			drop -= len(t)
 		}
 	}
-	v.cache[digest] = hit
 }

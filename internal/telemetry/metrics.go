@@ -3,6 +3,7 @@ package telemetry
 import (
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,12 +18,22 @@ import (
 type Metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.HistogramVec
+
+	mu       sync.RWMutex
+	observer map[kindOfRequest]prometheus.Observer // of requests, so that their labels are looked up once
+}
+
+// kindOfRequest is what requests are counted by: as many kinds as there are routes, methods and classes.
+type kindOfRequest struct {
+	route, method string
+	class         int // of the status
 }
 
 // NewMetrics returns a registry with the measures of the process and of HTTP.
 func NewMetrics(version string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
+		observer: map[kindOfRequest]prometheus.Observer{},
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "accrue_http_request_duration_seconds",
 			Help:    "Time to answer a request, by route, method and status class.",
@@ -40,7 +51,17 @@ func NewMetrics(version string) *Metrics {
 
 // ObserveRequest counts one answered request. route is the route's pattern.
 func (m *Metrics) ObserveRequest(route, method string, status int, took time.Duration) {
-	m.requests.WithLabelValues(route, method, strconv.Itoa(status/100)+"xx").Observe(took.Seconds())
+	kind := kindOfRequest{route, method, status / 100}
+	m.mu.RLock()
+	o, ok := m.observer[kind]
+	m.mu.RUnlock()
+	if !ok {
+		o = m.requests.WithLabelValues(route, method, strconv.Itoa(kind.class)+"xx")
+		m.mu.Lock()
+		m.observer[kind] = o
+		m.mu.Unlock()
+	}
+	o.Observe(took.Seconds())
 }
 
 // Gauge adds a measure that is read when it is asked for. value must be safe for concurrent use.
