@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -91,6 +92,40 @@ func (k *call) wait() context.Context {
 		t.cancel()
 	}
 	return k.timed.Load()
+}
+
+// timers are used again: making one for every call that waits costs more than the wait's other parts.
+var timers = sync.Pool{New: func() any {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}}
+
+// Wait waits until done is closed, and returns why not where the caller goes away or the call's time is over
+// first. It is for who waits for nothing else: the context then needs no timer of its own.
+func (k *call) Wait(done <-chan struct{}) error {
+	if k.until.IsZero() || k.timed.Load() != nil {
+		select {
+		case <-done:
+			return nil
+		case <-k.Done():
+			return context.Cause(k)
+		}
+	}
+	t := timers.Get().(*time.Timer) //nolint:forcetypeassert // nothing else is put there
+	t.Reset(time.Until(k.until))
+	defer func() {
+		t.Stop()
+		timers.Put(t)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-k.Context.Done():
+		return context.Cause(k.Context)
+	case <-t.C:
+		return context.DeadlineExceeded
+	}
 }
 
 // Deadline implements context.Context.

@@ -90,4 +90,35 @@ func TestTheTimeOfAnOperation(t *testing.T) {
 			}
 		})
 	})
+	t.Run("WaitsForOneThing", func(t *testing.T) { // by real time: the timers are shared
+		t.Parallel()
+		gone := errors.New("gone")
+		for name, c := range map[string]struct {
+			timeout time.Duration
+			before  func(done, cut func())
+			want    error
+		}{
+			"ItIsDone":           {time.Minute, func(done, _ func()) { done() }, nil},
+			"ItIsDoneInAStream":  {-1, func(done, _ func()) { done() }, nil},
+			"TheTimeIsOver":      {time.Millisecond, func(_, _ func()) {}, context.DeadlineExceeded},
+			"TheCallerGoes":      {time.Minute, func(_, cut func()) { cut() }, gone},
+			"TheReaderOfAStream": {-1, func(_, cut func()) { cut() }, gone},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				for range 3 { // with a timer that was used before
+					conn, cut := context.WithCancelCause(t.Context())
+					ask(conn, c.timeout, func(ctx context.Context) {
+						done := make(chan struct{})
+						c.before(func() { close(done) }, func() { cut(gone) })
+						if err := ctx.(interface {
+							Wait(done <-chan struct{}) error
+						}).Wait(done); !errors.Is(err, c.want) { //nolint:forcetypeassert // it would show
+							t.Errorf("waited until %v, want %v", err, c.want)
+						}
+					})
+				}
+			})
+		}
+	})
 }

@@ -162,10 +162,8 @@ func (in *Ingester) Add(ctx context.Context, events []Event) ([]Result, error) {
 		call.fail(err)
 	}
 	call.finish()
-	select {
-	case <-call.done:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	if err := call.wait(ctx); err != nil {
+		return nil, err
 	}
 	if call.err != nil {
 		return nil, call.err
@@ -363,6 +361,24 @@ func (c *call) fail(err error) { c.once.Do(func() { c.err = err }) }
 func (c *call) finish() {
 	if c.pending.Add(-1) == 0 {
 		close(c.done)
+	}
+}
+
+// patient is a context that waits for less than a timer of its own costs; the contexts of requests are.
+type patient interface {
+	Wait(done <-chan struct{}) error
+}
+
+// wait waits until the call is done, or ctx ends.
+func (c *call) wait(ctx context.Context) error {
+	if p, ok := ctx.(patient); ok {
+		return p.Wait(c.done)
+	}
+	select {
+	case <-c.done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

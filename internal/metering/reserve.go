@@ -95,10 +95,8 @@ func (in *Ingester) Reserve(ctx context.Context, r Reserving) (Reserved, error) 
 	if err := in.queue.put(in.shard(r.Account), chunk{[]item{it}, call}); err != nil {
 		return Reserved{}, err
 	}
-	select {
-	case <-call.done:
-	case <-ctx.Done():
-		return Reserved{}, context.Cause(ctx)
+	if err := call.wait(ctx); err != nil {
+		return Reserved{}, err
 	}
 	return op.out, errors.Join(call.err, op.err)
 }
