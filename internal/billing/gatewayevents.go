@@ -3,6 +3,7 @@ package billing
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -11,7 +12,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
-	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // Listener takes in what providers tell.
@@ -105,7 +105,7 @@ func (l Listener) process(ctx context.Context, e payment.ProviderEvent) (err err
 	if werr := l.DB.Payments().UpdateEvent(ctx, e); werr != nil {
 		return werr
 	}
-	if err != nil && !errors.Is(err, payment.ErrNotFound) && !unknowable(err) {
+	if err != nil && !errors.Is(err, payment.ErrNotFound) && !errors.Is(err, errSetAside) && !unknowable(err) {
 		return err
 	}
 	return nil
@@ -146,7 +146,7 @@ func (l Listener) act(ctx context.Context, e payment.ProviderEvent) (outcome str
 		outcome, err = l.charge(ctx, *o.Charge, func(tx Tx) error { return tx.Payments().UpdateEvent(ctx, l.processed(e, settled)) })
 		kept = outcome == settled
 	case o.Refund != nil:
-		outcome, err = l.refund(ctx, e.Provider, *o.Refund)
+		outcome, err = l.refund(ctx, *o.Refund)
 	case o.Dispute != nil:
 		outcome, err = l.dispute(ctx, e.Provider, *o.Dispute)
 	case o.Method != nil:
@@ -160,19 +160,28 @@ func (l Listener) act(ctx context.Context, e payment.ProviderEvent) (outcome str
 // nothing is what goes with a settlement of which nobody keeps more.
 func nothing(Tx) error { return nil }
 
-// charge settles the payment that a charge belongs to, and runs with in the same transaction. The charge names
-// its payment by the reference that we gave, so an event that overtakes our own call finds it too.
-func (l Listener) charge(ctx context.Context, res payment.ChargeResult, with func(tx Tx) error) (string, error) {
+// charge settles the payment that a charge belongs to with what has been given back of it, and runs with in the same
+// transaction. The charge names its payment by the reference that we gave, so an event that overtakes our own call finds
+// it too. The refunds are those that the event is about: where the charge has any, all of them are asked for.
+func (l Listener) charge(ctx context.Context, res payment.ChargeResult, with func(tx Tx) error, refunds ...payment.RefundResult) (string, error) {
 	a, err := id.Parse[account.Account](res.AccountRef)
 	if err != nil {
-		return notOurs, nil //nolint:nilerr // the provider's account may serve others as well
+		return notOurs, nil // the provider's account may serve others as well
 	}
 	pid, err := id.Parse[payment.Payment](res.PaymentRef)
 	if err != nil {
-		return notOurs, nil //nolint:nilerr // as above
+		return notOurs, nil // as above
 	}
-	then := func(tx Tx, p payment.Payment) error {
-		if err := l.outsideRefund(ctx, tx, p, res.Refunded); err != nil {
+	if !res.Refunded.IsZero() {
+		cctx, cancel := detached(ctx)
+		defer cancel()
+		if refunds, err = l.Gateway.Refunds(cctx, res.Ref); err != nil {
+			return "", err
+		}
+	}
+	waits := false
+	then := func(tx Tx, p payment.Payment) (err error) {
+		if waits, err = l.refunded(ctx, tx, p, refunds); err != nil || waits {
 			return err
 		}
 		return with(tx)
@@ -188,63 +197,90 @@ func (l Listener) charge(ctx context.Context, res payment.ChargeResult, with fun
 			return settled, err
 		}
 	}
-	_, err = l.settleCharge(ctx, known, res, nil, then)
+	if _, err = l.settleCharge(ctx, known, res, nil, then); err == nil && waits {
+		err = errSetAside
+	}
 	return settled, err
 }
 
-// outsideRefund books what somebody gave back at the provider itself: the difference between what the
-// provider has refunded and what we know of.
-func (l Listener) outsideRefund(ctx context.Context, tx Tx, p payment.Payment, refunded money.Amount) error {
-	more := refunded.Minor - p.Refunded.Minor
-	if p.Status != payment.Succeeded || more <= 0 {
-		return nil
+// errSetAside says that more of a payment is gone at the provider than our books have left of it: a refund of ours that
+// is on its way has set it aside. What becomes of that one must be known first.
+var errSetAside = errors.New("a refund that is on its way has set the amount aside")
+
+// refunded writes down how the refunds of a payment stand at the provider: ours, and those that somebody made there,
+// each of which is told apart by its reference. It reports whether one of them has to wait.
+func (l Listener) refunded(ctx context.Context, tx Tx, p payment.Payment, refunds []payment.RefundResult) (waits bool, err error) {
+	if len(refunds) == 0 || p.Status != payment.Succeeded {
+		return false, nil
 	}
 	acct, err := tx.Accounts().Get(ctx, p.Account)
 	if err != nil {
-		return err
+		return false, err
 	}
+	known, err := tx.Payments().RefundsOf(ctx, p.Account, p.ID)
+	if err != nil {
+		return false, err
+	}
+	var others []payment.RefundResult
+	for _, res := range refunds {
+		at := slices.IndexFunc(known, func(r payment.Refund) bool { return r.ID.String() == res.RefundID || r.ProviderRef == res.Ref })
+		if at < 0 {
+			others = append(others, res)
+		} else if err := l.writeRefund(ctx, tx, acct, &p, &known[at], res); err != nil {
+			return false, err
+		}
+	}
+	for _, res := range others { // after ours: one that has failed leaves more
+		failed := res.Outcome == payment.OutcomeDeclined
+		if !failed && res.Amount.Minor > p.Refundable().Minor {
+			waits = true
+		} else if err := l.outsideRefund(ctx, tx, acct, &p, res, failed); err != nil {
+			return false, err
+		}
+	}
+	return waits, nil
+}
+
+// outsideRefund writes down a refund that somebody made at the provider itself. One that has failed before we knew of it
+// takes nothing, and is kept: an older word of it may yet come.
+func (l Listener) outsideRefund(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, res payment.RefundResult, failed bool) error {
 	now := acct.Now(l.Clock())
 	ref := payment.Refund{
-		ID: id.New[payment.Refund](), Account: p.Account, Payment: p.ID, Amount: money.New(more, p.Amount.Currency),
-		Status: payment.Succeeded, Origin: payment.ByProvider, Reason: "refunded at the provider", Actor: "provider", CreatedAt: now, UpdatedAt: now,
+		ID: id.New[payment.Refund](), Account: p.Account, Payment: p.ID, Amount: res.Amount, Status: payment.Processing, Origin: payment.ByProvider,
+		Reason: "refunded at the provider", Actor: "provider", CheckAt: l.Clock().Add(pause(1)), CreatedAt: l.Clock(), UpdatedAt: now,
 	}
-	p.Refunded.Minor += more
-	if err := tx.Payments().SavePayment(ctx, &p); err != nil {
+	if failed {
+		ref.Status, ref.ProviderRef, ref.CheckAt = payment.Failed, res.Ref, time.Time{}
+		if err := tx.Payments().CreateRefund(ctx, ref); err != nil {
+			return err
+		}
+		return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentRefundFailed, aboutRefund(ref), now)
+	}
+	p.Refunded.Minor += ref.Amount.Minor
+	if err := tx.Payments().SavePayment(ctx, p); err != nil {
 		return err
 	}
 	if err := tx.Payments().CreateRefund(ctx, ref); err != nil {
 		return err
 	}
-	if err := l.takenBack(ctx, tx, &p, ref.Amount, books.Refund, l.fact(acct, ref.ID.String(), "Refund", now)); err != nil {
+	if err := l.takenBack(ctx, tx, p, ref.Amount, books.Refund, l.fact(acct, ref.ID.String(), "Refund", now)); err != nil {
 		return err
 	}
-	return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentRefunded, map[string]any{"payment": p.ID, "refund": ref.ID, "amount": ref.Amount}, now)
+	return l.writeRefund(ctx, tx, acct, p, &ref, res)
 }
 
-func (l Listener) refund(ctx context.Context, provider string, res payment.RefundResult) (string, error) {
-	if rid, err := id.Parse[payment.Refund](res.RefundID); err == nil {
-		at, err := l.DB.Payments().Locate(ctx, provider, res.ChargeRef)
-		if err != nil {
-			return "", err
-		}
-		ref, err := l.DB.Payments().Refund(ctx, at.Account, rid)
-		if err != nil {
-			return "", err
-		}
-		_, err = l.settleRefund(ctx, ref, res, nil, nil)
-		return settled, err
-	}
+// refund settles the charge that a refund belongs to, with all that was given back of it.
+func (l Listener) refund(ctx context.Context, res payment.RefundResult) (string, error) {
 	if res.ChargeRef == "" {
 		return notOurs, nil // every charge of ours has a name
 	}
-	// Not ours by its id: the charge says how much was given back in all.
 	cctx, cancel := detached(ctx)
 	defer cancel()
 	charge, err := l.Gateway.LookupCharge(cctx, payment.ChargeLookup{Ref: res.ChargeRef})
 	if err != nil {
 		return "", err
 	}
-	return l.charge(ctx, charge, nothing)
+	return l.charge(ctx, charge, nothing, res)
 }
 
 // dispute books a payment that the customer's bank took back, and its return if the dispute is won. A
@@ -298,6 +334,13 @@ func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account,
 			Status: payment.DisputeOpen, Reason: res.Reason, CreatedAt: now,
 		}
 		if p.Refundable().Minor < d.Amount.Minor { // a part was refunded before
+			refunds, err := tx.Payments().RefundsOf(ctx, acct.ID, p.ID)
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(refunds, func(r payment.Refund) bool { return r.Status == payment.Processing }) {
+				return errSetAside
+			}
 			d.Amount = p.Refundable()
 		}
 		if d.Amount.IsZero() {

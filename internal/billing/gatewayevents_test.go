@@ -2,6 +2,8 @@ package billing_test
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,5 +113,159 @@ func TestWebhooks_ADisputeThatWasLostIsWonAfterAll(t *testing.T) {
 	}
 	if got, b := w.disputedOf(t, a, p.ID), w.balance(t, a); got != 0 || b.Funds != usd(10000) {
 		t.Errorf("disputed are %d cents, funds are %s; want 0 and 100.00 USD", got, b.Funds)
+	}
+}
+
+// refundOutside has somebody give money back at the provider itself, and tells us of it.
+func (w *world) refundOutside(t *testing.T, charge string, minor int64) (refund string) {
+	t.Helper()
+	before := w.refundsOf(t, charge)
+	if err := w.control.Refund(t.Context(), charge, minor); err != nil {
+		t.Fatal(err)
+	}
+	refund = w.refundsOf(t, charge)[len(before)]
+	w.tell(t, refund)
+	return refund
+}
+
+// wantRefunds compares a payment's refunds, oldest first.
+func (w *world) wantRefunds(t *testing.T, p payment.Payment, want string) {
+	t.Helper()
+	all, err := w.DB.Payments().RefundsOf(t.Context(), p.Account, p.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]string, 0, len(all))
+	for _, r := range all {
+		got = append(got, fmt.Sprintf("%s %d %s", r.Origin, r.Amount.Minor, r.Status))
+	}
+	if s := strings.Join(got, ", "); s != want {
+		t.Errorf("refunds are %s; want %s", s, want)
+	}
+}
+
+// What somebody gives back at the provider while a refund of ours is on its way is booked, whatever becomes of ours.
+func TestWebhooks_ARefundAtTheProviderWhileOneOfOursIsOnItsWay(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		theirs int64
+		funds  int64
+		want   string
+	}{
+		"OursSucceeds":      {2000, 0, "operator 3000 succeeded, provider 2000 succeeded"},
+		"OursIsTooMuchThen": {4000, 1000, "operator 3000 failed, provider 4000 succeeded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.open(t).ID
+			w.upgrade(t, a, sandbox.TokenVisa)
+			p := w.topUp(t, a, 5000).Charge
+			lost := false
+			if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "refund", Kind: sandbox.FaultReset, Effect: &lost}); err != nil {
+				t.Fatal(err)
+			}
+			if ours := w.refund(t, a, p.ID, 3000); ours.Status != payment.Processing {
+				t.Fatalf("%+v", ours)
+			}
+			theirs := w.refundOutside(t, p.ProviderRef, c.theirs)
+			w.advance(time.Hour)
+			w.sweep(t)
+			w.advance(time.Hour)
+			w.sweep(t)
+			w.tell(t, theirs)
+			w.wantRefunds(t, p, c.want)
+			w.wantBalance(t, a, c.funds, 0)
+		})
+	}
+}
+
+// A refund that somebody made at the provider, and that did not arrive, is taken back in the books.
+func TestWebhooks_ARefundAtTheProviderThatFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	p := w.topUp(t, a, 5000).Charge
+	first := w.refundOutside(t, p.ProviderRef, 2000)
+	w.refundOutside(t, p.ProviderRef, 500)
+	w.wantBalance(t, a, 2500, 0)
+	if err := w.control.SettleRefund(t.Context(), first, "expired_or_canceled_card"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		w.tell(t, first)
+	}
+	w.wantRefunds(t, p, "provider 2000 failed, provider 500 succeeded")
+	w.wantBalance(t, a, 4500, 0)
+}
+
+// One that has failed by the time that we are told of it takes nothing, also not when an older word of it comes later.
+func TestWebhooks_ARefundAtTheProviderThatHasFailedBefore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	p := w.topUp(t, a, 5000).Charge
+	if err := w.control.Refund(t.Context(), p.ProviderRef, 2000); err != nil {
+		t.Fatal(err)
+	}
+	refund := w.refundsOf(t, p.ProviderRef)[0]
+	charge, err := w.Gateway.LookupCharge(t.Context(), payment.ChargeLookup{Ref: p.ProviderRef})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refunds, err := w.Gateway.Refunds(t.Context(), p.ProviderRef)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.control.SettleRefund(t.Context(), refund, "expired_or_canceled_card"); err != nil {
+		t.Fatal(err)
+	}
+	w.tell(t, refund)
+	e := w.stored(t, payment.ObjectRefund, refund)
+	if err := (billing.Listener{Core: w.another(remembering{w.Gateway, charge, refunds})}).Process(t.Context(), e.Provider, e.EventID); err != nil {
+		t.Fatal(err)
+	}
+	w.wantRefunds(t, p, "provider 2000 failed")
+	w.wantBalance(t, a, 5000, 0)
+}
+
+// remembering is a provider whose answers about a charge and its refunds were long on their way.
+type remembering struct {
+	payment.Gateway
+	charge  payment.ChargeResult
+	refunds []payment.RefundResult
+}
+
+func (g remembering) LookupCharge(context.Context, payment.ChargeLookup) (payment.ChargeResult, error) {
+	return g.charge, nil
+}
+
+func (g remembering) Refunds(context.Context, string) ([]payment.RefundResult, error) {
+	return g.refunds, nil
+}
+
+// A dispute takes what a refund of ours has set aside, if the refund is not made any more.
+func TestWebhooks_ADisputeWhileARefundOfOursIsOnItsWay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	p := w.topUp(t, a, 5000).Charge
+	lost := false
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "refund", Kind: sandbox.FaultReset, Effect: &lost}); err != nil {
+		t.Fatal(err)
+	}
+	w.refund(t, a, p.ID, 3000)
+	w.disputed(t, p)
+	for range 2 {
+		w.advance(time.Hour)
+		w.sweep(t)
+	}
+	w.wantRefunds(t, p, "operator 3000 failed")
+	w.wantBalance(t, a, 0, 0)
+	if got := w.disputedOf(t, a, p.ID); got != 5000 {
+		t.Errorf("disputed are %d cents, want 5000", got)
 	}
 }

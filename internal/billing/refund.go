@@ -260,6 +260,11 @@ func (c *Core) writeRefund(ctx context.Context, tx Tx, acct account.Account, p *
 	if ref.Status != payment.Processing && (ref.Status != payment.Succeeded || !failed) {
 		return nil
 	}
+	if !failed && res.Ref != "" && res.Amount != ref.Amount {
+		c.Log.ErrorContext(ctx, "provider reports another refund than was asked for; it is not told as made",
+			"refund", ref.ID, "asked", ref.Amount, "reported", res.Amount, "provider_ref", res.Ref)
+		res.Outcome = payment.OutcomeProcessing
+	}
 	if res.Ref != "" && ref.ProviderRef == "" {
 		ref.ProviderRef = res.Ref
 		if err := tx.Payments().Remember(ctx, p.Provider, res.Ref, payment.Located{Account: acct.ID, Kind: payment.RecordRefund, Refund: ref.ID}); err != nil {
@@ -270,7 +275,7 @@ func (c *Core) writeRefund(ctx context.Context, tx Tx, acct account.Account, p *
 	switch res.Outcome {
 	case payment.OutcomeSucceeded:
 		ref.Status, ref.CheckAt = payment.Succeeded, time.Time{}
-		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentRefunded, map[string]any{"payment": p.ID, "refund": ref.ID, "amount": ref.Amount}, now); err != nil {
+		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentRefunded, aboutRefund(*ref), now); err != nil {
 			return err
 		}
 	case payment.OutcomeDeclined, payment.OutcomeCanceled:
@@ -279,7 +284,7 @@ func (c *Core) writeRefund(ctx context.Context, tx Tx, acct account.Account, p *
 		if err := tx.Payments().SavePayment(ctx, p); err != nil {
 			return err
 		}
-		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentRefundFailed, map[string]any{"payment": p.ID, "refund": ref.ID, "amount": ref.Amount}, now); err != nil {
+		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentRefundFailed, aboutRefund(*ref), now); err != nil {
 			return err
 		}
 		if err := c.cameBack(ctx, tx, acct, p, ref.Amount, books.RefundFailed, c.fact(acct, ref.ID.String(), "Refund failed", now)); err != nil {
@@ -291,6 +296,10 @@ func (c *Core) writeRefund(ctx context.Context, tx Tx, acct account.Account, p *
 	return tx.Payments().SaveRefund(ctx, *ref)
 }
 
+func aboutRefund(r payment.Refund) map[string]any {
+	return map[string]any{"payment": r.Payment, "refund": r.ID, "amount": r.Amount}
+}
+
 // resolveRefund settles a refund by what became of it at the provider.
 func (c *Core) resolveRefund(ctx context.Context, ref payment.Refund) error {
 	res, err := c.lookUpRefund(ctx, ref)
@@ -298,7 +307,7 @@ func (c *Core) resolveRefund(ctx context.Context, ref payment.Refund) error {
 	return err
 }
 
-// lookUpRefund asks the provider what became of a refund. One that it does not know is asked for again while it
+// lookUpRefund asks the provider what became of a refund. One of ours that it does not know is asked for again while it
 // remembers the key.
 func (c *Core) lookUpRefund(ctx context.Context, ref payment.Refund) (payment.RefundResult, error) {
 	p, err := c.DB.Payments().Payment(ctx, ref.Account, ref.Payment)
@@ -309,7 +318,7 @@ func (c *Core) lookUpRefund(ctx context.Context, ref payment.Refund) (payment.Re
 	defer cancel()
 	res, err := c.Gateway.LookupRefund(cctx, payment.RefundLookup{Ref: ref.ProviderRef, ChargeRef: p.ProviderRef, RefundID: ref.ID.String()})
 	switch {
-	case errors.Is(err, payment.ErrMissing) && c.Clock().Sub(ref.CreatedAt) < payment.KeyRetention:
+	case errors.Is(err, payment.ErrMissing) && ref.Origin != payment.ByProvider && c.Clock().Sub(ref.CreatedAt) < payment.KeyRetention:
 		return c.askRefund(ctx, ref)
 	case errors.Is(err, payment.ErrMissing):
 		return payment.RefundResult{Outcome: payment.OutcomeDeclined, Failure: "expired"}, nil

@@ -100,3 +100,18 @@ func TestSmallInvoice_WaitsForFunds(t *testing.T) {
 		t.Errorf("due %s and funds %s", b.Due, b.Funds)
 	}
 }
+
+// A refund of another amount than was asked for is not what was decided, and is not told as that.
+func TestRefund_OfAnotherAmountIsNotToldAsMade(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	p := w.topUp(t, a, 5000).Charge
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "refund", Kind: sandbox.FaultWrongAmount}); err != nil {
+		t.Fatal(err)
+	}
+	if ref := w.refund(t, a, p.ID, 2000); ref.Status != payment.Processing {
+		t.Errorf("the refund is %s", ref.Status)
+	}
+}

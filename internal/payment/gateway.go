@@ -101,6 +101,9 @@ type Gateway interface {
 	// identifier. ErrMissing means that the provider never made it.
 	LookupRefund(ctx context.Context, l RefundLookup) (RefundResult, error)
 
+	// Refunds returns the refunds of a charge as they are now, the oldest first, whoever made them.
+	Refunds(ctx context.Context, chargeRef string) ([]RefundResult, error)
+
 	// ListCharges yields the charges that were made in [from, to), in no particular order, as they
 	// are now, for reconciliation. It stops at the first error.
 	ListCharges(ctx context.Context, from, to time.Time) iter.Seq2[ChargeResult, error]

@@ -46,6 +46,16 @@ func refundOutside(t *testing.T, h Harness) {
 	seen, err := h.Gateway.LookupCharge(t.Context(), payment.ChargeLookup{Ref: c.Ref})
 	must(t, "look up charge", err)
 	want(t, "refunded", seen.Refunded, usd(250))
+	ours, err := h.Gateway.Refund(t.Context(), payment.RefundRequest{Key: unique("key"), ChargeRef: c.Ref, Amount: usd(100), RefundID: unique("rfnd")})
+	must(t, "refund", err)
+	all, err := h.Gateway.Refunds(t.Context(), c.Ref)
+	must(t, "list refunds", err)
+	want(t, "refunds", len(all), 2)
+	want(t, "theirs, by our name", all[0].RefundID, "")
+	want(t, "theirs", all[0].Amount, usd(250))
+	want(t, "charge of theirs", all[0].ChargeRef, c.Ref)
+	want(t, "ours, by our name", all[1].RefundID, ours.RefundID)
+	want(t, "ours", all[1].Ref, ours.Ref)
 }
 
 func disputes(t *testing.T, h Harness) {

@@ -217,16 +217,33 @@ func (c *Client) LookupRefund(ctx context.Context, l payment.RefundLookup) (paym
 		}
 		return out.port()
 	}
-	var out list[refund]
-	if err := c.get(ctx, "/v1/refunds?charge="+url.QueryEscape(l.ChargeRef), &out); err != nil {
+	all, err := c.Refunds(ctx, l.ChargeRef)
+	if err != nil {
 		return payment.RefundResult{}, err
 	}
-	for _, f := range out.Data {
-		if f.Refund == l.RefundID && l.RefundID != "" {
-			return f.port()
+	for _, f := range all {
+		if f.RefundID == l.RefundID && l.RefundID != "" {
+			return f, nil
 		}
 	}
 	return payment.RefundResult{}, payment.ErrMissing
+}
+
+// Refunds implements payment.Gateway.
+func (c *Client) Refunds(ctx context.Context, chargeRef string) ([]payment.RefundResult, error) {
+	var in list[refund]
+	if err := c.get(ctx, "/v1/refunds?charge="+url.QueryEscape(chargeRef), &in); err != nil {
+		return nil, err
+	}
+	out := make([]payment.RefundResult, 0, len(in.Data))
+	for _, f := range in.Data {
+		p, err := f.port()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
 }
 
 // ListCharges implements payment.Gateway.

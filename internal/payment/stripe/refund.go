@@ -3,6 +3,7 @@ package stripe
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/stripe/stripe-go/v85"
 
@@ -52,18 +53,36 @@ func (g *Gateway) LookupRefund(ctx context.Context, l payment.RefundLookup) (pay
 	if l.ChargeRef == "" || l.RefundID == "" {
 		return payment.RefundResult{}, payment.ErrRejected.Because(errors.New("a refund is looked up by its charge and our identifier"))
 	}
-	p := &stripe.RefundListParams{PaymentIntent: &l.ChargeRef}
-	p.Limit = stripe.Int64(100)
-	p.Expand = expand("data.payment_intent")
-	for f, err := range g.client.V1Refunds.List(ctx, p).All(ctx) {
-		if err != nil {
-			return payment.RefundResult{}, classify(err)
-		}
-		if f.Metadata[metaRefund] == l.RefundID {
-			return refund(f)
+	all, err := g.Refunds(ctx, l.ChargeRef)
+	if err != nil {
+		return payment.RefundResult{}, err
+	}
+	for _, f := range all {
+		if f.RefundID == l.RefundID {
+			return f, nil
 		}
 	}
 	return payment.RefundResult{}, payment.ErrMissing
+}
+
+// Refunds implements payment.Gateway. Stripe lists the newest first.
+func (g *Gateway) Refunds(ctx context.Context, chargeRef string) ([]payment.RefundResult, error) {
+	p := &stripe.RefundListParams{PaymentIntent: &chargeRef}
+	p.Limit = stripe.Int64(100)
+	p.Expand = expand("data.payment_intent")
+	var out []payment.RefundResult
+	for f, err := range g.client.V1Refunds.List(ctx, p).All(ctx) {
+		if err != nil {
+			return nil, classify(err)
+		}
+		r, err := refund(f)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	slices.Reverse(out)
+	return out, nil
 }
 
 // refund reads a Refund.
