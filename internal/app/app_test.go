@@ -209,14 +209,14 @@ func TestMigrate_Commands(t *testing.T) {
 func TestConfig_CommandShowsEverythingButSecrets(t *testing.T) {
 	t.Parallel()
 	out, err := execute(t, "config", "--database-url", "postgres://user:canary@host/db", "--api-key-pepper", "canarycanarycanarycanarycanary1234",
-		"--smtp-url", "smtp://u:canary@h", "--addr", "127.0.0.1:1")
+		"--cursor-key", "canarycanarycanarycanarycanary5678", "--addr", "127.0.0.1:1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(out, "canary") {
 		t.Errorf("a secret is shown:\n%s", out)
 	}
-	for _, want := range []string{"127.0.0.1:1", "[redacted]", "ACCRUE_WEBHOOK_TIMEOUT", "ACCRUE_CARD_REMOVAL"} {
+	for _, want := range []string{"127.0.0.1:1", "[redacted]", "ACCRUE_PROVIDER_TIMEOUT", "ACCRUE_CARD_REMOVAL"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %s in:\n%s", want, out)
 		}

@@ -16,17 +16,16 @@ import (
 // everywhere, but that DATABASE_URL is read too. `accrue config` prints what is in force.
 type Config struct {
 	// Listening.
-	Addr          string        `group:"Listening" default:"127.0.0.1:8080" help:"Address of the API."`
-	AdminAddr     string        `group:"Listening" help:"Address for the operator's routes and /metrics; without it they are served on addr."`
-	SandboxAddr   string        `group:"Listening" default:"127.0.0.1:8081" help:"Address of the sandbox payment provider's page; used with provider=sandbox only."`
-	PublicURL     string        `group:"Listening" name:"public-url" help:"Where the API is reached from outside, for links and problem types; by default http://<addr>."`
-	CORSOrigin    []string      `group:"Listening" name:"cors-origin" help:"Origin of a page that may call the API from a browser, as scheme://host[:port]; may be repeated."`
-	FrameAncestor []string      `group:"Listening" help:"Origin of a page that may frame the hosted Billing page; may be repeated."`
-	TrustedProxy  []string      `group:"Listening" help:"Network (CIDR) of a proxy whose X-Forwarded-For is believed; may be repeated."`
-	DrainTimeout  time.Duration `group:"Listening" default:"20s" help:"How long open requests and jobs may take to finish after SIGTERM."`
-	StreamLimit   int           `group:"Listening" default:"20" help:"Event streams that one account may have open."`
-	Connections   int           `group:"Listening" default:"1024" help:"Connections that each address takes at once, idle ones and event streams included; more wait until one is closed. Each costs memory, so raise memory-limit with it."`
-	RateLimit     int           `group:"Listening" default:"600" help:"Reads per minute of one caller, on each instance. Of requests that move money it may send a tenth of that, of those with usage a hundred times as many."`
+	Addr         string        `group:"Listening" default:"127.0.0.1:8080" help:"Address of the API."`
+	AdminAddr    string        `group:"Listening" help:"Address for the operator's routes and /metrics; without it they are served on addr."`
+	SandboxAddr  string        `group:"Listening" default:"127.0.0.1:8081" help:"Address of the sandbox payment provider's page; used with provider=sandbox only."`
+	PublicURL    string        `group:"Listening" name:"public-url" help:"Where the API is reached from outside, for links and problem types; by default http://<addr>."`
+	CORSOrigin   []string      `group:"Listening" name:"cors-origin" help:"Origin of a page that may call the API from a browser, as scheme://host[:port]; may be repeated."`
+	TrustedProxy []string      `group:"Listening" help:"Network (CIDR) of a proxy whose X-Forwarded-For is believed; may be repeated."`
+	DrainTimeout time.Duration `group:"Listening" default:"20s" help:"How long open requests and jobs may take to finish after SIGTERM."`
+	StreamLimit  int           `group:"Listening" default:"20" help:"Event streams that one account may have open."`
+	Connections  int           `group:"Listening" default:"1024" help:"Connections that each address takes at once, idle ones and event streams included; more wait until one is closed. Each costs memory, so raise memory-limit with it."`
+	RateLimit    int           `group:"Listening" default:"600" help:"Reads per minute of one caller, on each instance. Of requests that move money it may send a tenth of that, of those with usage a hundred times as many."`
 
 	// Deployment.
 	Mode        string `group:"Deployment" enum:"test,live" default:"test" help:"test: sandbox, test clocks, development tokens. live: real money, none of these."`
@@ -62,20 +61,12 @@ type Config struct {
 	// Catalogue and billing.
 	Catalogue    string        `group:"Billing" help:"YAML file of the meters, plans and prices that an empty database begins with; by default the built-in one. Afterwards accrue plans apply and the API put prices on sale, and a start only warns where the file differs."`
 	InvoiceGrace time.Duration `group:"Billing" default:"1h" help:"How long after the end of a period late usage still enters its invoice."`
-	SupportEmail string        `group:"Billing" default:"support@example.com" help:"Address that customers are shown, and that removal requests and sales inquiries go to."`
-	SMTPURL      secret.Text   `group:"Billing" name:"smtp-url" help:"Mail server, smtp://user:password@host:587; without it mail is written to the log."`
 
 	// Usage.
 	IngestCommitters int           `group:"Usage" default:"2" help:"Transactions that store usage at the same time."`
 	IngestFlushSize  int           `group:"Usage" default:"2000" help:"Events of one transaction."`
 	IngestQueue      int           `group:"Usage" default:"20000" help:"Events that may wait to be stored, and 20 times the requests; beyond it requests are answered 503."`
 	UsageRetention   time.Duration `group:"Usage" default:"9600h" help:"How long raw events are kept, at least 100 days; totals and the identity of events are kept for ever."`
-
-	// Outbound webhooks.
-	WebhookTimeout   time.Duration `group:"Webhooks" default:"15s" help:"How long a customer's endpoint may take to answer."`
-	WebhookAttempts  int           `group:"Webhooks" default:"10" help:"Deliveries tried before a message is given up."`
-	WebhookWorkers   int           `group:"Webhooks" default:"8" help:"Deliveries at the same time."`
-	WebhookAllowCIDR []string      `group:"Webhooks" name:"webhook-allow-cidr" help:"Private network that endpoints may be in, for tests on one machine; test mode only; may be repeated."`
 
 	// Logs.
 	LogLevel  string `group:"Logs" enum:"debug,info,warn,error" default:"info" help:"The least important lines that are written: debug, info, warn or error."`

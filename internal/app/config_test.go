@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,7 +114,7 @@ func TestConfig_WhatCannotBeReadNamesTheOption(t *testing.T) {
 		"BadIssuer":        {[]string{"--jwt-issuer=issuer=a"}, nil, "jwt-issuer"},
 		"BadScope":         {[]string{"--jwt-issuer=issuer=a,audience=b,keys=/f,scopes=billing:read biling:write"}, nil, `unknown scope "biling:write"`},
 		"SecretNotShown":   {[]string{"--stripe-secret-key", "canary", "--mode=canary"}, nil, "--mode"},
-		"UnreadableSecret": {nil, []string{"ACCRUE_SMTP_URL_FILE", "/nowhere"}, "smtp-url"},
+		"UnreadableSecret": {nil, []string{"ACCRUE_STRIPE_SECRET_KEY_FILE", "/nowhere"}, "stripe-secret-key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -132,9 +133,14 @@ func TestConfig_WhatCannotBeReadNamesTheOption(t *testing.T) {
 func live() []string {
 	return []string{
 		"--mode=live", "--env=production", "--provider=stripe", "--stripe-secret-key=sk_live_1", "--stripe-publishable-key=pk_live_1",
-		"--stripe-webhook-secret=whsec_1", "--api-key-pepper=9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c", "--support-email=help@acme.example",
+		"--stripe-webhook-secret=whsec_1", "--api-key-pepper=9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c",
 		"--jwt-issuer=issuer=https://a.example/,audience=billing,jwks=https://a.example/keys", "--public-url=https://billing.acme.example",
 	}
+}
+
+// without is live() but for an option.
+func without(option string) []string {
+	return slices.DeleteFunc(live(), func(o string) bool { return strings.HasPrefix(o, option+"=") })
 }
 
 func TestCheck(t *testing.T) {
@@ -159,17 +165,15 @@ func TestCheck(t *testing.T) {
 		"WildcardSubdomain":            {test, []string{"--cors-origin=https://*.example"}, "cors-origin"},
 		"CORSWithPath":                 {test, []string{"--cors-origin=https://a.example/x"}, "cors-origin"},
 		"PlainCORSInLive":              {live(), []string{"--cors-origin=http://a.example"}, "cors-origin"},
-		"WildcardFraming":              {test, []string{"--frame-ancestor=*"}, "frame-ancestor"},
 		"PepperFromTheDocumentation":   {live(), []string{"--api-key-pepper=change-me-change-me-change-me-change-me"}, "api-key-pepper: looks like a default"},
 		"PepperOfOneLetter":            {live(), []string{"--api-key-pepper=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}, "api-key-pepper: looks like a default"},
 		"ShortPepper":                  {test, []string{"--api-key-pepper=short"}, "api-key-pepper: is shorter"},
 		"NoPepperInLive":               {live(), []string{"--api-key-pepper="}, "api-key-pepper: is required"},
-		"NoIssuerInLive":               {live()[:8], []string{"--public-url=https://x.example"}, "jwt-issuer: is required"},
+		"NoIssuerInLive":               {without("--jwt-issuer"), nil, "jwt-issuer: is required"},
 		"PlainKeySetInLive":            {live(), []string{"--jwt-issuer=issuer=b,audience=c,jwks=http://b.example"}, "jwt-issuer: the key set of b"},
-		"NoPublicURLInLive":            {live()[:9], nil, "public-url: is required"},
+		"NoPublicURLInLive":            {without("--public-url"), nil, "public-url: is required"},
 		"PlainPublicURLInLive":         {live(), []string{"--public-url=http://x.example"}, "public-url: must be https"},
 		"PublicURLWithSlash":           {test, []string{"--public-url=http://x.example/"}, "public-url"},
-		"OpenWebhooksInLive":           {live(), []string{"--webhook-allow-cidr=127.0.0.0/8"}, "webhook-allow-cidr"},
 		"EveryNetworkTrusted":          {test, []string{"--trusted-proxy=0.0.0.0/0"}, "trusted-proxy"},
 		"DebugInProduction":            {live(), []string{"--log-level=debug"}, "log-level"},
 		"AddressTakenTwice":            {test, []string{"--admin-addr=127.0.0.1:8080"}, "admin-addr: is the same as addr"},
@@ -182,7 +186,6 @@ func TestCheck(t *testing.T) {
 		"RetentionShorterThanLateness": {test, []string{"--usage-retention=1h"}, "usage-retention"},
 		"NoTimeToDrain":                {test, []string{"--drain-timeout=0s"}, "drain-timeout"},
 		"NoCatalogue":                  {test, []string{"--catalogue=/nowhere"}, "catalogue"},
-		"MailWithoutServer":            {test, []string{"--smtp-url=canary"}, "smtp-url"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

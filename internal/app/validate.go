@@ -81,26 +81,22 @@ func (c Config) checkAddresses(p *problems) {
 			p.add("sandbox-url", "%q is not a URL", c.SandboxURL)
 		}
 	}
-	for name, origins := range map[string][]string{"cors-origin": c.CORSOrigin, "frame-ancestor": c.FrameAncestor} {
-		for _, o := range origins {
-			u, err := url.Parse(o)
-			switch {
-			case strings.Contains(o, "*"):
-				p.add(name, "%q: a wildcard would let any page in; name the origins", o)
-			case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" || u.RawQuery != "":
-				p.add(name, "%q is not an origin (scheme://host[:port])", o)
-			case c.Live() && u.Scheme != "https":
-				p.add(name, "%q must be https in live mode", o)
-			}
+	for _, o := range c.CORSOrigin {
+		u, err := url.Parse(o)
+		switch {
+		case strings.Contains(o, "*"):
+			p.add("cors-origin", "%q: a wildcard would let any page in; name the origins", o)
+		case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" || u.RawQuery != "":
+			p.add("cors-origin", "%q is not an origin (scheme://host[:port])", o)
+		case c.Live() && u.Scheme != "https":
+			p.add("cors-origin", "%q must be https in live mode", o)
 		}
 	}
-	for name, nets := range map[string][]string{"trusted-proxy": c.TrustedProxy, "webhook-allow-cidr": c.WebhookAllowCIDR} {
-		for _, n := range nets {
-			if prefix, err := netip.ParsePrefix(n); err != nil {
-				p.add(name, "%q is not a network (CIDR)", n)
-			} else if prefix.Bits() == 0 {
-				p.add(name, "%q is every network", n)
-			}
+	for _, n := range c.TrustedProxy {
+		if prefix, err := netip.ParsePrefix(n); err != nil {
+			p.add("trusted-proxy", "%q is not a network (CIDR)", n)
+		} else if prefix.Bits() == 0 {
+			p.add("trusted-proxy", "%q is every network", n)
 		}
 	}
 }
@@ -160,14 +156,8 @@ func (c Config) checkLive(p *problems) {
 	if c.StripeAPIURL != "https://api.stripe.com" {
 		p.add("stripe-api-url", "only https://api.stripe.com is accepted in live mode")
 	}
-	if len(c.WebhookAllowCIDR) > 0 {
-		p.add("webhook-allow-cidr", "is refused in live mode: it opens the inner network to customers' addresses")
-	}
 	if c.APIKeyPepper == "" {
 		p.add("api-key-pepper", "is required in live mode")
-	}
-	if c.SupportEmail == "support@example.com" {
-		p.add("support-email", "is required in live mode")
 	}
 	if len(c.JWTIssuer) == 0 {
 		p.add("jwt-issuer", "is required in live mode: without one nobody can sign in")
@@ -222,8 +212,6 @@ func (c Config) checkNumbers(p *problems) {
 		{"ingest-flush-size", int64(c.IngestFlushSize), 20, 50_000},
 		{"ingest-queue", int64(c.IngestQueue), 1, 10_000_000},
 		{"memory-limit", int64(c.MemoryLimit), 32, 1 << 20},
-		{"webhook-attempts", int64(c.WebhookAttempts), 1, 20},
-		{"webhook-workers", int64(c.WebhookWorkers), 1, 256},
 	} {
 		if n.value < n.low || n.value > n.high {
 			p.add(n.name, "%d is not between %d and %d", n.value, n.low, n.high)
@@ -234,7 +222,7 @@ func (c Config) checkNumbers(p *problems) {
 	}
 	for name, d := range map[string]int64{
 		"drain-timeout": int64(c.DrainTimeout), "database-deadline": int64(c.DatabaseDeadline), "provider-timeout": int64(c.ProviderTimeout),
-		"webhook-timeout": int64(c.WebhookTimeout), "alarm-after": int64(c.AlarmAfter),
+		"alarm-after": int64(c.AlarmAfter),
 	} {
 		if d <= 0 {
 			p.add(name, "must be longer than nothing")
@@ -256,14 +244,6 @@ func (c Config) checkFiles(p *problems) {
 		if c.PgBin != "" {
 			p.add("pg-bin", "is for the private database, but database-url names another")
 		}
-	}
-	if c.SMTPURL != "" {
-		if u, err := url.Parse(c.SMTPURL.Reveal()); err != nil || u.Host == "" || u.Scheme != "smtp" && u.Scheme != "smtps" {
-			p.add("smtp-url", "is not of the form smtp://… or smtps://…")
-		}
-	}
-	if !strings.Contains(c.SupportEmail, "@") {
-		p.add("support-email", "%q is not an e-mail address", c.SupportEmail)
 	}
 	if c.Catalogue != "" {
 		if _, err := os.Stat(c.Catalogue); err != nil {
