@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -48,22 +49,21 @@ func read(req *http.Request, limit int64, room func(int64) error) ([]byte, error
 	if req.ContentLength > limit {
 		return nil, ErrTooLarge.With("limit_bytes", limit)
 	}
-	raw := io.LimitReader(req.Body, limit+1)
 	switch encoding := strings.ToLower(strings.TrimSpace(req.Header.Get(echo.HeaderContentEncoding))); encoding {
 	case "", "identity":
-		data, err := readAll(raw, req.ContentLength, limit, room)
-		if errors.Is(err, io.ErrUnexpectedEOF) {
+		data, err := readAll(req.Body, req.ContentLength, limit, room)
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 			return nil, ErrTruncated.Because(err)
 		}
 		return data, err
 	case "gzip":
-		z, err := gzip.NewReader(raw)
+		z, err := gzip.NewReader(io.LimitReader(req.Body, limit+1))
 		if err != nil {
 			return nil, ErrCorrupt.Because(err)
 		}
 		return decompressed(z, limit, room)
 	case "zstd":
-		raw, window := bufio.NewReaderSize(raw, 4<<10), uint64(Small)
+		raw, window := bufio.NewReaderSize(io.LimitReader(req.Body, limit+1), 4<<10), uint64(Small)
 		if unpacksInMore(raw) { // its decoder takes much memory before the first byte
 			if err := room(limit); err != nil {
 				return nil, err
@@ -109,17 +109,11 @@ func readAll(r io.Reader, size, limit int64, room func(int64) error) ([]byte, er
 			return nil, err
 		}
 	}
-	var buf bytes.Buffer
-	if size > 0 {
-		buf.Grow(int(size) + bytes.MinRead)
-	}
-	if _, err := buf.ReadFrom(io.LimitReader(r, limit+1)); err != nil {
+	data := make([]byte, size)
+	if _, err := io.ReadFull(r, data); err != nil {
 		return nil, fmt.Errorf("read body: %w", err)
 	}
-	if int64(buf.Len()) > limit {
-		return nil, ErrTooLarge.With("limit_bytes", limit)
-	}
-	return buf.Bytes(), nil
+	return data, nil
 }
 
 // readParts reads a body of unknown length. A buffer that doubles would have taken four times the limit
@@ -160,20 +154,36 @@ func atEnd(r io.Reader) bool {
 	return n == 0 && errors.Is(err, io.EOF)
 }
 
-const key = "accrue.body"
+// taken is a body that has been read, and can be read again by code that expects a reader.
+type taken struct {
+	bytes.Reader
+	data []byte
+}
 
-// Set keeps the body for those who come later, and makes it readable again for code that expects a
-// reader.
+// Close implements io.Closer.
+func (*taken) Close() error { return nil }
+
+// Set keeps the body for those who come later.
 func Set(c echo.Context, data []byte) {
-	c.Set(key, data)
+	t := &taken{data: data}
+	t.Reset(data)
 	req := c.Request()
-	req.Body = io.NopCloser(bytes.NewReader(data))
-	req.ContentLength = int64(len(data))
+	req.Body, req.ContentLength = t, int64(len(data))
 	req.Header.Del(echo.HeaderContentEncoding)
 }
 
 // Bytes returns the body that was taken in. It must not be changed.
 func Bytes(c echo.Context) []byte {
-	data, _ := c.Get(key).([]byte)
-	return data
+	if t, ok := c.Request().Body.(*taken); ok {
+		return t.data
+	}
+	return nil
+}
+
+// MediaType returns the media type of a Content-Type header and its parameters.
+func MediaType(header string) (media string, params map[string]string, err error) {
+	if header == echo.MIMEApplicationJSON { // as almost all are
+		return header, nil, nil
+	}
+	return mime.ParseMediaType(header)
 }

@@ -139,7 +139,7 @@ func (ch *Chain) takeBody(r route.Route) echo.MiddlewareFunc {
 }
 
 func checkContentType(h http.Header, consumes []string) error {
-	media, params, err := mime.ParseMediaType(h.Get(echo.HeaderContentType))
+	media, params, err := body.MediaType(h.Get(echo.HeaderContentType))
 	charset, named := params["charset"]
 	switch {
 	case err != nil || !slices.Contains(consumes, media):

@@ -1,7 +1,6 @@
 package middleware
 
 import (
-	"mime"
 	"net/http"
 	"net/url"
 	"strings"
@@ -96,7 +95,7 @@ func searchHeaders(h http.Header) error {
 }
 
 func searchBody(contentType string, data []byte) error {
-	media, _, _ := mime.ParseMediaType(contentType)
+	media, _, _ := body.MediaType(contentType)
 	if media == "text/csv" || media == echo.MIMETextPlain {
 		if cardguard.HasNumber(string(data)) {
 			return cardData("", "body")

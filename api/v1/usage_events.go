@@ -5,7 +5,6 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"errors"
-	"mime"
 	"net/http"
 	"slices"
 	"time"
@@ -163,7 +162,7 @@ func (h usageEvents) create(c echo.Context) error {
 
 // decodeUsage reads events in whatever form they come, and whether they came as a list.
 func decodeUsage(h http.Header, data []byte) (in []incoming, listed bool, err error) {
-	media, _, _ := mime.ParseMediaType(h.Get(echo.HeaderContentType))
+	media, _, _ := body.MediaType(h.Get(echo.HeaderContentType))
 	switch {
 	case media == mediaNDJSON:
 		in, err = decodeNDJSON(data)
