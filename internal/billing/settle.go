@@ -11,7 +11,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/outbox"
-	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
@@ -331,23 +330,9 @@ func (c *Core) reinstate(ctx context.Context, tx Tx, acct account.Account, now t
 	if err != nil || acct.Status != account.Suspended {
 		return err
 	}
-	open, err := tx.Invoices().Unpaid(ctx, acct.ID)
-	if err != nil {
+	owes, err := tx.Invoices().Suspends(ctx, acct.ID)
+	if err != nil || owes {
 		return err
-	}
-	for _, inv := range open {
-		if inv.Dunning == invoice.Suspended {
-			return nil
-		}
-	}
-	given, err := tx.Invoices().List(ctx, acct.ID, invoice.Uncollectible, page.Request{Limit: page.MaxLimit})
-	if err != nil {
-		return err
-	}
-	for _, inv := range given.Data { // written off, and owed all the same
-		if inv.Dunning == invoice.Suspended {
-			return nil
-		}
 	}
 	acct.Status, acct.UpdatedAt = account.Active, now
 	if err := tx.Accounts().Save(ctx, &acct); err != nil {

@@ -204,6 +204,13 @@ func (s invoiceStore) List(ctx context.Context, a account.ID, st invoice.Status,
 	return page.Cut(list, r.Limit, func(i invoice.Invoice) string { return i.ID.String() }), err
 }
 
+func (s invoiceStore) Suspends(ctx context.Context, a account.ID) (_ bool, err error) {
+	defer errs.Wrap(&err, "debts that suspend %s", a)
+	var n int64
+	err = stores(s).of(ctx, a).Model(&invoiceRow{}).Where("status IN ('open', 'uncollectible') AND dunning = 'suspended'").Count(&n).Error
+	return n > 0, translate(err)
+}
+
 func (s invoiceStore) Unpaid(ctx context.Context, a account.ID) (_ []invoice.Invoice, err error) {
 	defer errs.Wrap(&err, "unpaid invoices of %s", a)
 	return all(ctx, s, unpaidInvoices.of(a),
