@@ -172,24 +172,3 @@ func TestSweep_APeriodThatCannotBeClosed(t *testing.T) {
 		t.Errorf("the other is in period %d, %v", sub.Index, err)
 	}
 }
-
-// Nor do as many of them as the sweep looks at in one go, which are the longest overdue in every one.
-func TestSweep_ManyPeriodsThatCannotBeClosed(t *testing.T) {
-	t.Parallel()
-	w := buildWorld(t) // its accounts are spoilt
-	for range 200 {
-		w.open(t)
-	}
-	if _, err := w.db.Pool().Exec(t.Context(), "UPDATE accounts SET time_zone = 'Nowhere'"); err != nil {
-		t.Fatal(err)
-	}
-	w.advance(24 * time.Hour)
-	sound := w.open(t).ID
-	w.advance(35 * 24 * time.Hour)
-	if _, err := (billing.Sweeper{Core: w.Core}).Sweep(t.Context()); err == nil {
-		t.Error("the faults are not told")
-	}
-	if sub, err := w.DB.Subscriptions().Active(t.Context(), sound); err != nil || sub.Index != 1 {
-		t.Errorf("the sound one is in period %d, %v", sub.Index, err)
-	}
-}

@@ -12,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/subscription"
 	"github.com/accrue-billing/accrue/internal/upgrade"
 	"github.com/accrue-billing/accrue/internal/wallet"
 )
@@ -20,7 +21,7 @@ import (
 // sooner. Every step may run twice and on several replicas at once.
 type Sweeper struct{ *Core }
 
-// batch bounds what one look takes up at a time.
+// batch is how many records of a kind are looked up at a time.
 const batch = 200
 
 // Swept counts what a sweep took up.
@@ -78,66 +79,179 @@ func (s Sweeper) ByHand(ctx context.Context, asked Asked, action string, do func
 	return do(ctx)
 }
 
-// each runs do for every item and joins the errors.
-func each[T any](ctx context.Context, items []T, count *int, do func(T) error) error {
-	var all error
-	for _, it := range items {
-		if ctx.Err() != nil {
-			return errors.Join(all, ctx.Err())
+// share is how long one kind of work may go on within a sweep: nothing waits for long behind a provider that hangs.
+const share = time.Minute
+
+// toldAtMost is how many failures of one kind of work a sweep tells in full.
+const toldAtMost = 20
+
+// through runs do for everything that is due, page by page, and for each once. What cannot be done is left for the next
+// sweep, and however much there is of it, it holds up nothing that is due behind it.
+func through[T any](ctx context.Context, s Sweeper, due func(after T, limit int) ([]T, error), do func(T) error) (err error) {
+	var last T
+	failed, over := 0, s.Clock().Add(share)
+	defer func() {
+		if failed > toldAtMost {
+			err = errors.Join(err, fmt.Errorf("and %d more could not be done", failed-toldAtMost))
 		}
-		if err := do(it); err != nil {
-			all = errors.Join(all, err)
-			continue
+	}()
+	for {
+		items, derr := due(last, batch)
+		if derr != nil {
+			return errors.Join(err, derr)
 		}
+		for _, last = range items {
+			if ctx.Err() != nil {
+				return errors.Join(err, ctx.Err())
+			}
+			if s.Clock().After(over) {
+				return err
+			}
+			if derr := do(last); derr != nil {
+				if failed++; failed <= toldAtMost {
+					err = errors.Join(err, derr)
+				}
+			}
+		}
+		if len(items) < batch {
+			return err
+		}
+	}
+}
+
+// counted adds one to a count for what was done.
+func counted(count *int, err error) error {
+	if err == nil {
 		*count++
 	}
-	return all
+	return err
 }
 
 func (s Sweeper) events(ctx context.Context, now time.Time, done *Swept) error {
-	pending, err := s.DB.Payments().PendingEvents(ctx, now, batch)
-	if err != nil {
-		return fmt.Errorf("pending gateway events: %w", err)
-	}
-	return each(ctx, pending, &done.Events, func(e payment.ProviderEvent) error {
-		return Listener(s).Process(ctx, e.Provider, e.EventID)
+	return through(ctx, s, func(after payment.ProviderEvent, limit int) ([]payment.ProviderEvent, error) {
+		return s.DB.Payments().PendingEvents(ctx, now, after, limit)
+	}, func(e payment.ProviderEvent) error {
+		return counted(&done.Events, Listener(s).Process(ctx, e.Provider, e.EventID))
 	})
 }
 
 func (s Sweeper) resolve(ctx context.Context, now time.Time, done *Swept) error {
-	pending, err := s.DB.Payments().ToCheck(ctx, now, batch)
-	if err != nil {
-		return fmt.Errorf("pending payments: %w", err)
-	}
-	return each(ctx, pending, &done.Resolved, func(p payment.Pending) error { return Resolver(s).Resolve(ctx, p) })
+	return through(ctx, s, func(after payment.Pending, limit int) ([]payment.Pending, error) {
+		return s.DB.Payments().ToCheck(ctx, now, after, limit)
+	}, func(p payment.Pending) error {
+		return counted(&done.Resolved, Resolver(s).Resolve(ctx, p))
+	})
 }
 
 func (s Sweeper) upgrades(ctx context.Context, now time.Time, done *Swept) error {
-	old, err := s.DB.Upgrades().Expired(ctx, now, batch)
-	if err != nil {
-		return fmt.Errorf("expired upgrades: %w", err)
-	}
-	return each(ctx, old, &done.Upgrades, func(u upgrade.Upgrade) error {
+	return through(ctx, s, func(after upgrade.Upgrade, limit int) ([]upgrade.Upgrade, error) {
+		return s.DB.Upgrades().Expired(ctx, now, after, limit)
+	}, func(u upgrade.Upgrade) error {
 		// Ask first: the customer may have finished the step without ever coming back.
 		got, err := Upgrader(s).Confirm(ctx, u.Account, u.ID)
 		if err == nil && got.Status.Pending() {
 			_, err = Upgrader(s).Cancel(ctx, u.Account, u.ID)
 		}
+		return counted(&done.Upgrades, err)
+	})
+}
+
+// close closes every period that has ended: of an account that was away for months, all of them.
+func (s Sweeper) close(ctx context.Context, now time.Time, done *Swept) error {
+	return through(ctx, s, func(after subscription.Due, limit int) ([]subscription.Due, error) {
+		return s.DB.Subscriptions().Due(ctx, now, after, limit)
+	}, func(d subscription.Due) error { return s.closeAll(ctx, d.Account, done) })
+}
+
+func (s Sweeper) closeAll(ctx context.Context, a account.ID, done *Swept) error {
+	for {
+		closed, err := Closer(s).Close(ctx, a)
+		if err != nil || !closed {
+			return err
+		}
+		done.Closed++
+	}
+}
+
+func (s Sweeper) finalize(ctx context.Context, now time.Time, done *Swept) error {
+	return through(ctx, s, func(after invoice.Ref, limit int) ([]invoice.Ref, error) {
+		return s.DB.Invoices().ToFinalize(ctx, now, after, limit)
+	}, func(r invoice.Ref) error {
+		return counted(&done.Finalized, Closer(s).Finalize(ctx, r.Account, r.Invoice))
+	})
+}
+
+func (s Sweeper) collect(ctx context.Context, now time.Time, done *Swept) error {
+	return through(ctx, s, func(after invoice.Ref, limit int) ([]invoice.Ref, error) {
+		return s.DB.Invoices().ToCollect(ctx, now, after, limit)
+	}, func(r invoice.Ref) error {
+		asked, err := Collector(s).Collect(ctx, r.Account, r.Invoice)
+		if asked {
+			done.Collected++
+		}
 		return err
 	})
 }
 
-// account does everything that is due on one account's clock, once.
-func (s Sweeper) account(ctx context.Context, a account.ID, done *Swept) error {
-	for {
-		closed, err := Closer(s).Close(ctx, a)
+func (s Sweeper) credit(ctx context.Context, now time.Time, done *Swept) error {
+	return through(ctx, s, func(after wallet.Grant, limit int) ([]wallet.Grant, error) {
+		return s.DB.Wallet().Expiring(ctx, now, after, limit)
+	}, func(g wallet.Grant) error {
+		return counted(&done.Expired, Granter(s).Expire(ctx, g.Account))
+	})
+}
+
+// expiryNotice is how long before a card's last day its holder is told.
+const expiryNotice = 30 * 24 * time.Hour
+
+// expiring tells, once, that the card which is charged will soon be out of date.
+func (s Sweeper) expiring(ctx context.Context, now time.Time, _ *Swept) error {
+	return through(ctx, s, func(after payment.Method, limit int) ([]payment.Method, error) {
+		return s.DB.Payments().Expiring(ctx, now.Add(expiryNotice), after, limit)
+	}, func(m payment.Method) error { return s.tellExpiry(ctx, m, now) })
+}
+
+func (s Sweeper) tellExpiry(ctx context.Context, m payment.Method, now time.Time) error {
+	return s.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, m.Account)
 		if err != nil {
 			return err
 		}
-		if !closed {
-			break
+		card, err := tx.Payments().Method(ctx, acct.ID, m.ID)
+		if err != nil || card.Status != payment.MethodActive || !card.NoticedAt.IsZero() {
+			return err
 		}
-		done.Closed++
+		card.NoticedAt = acct.Now(now)
+		if err := tx.Payments().SaveMethod(ctx, &card); err != nil {
+			return err
+		}
+		about := cardAbout(card)
+		about["exp_month"], about["exp_year"] = card.Card.ExpMonth, card.Card.ExpYear
+		return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentMethodExpires, about, card.NoticedAt)
+	})
+}
+
+// migrationShare is how many accounts one sweep migrates at most: what is due must not wait for long.
+const migrationShare = 1000
+
+// migrations carries on the migrations of plans that are not completed.
+func (s Sweeper) migrations(ctx context.Context, _ time.Time, done *Swept) error {
+	running, err := s.DB.PlanMigrations().Running(ctx)
+	if err != nil {
+		return fmt.Errorf("migrations of plans: %w", err)
+	}
+	for _, m := range running {
+		n, merr := Migrator(s).Run(ctx, m.ID, migrationShare)
+		done.Migrated += n
+		err = errors.Join(err, merr)
+	}
+	return err
+}
+
+// account does everything that is due on one account's clock, once.
+func (s Sweeper) account(ctx context.Context, a account.ID, done *Swept) error {
+	if err := s.closeAll(ctx, a, done); err != nil {
+		return err
 	}
 	acct, err := s.DB.Accounts().Get(ctx, a)
 	if err != nil {
@@ -173,125 +287,4 @@ func (s Sweeper) account(ctx context.Context, a account.ID, done *Swept) error {
 	expired, err := Granter(s).expire(ctx, a)
 	done.Expired += expired
 	return err
-}
-
-// close closes every period that has ended; an account that was away for months takes several rounds.
-// Accounts that fail do not hold up the others, and end the rounds when they alone are left: they stay the longest
-// overdue, so that a round looks past as many as the last one left.
-func (s Sweeper) close(ctx context.Context, now time.Time, done *Swept) error {
-	limit := batch
-	for {
-		due, err := s.DB.Subscriptions().Due(ctx, now, limit)
-		if err != nil {
-			return fmt.Errorf("periods that have ended: %w", err)
-		}
-		closed := 0
-		err = nil
-		for _, d := range due {
-			ok, cerr := Closer(s).Close(ctx, d.Account)
-			err = errors.Join(err, cerr)
-			if ok {
-				closed++
-			}
-		}
-		done.Closed += closed
-		if ctx.Err() != nil || closed == 0 && len(due) < limit {
-			return err
-		}
-		limit = batch + len(due) - closed
-	}
-}
-
-func (s Sweeper) finalize(ctx context.Context, now time.Time, done *Swept) error {
-	for {
-		due, err := s.DB.Invoices().ToFinalize(ctx, now, batch)
-		if err != nil {
-			return fmt.Errorf("drafts to finalise: %w", err)
-		}
-		finalized := 0
-		for _, r := range due {
-			ferr := Closer(s).Finalize(ctx, r.Account, r.Invoice)
-			err = errors.Join(err, ferr)
-			if ferr == nil {
-				finalized++
-			}
-		}
-		done.Finalized += finalized
-		if finalized == 0 || ctx.Err() != nil {
-			return err
-		}
-	}
-}
-
-func (s Sweeper) collect(ctx context.Context, now time.Time, done *Swept) error {
-	due, err := s.DB.Invoices().ToCollect(ctx, now, batch)
-	if err != nil {
-		return fmt.Errorf("invoices to collect: %w", err)
-	}
-	var all error
-	for _, r := range due {
-		asked, err := Collector(s).Collect(ctx, r.Account, r.Invoice)
-		if asked {
-			done.Collected++
-		}
-		all = errors.Join(all, err)
-	}
-	return all
-}
-
-func (s Sweeper) credit(ctx context.Context, now time.Time, done *Swept) error {
-	old, err := s.DB.Wallet().Expiring(ctx, now, batch)
-	if err != nil {
-		return fmt.Errorf("expired credit: %w", err)
-	}
-	return each(ctx, old, &done.Expired, func(g wallet.Grant) error { return Granter(s).Expire(ctx, g.Account) })
-}
-
-// migrationShare is how many accounts one sweep migrates at most: what is due must not wait for long.
-const migrationShare = 1000
-
-// migrations carries on the migrations of plans that are not completed.
-func (s Sweeper) migrations(ctx context.Context, _ time.Time, done *Swept) error {
-	running, err := s.DB.PlanMigrations().Running(ctx)
-	if err != nil {
-		return fmt.Errorf("migrations of plans: %w", err)
-	}
-	for _, m := range running {
-		n, merr := Migrator(s).Run(ctx, m.ID, migrationShare)
-		done.Migrated += n
-		err = errors.Join(err, merr)
-	}
-	return err
-}
-
-// expiryNotice is how long before a card's last day its holder is told.
-const expiryNotice = 30 * 24 * time.Hour
-
-// expiring tells, once, that the card which is charged will soon be out of date.
-func (s Sweeper) expiring(ctx context.Context, now time.Time, _ *Swept) error {
-	soon, err := s.DB.Payments().Expiring(ctx, now.Add(expiryNotice), batch)
-	if err != nil {
-		return fmt.Errorf("expiring cards: %w", err)
-	}
-	var all error
-	for _, m := range soon {
-		all = errors.Join(all, s.DB.InTx(ctx, func(tx Tx) error {
-			acct, err := tx.Accounts().Lock(ctx, m.Account)
-			if err != nil {
-				return err
-			}
-			card, err := tx.Payments().Method(ctx, acct.ID, m.ID)
-			if err != nil || card.Status != payment.MethodActive || !card.NoticedAt.IsZero() {
-				return err
-			}
-			card.NoticedAt = acct.Now(now)
-			if err := tx.Payments().SaveMethod(ctx, &card); err != nil {
-				return err
-			}
-			about := cardAbout(card)
-			about["exp_month"], about["exp_year"] = card.Card.ExpMonth, card.Card.ExpYear
-			return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentMethodExpires, about, card.NoticedAt)
-		}))
-	}
-	return all
 }

@@ -13,6 +13,7 @@ import (
 type Ref struct {
 	Account account.ID
 	Invoice ID
+	Due     time.Time
 }
 
 // Store keeps invoices.
@@ -52,8 +53,9 @@ type Store interface {
 	CreditNotesOf(ctx context.Context, a account.ID, i ID) ([]CreditNote, error)
 	CreditNotes(ctx context.Context, a account.ID, r page.Request) (page.Page[CreditNote], error)
 
-	// ToFinalize returns up to limit drafts whose grace is over on their account's clock.
-	ToFinalize(ctx context.Context, now time.Time, limit int) ([]Ref, error)
-	// ToCollect returns up to limit open invoices that are due for an attempt on their account's clock.
-	ToCollect(ctx context.Context, now time.Time, limit int) ([]Ref, error)
+	// ToFinalize returns up to limit drafts whose grace is over on their account's clock, the longest due first, from
+	// behind the given one on; the zero one is before them all.
+	ToFinalize(ctx context.Context, now time.Time, after Ref, limit int) ([]Ref, error)
+	// ToCollect returns up to limit open invoices that are due for an attempt on their account's clock, as ToFinalize does.
+	ToCollect(ctx context.Context, now time.Time, after Ref, limit int) ([]Ref, error)
 }

@@ -23,11 +23,8 @@ const (
 
 // Pending names a record that waits for a provider's word.
 type Pending struct {
-	Account account.ID
-	Kind    RecordKind // payment, refund or payment_method
-	Payment ID
-	Refund  RefundID
-	Method  MethodID
+	Located           // a payment, refund or payment_method
+	Due     time.Time // when it is to be asked for
 }
 
 // Overdue counts what waits for a provider's word for too long, and what waits for a person.
@@ -37,7 +34,7 @@ type Overdue struct {
 	Parked                           int       // payments and refunds of which the provider reports another amount
 }
 
-// Located is a record found by a provider's reference.
+// Located names a record that a provider knows of.
 type Located struct {
 	Account account.ID
 	Kind    RecordKind
@@ -82,8 +79,8 @@ type Store interface {
 	// the cards that it changes, and returns ErrMethodNotFound unless the card is active.
 	MakeDefault(ctx context.Context, a account.ID, id MethodID, at time.Time) error
 	// Expiring returns up to limit active default cards whose last month ends before t and whose
-	// holder has not been told.
-	Expiring(ctx context.Context, t time.Time, limit int) ([]Method, error)
+	// holder has not been told, the first to expire first, from behind the given one on; the zero one is before them all.
+	Expiring(ctx context.Context, t time.Time, after Method, limit int) ([]Method, error)
 
 	CreateRemoval(ctx context.Context, r Removal) error // or ErrRemovalOpen
 	// Removal returns the request or ErrRemovalNotFound; OpenRemovals lists the open ones, oldest first.
@@ -144,8 +141,9 @@ type Store interface {
 	Remember(ctx context.Context, provider, ref string, l Located) error
 	Locate(ctx context.Context, provider, ref string) (Located, error)
 
-	// ToCheck returns up to limit records whose check is due, in real time.
-	ToCheck(ctx context.Context, now time.Time, limit int) ([]Pending, error)
+	// ToCheck returns up to limit records whose check is due, in real time, the longest due first, from behind the given
+	// one on; the zero one is before them all.
+	ToCheck(ctx context.Context, now time.Time, after Pending, limit int) ([]Pending, error)
 	// Overdue counts what has waited for a provider's word since before t, of all accounts, and what is parked. What
 	// waits for a customer (3-D Secure) is not overdue.
 	Overdue(ctx context.Context, t time.Time) (Overdue, error)
@@ -155,8 +153,9 @@ type Store interface {
 	// LockEvent returns a stored webhook and holds it until the transaction ends, or ErrNotFound.
 	LockEvent(ctx context.Context, provider, eventID string) (ProviderEvent, error)
 	UpdateEvent(ctx context.Context, e ProviderEvent) error
-	// PendingEvents returns up to limit stored webhooks that are due to be processed.
-	PendingEvents(ctx context.Context, now time.Time, limit int) ([]ProviderEvent, error)
+	// PendingEvents returns up to limit stored webhooks that are due to be processed, in the order in which they came,
+	// from behind the given one on; the zero one is before them all.
+	PendingEvents(ctx context.Context, now time.Time, after ProviderEvent, limit int) ([]ProviderEvent, error)
 
 	// AddAttempt counts a try at a card; Attempts returns those since t, of any account.
 	AddAttempt(ctx context.Context, fingerprint string, a Attempt) error

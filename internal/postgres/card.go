@@ -276,12 +276,14 @@ func (s paymentStore) MakeDefault(ctx context.Context, a account.ID, m payment.M
 
 // A card is good through its last month.
 const expiringCards = `SELECT * FROM payment_methods WHERE is_default AND expiry_noticed_at IS NULL AND exp_year * 12 + exp_month < ?
+	AND (exp_year * 12 + exp_month, account_id) > (?, ?)
 	ORDER BY exp_year * 12 + exp_month, account_id LIMIT ?`
 
-func (s paymentStore) Expiring(ctx context.Context, t time.Time, limit int) (_ []payment.Method, err error) {
+func (s paymentStore) Expiring(ctx context.Context, t time.Time, after payment.Method, limit int) (_ []payment.Method, err error) {
 	defer errs.Wrap(&err, "cards that expire before %s", t)
 	t = t.UTC()
-	return findEach(stores(s).all(ctx).Raw(expiringCards, t.Year()*12+int(t.Month()), limit), methodRow.method)
+	return findEach(stores(s).all(ctx).Raw(expiringCards, t.Year()*12+int(t.Month()),
+		after.Card.ExpYear*12+after.Card.ExpMonth, after.Account.UUID(), limit), methodRow.method)
 }
 
 func (s paymentStore) CreateRemoval(ctx context.Context, r payment.Removal) (err error) {

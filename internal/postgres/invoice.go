@@ -333,34 +333,40 @@ func (s invoiceStore) CreditNotes(ctx context.Context, a account.ID, r page.Requ
 const (
 	dueToFinalize = `
 		SELECT i.account_id, i.id, i.finalize_at AS due FROM invoices i JOIN accounts a ON a.id = i.account_id
-		WHERE i.status = 'draft' AND a.clock_at IS NULL AND i.finalize_at <= @now
+		WHERE i.status = 'draft' AND a.clock_at IS NULL AND i.finalize_at <= @now AND (i.finalize_at, i.account_id, i.id) > (@due, @account, @invoice)
 		UNION ALL
 		SELECT i.account_id, i.id, i.finalize_at FROM invoices i JOIN accounts a ON a.id = i.account_id
-		WHERE i.status = 'draft' AND a.clock_at IS NOT NULL AND i.finalize_at <= a.clock_at
+		WHERE i.status = 'draft' AND a.clock_at IS NOT NULL AND i.finalize_at <= a.clock_at AND (i.finalize_at, i.account_id, i.id) > (@due, @account, @invoice)
 		ORDER BY due, account_id, id LIMIT @limit`
 	dueToCollect = `
 		SELECT i.account_id, i.id, i.next_attempt_at AS due FROM invoices i JOIN accounts a ON a.id = i.account_id
 		WHERE i.status = 'open' AND i.next_attempt_at IS NOT NULL AND a.clock_at IS NULL AND i.next_attempt_at <= @now
+			AND (i.next_attempt_at, i.account_id, i.id) > (@due, @account, @invoice)
 		UNION ALL
 		SELECT i.account_id, i.id, i.next_attempt_at FROM invoices i JOIN accounts a ON a.id = i.account_id
 		WHERE i.status = 'open' AND i.next_attempt_at IS NOT NULL AND a.clock_at IS NOT NULL AND i.next_attempt_at <= a.clock_at
+			AND (i.next_attempt_at, i.account_id, i.id) > (@due, @account, @invoice)
 		ORDER BY due, account_id, id LIMIT @limit`
 )
 
-func (s invoiceStore) ToFinalize(ctx context.Context, now time.Time, limit int) (_ []invoice.Ref, err error) {
+func (s invoiceStore) ToFinalize(ctx context.Context, now time.Time, after invoice.Ref, limit int) (_ []invoice.Ref, err error) {
 	defer errs.Wrap(&err, "drafts to finalise")
-	return s.refs(s.db.WithContext(ctx).Raw(dueToFinalize, map[string]any{"now": now, "limit": limit}))
+	return s.due(ctx, dueToFinalize, now, after, limit)
 }
 
-func (s invoiceStore) ToCollect(ctx context.Context, now time.Time, limit int) (_ []invoice.Ref, err error) {
+func (s invoiceStore) ToCollect(ctx context.Context, now time.Time, after invoice.Ref, limit int) (_ []invoice.Ref, err error) {
 	defer errs.Wrap(&err, "invoices to collect")
-	return s.refs(s.db.WithContext(ctx).Raw(dueToCollect, map[string]any{"now": now, "limit": limit}))
+	return s.due(ctx, dueToCollect, now, after, limit)
 }
 
-func (invoiceStore) refs(q *gorm.DB) ([]invoice.Ref, error) {
+func (s invoiceStore) due(ctx context.Context, sql string, now time.Time, after invoice.Ref, limit int) ([]invoice.Ref, error) {
 	type row struct {
 		AccountID account.ID
 		ID        invoice.ID
+		Due       time.Time
 	}
-	return find(q, func(r row) invoice.Ref { return invoice.Ref{Account: r.AccountID, Invoice: r.ID} })
+	q := s.db.WithContext(ctx).Raw(sql, map[string]any{
+		"now": now, "limit": limit, "due": after.Due, "account": after.Account.UUID(), "invoice": after.Invoice.UUID(),
+	})
+	return find(q, func(r row) invoice.Ref { return invoice.Ref{Account: r.AccountID, Invoice: r.ID, Due: r.Due} })
 }

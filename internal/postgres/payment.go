@@ -451,17 +451,33 @@ func (s paymentStore) Locate(ctx context.Context, provider, ref string) (_ payme
 }
 
 const dueChecks = `
-	SELECT account_id, 'payment' AS kind, id AS record_id, check_at FROM payments WHERE status IN ('processing', 'requires_action') AND check_at <= @now
-	UNION ALL
-	SELECT account_id, 'refund', id, check_at FROM refunds WHERE status = 'processing' AND check_at <= @now
-	UNION ALL
-	SELECT account_id, 'payment_method', id, check_at FROM payment_methods WHERE status IN ('processing', 'requires_action', 'removed') AND check_at <= @now
+	SELECT * FROM (
+	  SELECT account_id, 'payment' AS kind, id AS record_id, check_at FROM payments WHERE status IN ('processing', 'requires_action') AND check_at <= @now
+	  UNION ALL
+	  SELECT account_id, 'refund', id, check_at FROM refunds WHERE status = 'processing' AND check_at <= @now
+	  UNION ALL
+	  SELECT account_id, 'payment_method', id, check_at FROM payment_methods WHERE status IN ('processing', 'requires_action', 'removed') AND check_at <= @now) due
+	WHERE (check_at, record_id) > (@due, @record)
 	ORDER BY check_at, record_id LIMIT @limit`
 
-func (s paymentStore) ToCheck(ctx context.Context, now time.Time, limit int) (_ []payment.Pending, err error) {
+func (s paymentStore) ToCheck(ctx context.Context, now time.Time, after payment.Pending, limit int) (_ []payment.Pending, err error) {
 	defer errs.Wrap(&err, "records to check")
-	return find(s.db.WithContext(ctx).Raw(dueChecks, map[string]any{"now": now, "limit": limit}),
-		func(r locatedRow) payment.Pending { return payment.Pending(r.located()) })
+	type row struct {
+		AccountID account.ID
+		Kind      string
+		RecordID  uuid.UUID
+		CheckAt   time.Time
+	}
+	record := uuid.Nil
+	if after.Kind != "" {
+		if record, err = recordOf(after.Located); err != nil {
+			return nil, err
+		}
+	}
+	return find(s.db.WithContext(ctx).Raw(dueChecks, map[string]any{"now": now, "limit": limit, "due": after.Due, "record": record}),
+		func(r row) payment.Pending {
+			return payment.Pending{Located: locatedRow{r.AccountID, r.Kind, r.RecordID}.located(), Due: r.CheckAt.UTC()}
+		})
 }
 
 const sqlOverdueChecks = `

@@ -348,26 +348,26 @@ func TestPaymentsToCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []payment.Pending{
-		{Account: m.Account, Kind: payment.RecordMethod, Method: m.ID},
-		{Account: m.Account, Kind: payment.RecordPayment, Payment: p.ID},
-		{Account: m.Account, Kind: payment.RecordRefund, Refund: r.ID},
+		{Located: payment.Located{Account: m.Account, Kind: payment.RecordMethod, Method: m.ID}, Due: noon},
+		{Located: payment.Located{Account: m.Account, Kind: payment.RecordPayment, Payment: p.ID}, Due: noon.Add(time.Minute)},
+		{Located: payment.Located{Account: m.Account, Kind: payment.RecordRefund, Refund: r.ID}, Due: noon.Add(2 * time.Minute)},
 	}
 	for n := range 4 {
-		got, err := db.Payments().ToCheck(t.Context(), noon.Add(time.Duration(n-1)*time.Minute), 10)
+		got, err := db.Payments().ToCheck(t.Context(), noon.Add(time.Duration(n-1)*time.Minute), payment.Pending{}, 10)
 		if err != nil || len(got) != n || !reflect.DeepEqual(got, append([]payment.Pending{}, want[:n]...)) {
 			t.Errorf("to check in minute %d: %+v, %v; want %+v", n-1, got, err, want[:n])
 		}
 	}
-	if one, err := db.Payments().ToCheck(t.Context(), noon.Add(time.Hour), 1); err != nil || len(one) != 1 || one[0] != want[0] {
-		t.Errorf("with limit 1: %+v, %v; want the longest due", one, err)
-	}
+	wantPages(t, 3, func(after payment.Pending, limit int) ([]payment.Pending, error) {
+		return db.Payments().ToCheck(t.Context(), noon.Add(time.Hour), after, limit)
+	})
 	if err := p.Become(payment.Failed, noon); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Payments().SavePayment(t.Context(), &p); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := db.Payments().ToCheck(t.Context(), noon.Add(time.Hour), 10); err != nil || len(got) != 2 {
+	if got, err := db.Payments().ToCheck(t.Context(), noon.Add(time.Hour), payment.Pending{}, 10); err != nil || len(got) != 2 {
 		t.Errorf("after the payment failed: %+v, %v; want two", got, err)
 	}
 }
@@ -409,7 +409,7 @@ func TestProviderEvents(t *testing.T) {
 		return tx.Payments().UpdateEvent(t.Context(), e)
 	})
 	for at, want := range map[time.Time]int{noon: 0, noon.Add(time.Hour): 1} {
-		if got, err := store.PendingEvents(t.Context(), at, 10); err != nil || len(got) != want {
+		if got, err := store.PendingEvents(t.Context(), at, payment.ProviderEvent{}, 10); err != nil || len(got) != want {
 			t.Errorf("pending at %s: %d, %v; want %d", at, len(got), err, want)
 		}
 	}
@@ -417,7 +417,7 @@ func TestProviderEvents(t *testing.T) {
 	if err := store.UpdateEvent(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := store.PendingEvents(t.Context(), noon.AddDate(1, 0, 0), 10); err != nil || len(got) != 0 {
+	if got, err := store.PendingEvents(t.Context(), noon.AddDate(1, 0, 0), payment.ProviderEvent{}, 10); err != nil || len(got) != 0 {
 		t.Errorf("pending after it was processed: %+v, %v", got, err)
 	}
 	e.EventID = "evt_2"
@@ -427,4 +427,13 @@ func TestProviderEvents(t *testing.T) {
 	if _, err := store.LockEvent(t.Context(), "sandbox", "evt_2"); !errors.Is(err, payment.ErrNotFound) {
 		t.Errorf("lock of no event: %v, want ErrNotFound", err)
 	}
+	for _, name := range []string{"evt_4", "evt_3"} {
+		e.EventID, e.ProcessedAt = name, time.Time{}
+		if _, err := store.SaveEvent(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantPages(t, 2, func(after payment.ProviderEvent, limit int) ([]payment.ProviderEvent, error) {
+		return store.PendingEvents(t.Context(), noon.AddDate(1, 0, 0), after, limit)
+	})
 }

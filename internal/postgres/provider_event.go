@@ -68,8 +68,9 @@ func (s paymentStore) UpdateEvent(ctx context.Context, e payment.ProviderEvent) 
 	return s.later(ctx, updateProviderEvent.of(toProviderEventRow(e), e.Provider, e.EventID))
 }
 
-func (s paymentStore) PendingEvents(ctx context.Context, now time.Time, limit int) (_ []payment.ProviderEvent, err error) {
+func (s paymentStore) PendingEvents(ctx context.Context, now time.Time, after payment.ProviderEvent, limit int) (_ []payment.ProviderEvent, err error) {
 	defer errs.Wrap(&err, "pending provider events")
 	return find(s.db.WithContext(ctx).Where("processed_at IS NULL AND (next_try_at IS NULL OR next_try_at <= ?)", now).
+		Where("(received_at, event_id) > (?, ?)", after.ReceivedAt, after.EventID).
 		Order("received_at, event_id").Limit(limit), providerEventRow.event)
 }

@@ -320,19 +320,21 @@ func (s subscriptionStore) Period(ctx context.Context, a account.ID, start time.
 // other goes by the index of test clocks, of which a live deployment has none.
 const dueSubscriptions = `
 	SELECT s.account_id, s.period_end FROM subscriptions s JOIN accounts a ON a.id = s.account_id
-	WHERE s.status = 'active' AND a.clock_at IS NULL AND s.period_end <= @now
+	WHERE s.status = 'active' AND a.clock_at IS NULL AND s.period_end <= @now AND (s.period_end, s.account_id) > (@due, @account)
 	UNION ALL
 	SELECT s.account_id, s.period_end FROM subscriptions s JOIN accounts a ON a.id = s.account_id
-	WHERE s.status = 'active' AND a.clock_at IS NOT NULL AND s.period_end <= a.clock_at
+	WHERE s.status = 'active' AND a.clock_at IS NOT NULL AND s.period_end <= a.clock_at AND (s.period_end, s.account_id) > (@due, @account)
 	ORDER BY period_end, account_id LIMIT @limit`
 
-func (s subscriptionStore) Due(ctx context.Context, now time.Time, limit int) (_ []subscription.Due, err error) {
+func (s subscriptionStore) Due(ctx context.Context, now time.Time, after subscription.Due, limit int) (_ []subscription.Due, err error) {
 	defer errs.Wrap(&err, "due subscriptions")
 	type row struct {
 		AccountID account.ID
 		PeriodEnd time.Time
 	}
-	q := stores(s).all(ctx).Raw(dueSubscriptions, map[string]any{"now": now, "limit": limit})
+	q := stores(s).all(ctx).Raw(dueSubscriptions, map[string]any{
+		"now": now, "limit": limit, "due": after.PeriodEnd, "account": after.Account.UUID(),
+	})
 	return find(q, func(r row) subscription.Due {
 		return subscription.Due{Account: r.AccountID, PeriodEnd: r.PeriodEnd.UTC()}
 	})

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"reflect"
 	"testing"
 	"time"
 
@@ -233,7 +234,7 @@ func TestSubscriptionsDue(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			due, err := db.Subscriptions().Due(t.Context(), c.now, 10)
+			due, err := db.Subscriptions().Due(t.Context(), c.now, subscription.Due{}, 10)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -244,10 +245,30 @@ func TestSubscriptionsDue(t *testing.T) {
 			if !sameIDs(got, c.want) {
 				t.Errorf("due %v, want %v", got, c.want)
 			}
-			if limited, err := db.Subscriptions().Due(t.Context(), c.now, 1); err != nil || len(limited) != 1 {
-				t.Errorf("with limit 1: %v, %v", limited, err)
-			}
+			wantPages(t, len(c.want), func(after subscription.Due, limit int) ([]subscription.Due, error) {
+				return db.Subscriptions().Due(t.Context(), c.now, after, limit)
+			})
 		})
+	}
+}
+
+// wantPages reads a list of n in one piece, and again one by one, each from behind the last.
+func wantPages[T any](t *testing.T, n int, list func(after T, limit int) ([]T, error)) {
+	t.Helper()
+	var last T
+	all, err := list(last, n+1)
+	if err != nil || len(all) != n {
+		t.Errorf("%d in one piece, %v; want %d", len(all), err, n)
+	}
+	for _, want := range all {
+		one, err := list(last, 1)
+		if err != nil || len(one) != 1 || !reflect.DeepEqual(one[0], want) {
+			t.Fatalf("behind %+v: %+v, %v; want %+v", last, one, err, want)
+		}
+		last = want
+	}
+	if rest, err := list(last, 1); err != nil || len(rest) != 0 {
+		t.Errorf("behind the last one: %+v, %v", rest, err)
 	}
 }
 

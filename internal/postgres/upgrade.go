@@ -124,8 +124,9 @@ func (s upgradeStore) Save(ctx context.Context, u *upgrade.Upgrade) (err error) 
 	return err
 }
 
-func (s upgradeStore) Expired(ctx context.Context, now time.Time, limit int) (_ []upgrade.Upgrade, err error) {
+func (s upgradeStore) Expired(ctx context.Context, now time.Time, after upgrade.Upgrade, limit int) (_ []upgrade.Upgrade, err error) {
 	defer errs.Wrap(&err, "expired upgrades")
-	return findEach(stores(s).all(ctx).Where("status IN ? AND expires_at <= ?", pendingStatuses, now).Order("expires_at, account_id").Limit(limit),
-		upgradeRow.upgrade)
+	return findEach(stores(s).all(ctx).Where("status IN ? AND expires_at <= ?", pendingStatuses, now).
+		Where("(expires_at, account_id) > (?, ?)", after.ExpiresAt, after.Account.UUID()).
+		Order("expires_at, account_id").Limit(limit), upgradeRow.upgrade)
 }

@@ -142,13 +142,16 @@ func TestUpgradesExpired(t *testing.T) {
 		}
 	}
 	mustMoveClock(t, db, pending.Account, noon.AddDate(-1, 0, 0)) // the provider lives in real time
-	if got, err := db.Upgrades().Expired(t.Context(), over.Add(-time.Second), 10); err != nil || len(got) != 0 {
+	if got, err := db.Upgrades().Expired(t.Context(), over.Add(-time.Second), upgrade.Upgrade{}, 10); err != nil || len(got) != 0 {
 		t.Errorf("expired before the time: %+v, %v", got, err)
 	}
-	if got, err := db.Upgrades().Expired(t.Context(), over, 10); err != nil || len(got) != 1 || !reflect.DeepEqual(got[0], pending) {
+	if got, err := db.Upgrades().Expired(t.Context(), over, upgrade.Upgrade{}, 10); err != nil || len(got) != 1 || !reflect.DeepEqual(got[0], pending) {
 		t.Errorf("expired %+v, %v; want %+v", got, err, pending)
 	}
-	if one, err := db.Upgrades().Expired(t.Context(), over.Add(time.Hour), 1); err != nil || len(one) != 1 || one[0].ID != pending.ID {
+	if one, err := db.Upgrades().Expired(t.Context(), over.Add(time.Hour), upgrade.Upgrade{}, 1); err != nil || len(one) != 1 || one[0].ID != pending.ID {
 		t.Errorf("with limit 1: %+v, %v; want the longest over", one, err)
 	}
+	wantPages(t, 2, func(after upgrade.Upgrade, limit int) ([]upgrade.Upgrade, error) {
+		return db.Upgrades().Expired(t.Context(), over.Add(time.Hour), after, limit)
+	})
 }

@@ -125,14 +125,18 @@ func (s walletStore) SaveGrant(ctx context.Context, g wallet.Grant) (err error) 
 const dueGrants = `
 	SELECT g.* FROM credit_grants g JOIN accounts a ON a.id = g.account_id
 	WHERE g.remaining > 0 AND g.expires_at IS NOT NULL AND a.clock_at IS NULL AND g.expires_at <= @now
+		AND (g.expires_at, g.account_id, g.id) > (@due, @account, @grant)
 	UNION ALL
 	SELECT g.* FROM credit_grants g JOIN accounts a ON a.id = g.account_id
 	WHERE g.remaining > 0 AND g.expires_at IS NOT NULL AND a.clock_at IS NOT NULL AND g.expires_at <= a.clock_at
+		AND (g.expires_at, g.account_id, g.id) > (@due, @account, @grant)
 	ORDER BY expires_at, account_id, id LIMIT @limit`
 
-func (s walletStore) Expiring(ctx context.Context, now time.Time, limit int) (_ []wallet.Grant, err error) {
+func (s walletStore) Expiring(ctx context.Context, now time.Time, after wallet.Grant, limit int) (_ []wallet.Grant, err error) {
 	defer errs.Wrap(&err, "expiring grants")
-	return find(s.db.WithContext(ctx).Raw(dueGrants, map[string]any{"now": now, "limit": limit}), grantRow.grant)
+	return find(s.db.WithContext(ctx).Raw(dueGrants, map[string]any{
+		"now": now, "limit": limit, "due": after.ExpiresAt, "account": after.Account.UUID(), "grant": after.ID.UUID(),
+	}), grantRow.grant)
 }
 
 func (s walletStore) AutoTopUp(ctx context.Context, a account.ID) (_ wallet.AutoTopUp, err error) {

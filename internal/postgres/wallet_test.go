@@ -53,7 +53,7 @@ func TestGrants(t *testing.T) {
 		return err
 	})
 	expiring := func(now time.Time) int {
-		list, err := db.Wallet().Expiring(t.Context(), now, 10)
+		list, err := db.Wallet().Expiring(t.Context(), now, wallet.Grant{}, 10)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,6 +62,9 @@ func TestGrants(t *testing.T) {
 	if before, at := expiring(noon.Add(2*time.Hour-time.Second)), expiring(noon.Add(2*time.Hour)); before != 0 || at != 1 {
 		t.Errorf("%d expire before and %d at the hour, want 0 and 1", before, at)
 	}
+	wantPages(t, 1, func(after wallet.Grant, limit int) ([]wallet.Grant, error) {
+		return db.Wallet().Expiring(t.Context(), noon.AddDate(10, 0, 0), after, limit)
+	})
 	mustMoveClock(t, db, a, noon.Add(2*time.Hour))
 	if n := expiring(noon); n != 1 {
 		t.Errorf("%d expire on the account's own clock, want 1", n)

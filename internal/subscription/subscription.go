@@ -223,8 +223,8 @@ type Store interface {
 	// Period returns the period that begins at start, or ErrNotFound.
 	Period(ctx context.Context, a account.ID, start time.Time) (Period, error)
 	// Due returns up to limit active agreements whose period has ended on their account's own clock,
-	// the longest overdue first.
-	Due(ctx context.Context, now time.Time, limit int) ([]Due, error)
+	// the longest overdue first, from behind the given one on; the zero one is before them all.
+	Due(ctx context.Context, now time.Time, after Due, limit int) ([]Due, error)
 
 	// OnPlan counts the active agreements on each version of a plan.
 	OnPlan(ctx context.Context, code plan.Code) (map[int]int, error)

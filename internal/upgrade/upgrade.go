@@ -79,6 +79,6 @@ type Store interface {
 	// Save writes the upgrade and raises its revision. It returns account.ErrStale if the revision is another.
 	Save(ctx context.Context, u *Upgrade) error
 	// Expired returns up to limit pending upgrades whose time is over in real time, which is
-	// the provider's.
-	Expired(ctx context.Context, now time.Time, limit int) ([]Upgrade, error)
+	// the provider's, the first to expire first, from behind the given one on; the zero one is before them all.
+	Expired(ctx context.Context, now time.Time, after Upgrade, limit int) ([]Upgrade, error)
 }

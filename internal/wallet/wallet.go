@@ -135,8 +135,9 @@ type Store interface {
 	Grants(ctx context.Context, a account.ID) ([]Grant, error)
 	// SaveGrant writes what is left of a grant and when it expired, or returns ErrGrantNotFound.
 	SaveGrant(ctx context.Context, g Grant) error
-	// Expiring returns up to limit grants that have something left and expired on their account's clock.
-	Expiring(ctx context.Context, now time.Time, limit int) ([]Grant, error)
+	// Expiring returns up to limit grants that have something left and expired on their account's clock, the first to
+	// expire first, from behind the given one on; the zero one is before them all.
+	Expiring(ctx context.Context, now time.Time, after Grant, limit int) ([]Grant, error)
 
 	// AutoTopUp returns the account's rule or ErrNoAutoTopUp.
 	AutoTopUp(ctx context.Context, a account.ID) (AutoTopUp, error)

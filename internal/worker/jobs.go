@@ -85,7 +85,7 @@ func (w *Worker) do(ctx context.Context, a account.ID, n nudge) error {
 }
 
 func pending(a account.ID, p payment.ID, r payment.RefundID, m payment.MethodID) payment.Pending {
-	out := payment.Pending{Account: a, Kind: payment.RecordPayment, Payment: p, Refund: r, Method: m}
+	out := payment.Pending{Located: payment.Located{Account: a, Kind: payment.RecordPayment, Payment: p, Refund: r, Method: m}}
 	switch {
 	case !r.IsZero():
 		out.Kind = payment.RecordRefund

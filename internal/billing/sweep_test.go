@@ -1,0 +1,169 @@
+package billing_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+)
+
+// spoilt is a database in which some accounts can never be locked, so that nothing can be done about them.
+type spoilt struct {
+	billing.Database
+	accounts map[account.ID]bool
+}
+
+func (d spoilt) InTx(ctx context.Context, fn func(tx billing.Tx) error) error {
+	return d.Database.InTx(ctx, func(tx billing.Tx) error { return fn(spoiltTx{tx, d.accounts}) })
+}
+
+func (d spoilt) InTxOf(ctx context.Context, start billing.Start, fn func(tx billing.Tx) error) error {
+	return d.Database.InTxOf(ctx, start, func(tx billing.Tx) error { return fn(spoiltTx{tx, d.accounts}) })
+}
+
+type spoiltTx struct {
+	billing.Tx
+	accounts map[account.ID]bool
+}
+
+func (t spoiltTx) Accounts() account.Store { return spoiltAccounts{t.Tx.Accounts(), t.accounts} }
+
+type spoiltAccounts struct {
+	account.Store
+	accounts map[account.ID]bool
+}
+
+func (s spoiltAccounts) Lock(ctx context.Context, a account.ID) (account.Account, error) {
+	if s.accounts[a] {
+		return account.Account{}, errSpoilt
+	}
+	return s.Store.Lock(ctx, a)
+}
+
+var errSpoilt = errors.New("spoilt")
+
+// As many records as the sweep looks up at a time cannot be done, sweep after sweep, and have been due the longest. What is
+// due behind them is done all the same, whatever kind of work it is.
+func TestSweep_WhatCannotBeDoneHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	all := make([]account.ID, 202)
+	for i := range all {
+		if i >= 200 {
+			w.advance(time.Second)
+		}
+		all[i] = w.open(t).ID
+		w.upgrade(t, all[i], sandbox.TokenVisa)
+		w.use(t, all[i], "voice", "120000") // 27.00
+		w.grant(t, all[i], 100, 0, 1)
+	}
+	sound, next := all[200], all[201]
+	sweep := func(broken []account.ID) {
+		t.Helper()
+		db := spoilt{w.DB, map[account.ID]bool{}}
+		for _, a := range broken {
+			db.accounts[a] = true
+		}
+		core := w.another(w.Gateway)
+		core.DB = db
+		if _, err := (billing.Sweeper{Core: core}).Sweep(t.Context()); !errors.Is(err, errSpoilt) {
+			t.Errorf("%v, want what went wrong", err)
+		}
+	}
+	want := func(what, query string) {
+		t.Helper()
+		var ok bool
+		if err := w.db.Pool().QueryRow(t.Context(), query, sound.UUID()).Scan(&ok); err != nil || !ok {
+			t.Errorf("%s: %v, %v", what, ok, err)
+		}
+	}
+	// Of each account a card that is to be detached, and one that is soon out of date; and an upgrade that has waited for too long.
+	for _, q := range []string{
+		`INSERT INTO payment_methods (account_id, id, status, provider, provider_ref, customer_ref, check_at, created_at, updated_at)
+			SELECT account_id, gen_random_uuid(), 'removed', provider, 'pm_' || id, customer_ref, created_at, created_at, updated_at FROM payment_methods`,
+		`UPDATE payment_methods SET exp_year = 2026, exp_month = 4 WHERE status = 'active'`,
+		`INSERT INTO upgrades (account_id, id, plan_code, plan_version, status, payment_method_id, created_at, updated_at, expires_at)
+			SELECT u.account_id, gen_random_uuid(), u.plan_code, u.plan_version, 'processing', u.payment_method_id, u.created_at, u.updated_at, u.expires_at FROM upgrades u`,
+	} {
+		if _, err := w.db.Pool().Exec(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sub, err := w.DB.Subscriptions().Active(t.Context(), next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.advance(sub.Period.End.Sub(w.clock()))
+	sweep(all[:200])
+	want("a removed card is detached", "SELECT bool_and(check_at IS NULL) FROM payment_methods WHERE account_id = $1 AND status = 'removed'")
+	want("an upgrade that has waited for too long is canceled", "SELECT bool_or(status = 'canceled') FROM upgrades WHERE account_id = $1")
+	want("the period is closed", "SELECT period_index = 1 FROM subscriptions WHERE account_id = $1")
+	want("credit has run out", "SELECT remaining = 0 FROM credit_grants WHERE account_id = $1")
+	want("a card that is soon out of date is told of", "SELECT bool_or(expiry_noticed_at IS NOT NULL) FROM payment_methods WHERE account_id = $1")
+
+	w.sweep(t)
+	w.advance(w.Policy.Grace)
+	sweep(append(all[:200:200], next))
+	want("the invoice is final", "SELECT status <> 'draft' FROM invoices WHERE account_id = $1")
+
+	for _, a := range append(all[:200:200], next) {
+		drafts, err := w.DB.Invoices().List(t.Context(), a, invoice.Draft, page.Request{Limit: 2})
+		if err != nil || len(drafts.Data) != 1 {
+			t.Fatalf("%+v, %v", drafts, err)
+		}
+		if err := (billing.Closer{Core: w.Core}).Finalize(t.Context(), a, drafts.Data[0].ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sound = next
+	sweep(all[:200])
+	want("the invoice is collected", "SELECT status = 'paid' FROM invoices WHERE account_id = $1")
+	w.sweep(t)
+}
+
+// hanging is a provider that lets whoever asks what became of a charge wait for long, and then says nothing.
+type hanging struct {
+	payment.Gateway
+	w     *world
+	asked map[string]int
+}
+
+func (g hanging) LookupCharge(_ context.Context, l payment.ChargeLookup) (payment.ChargeResult, error) {
+	g.w.advance(40 * time.Second)
+	g.asked[l.PaymentRef]++
+	return payment.ChargeResult{}, payment.ErrUnknown
+}
+
+// A provider that hangs takes a minute or so of a sweep, and not as long as it can: the rest of what is due is done, and
+// what it was not asked for is asked for first in the next one.
+func TestSweep_AProviderThatHangsHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for range 5 {
+		a := w.open(t).ID
+		w.upgrade(t, a, sandbox.TokenVisa)
+		if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset, Account: a.String()}); err != nil {
+			t.Fatal(err)
+		}
+		w.topUp(t, a, 5000)
+	}
+	w.advance(time.Hour)
+	provider := hanging{w.Gateway, w, map[string]int{}}
+	for i, want := range []int{2, 4, 5} {
+		if _, err := (billing.Sweeper{Core: w.another(provider)}).Sweep(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if len(provider.asked) != want {
+			t.Errorf("%d payments asked for by sweep %d, want %d", len(provider.asked), i, want)
+		}
+	}
+	w.advance(24 * time.Hour)
+	w.sweep(t)
+}
