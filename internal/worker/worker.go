@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -100,22 +101,36 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 		case <-time.After(startPause):
 		}
 	}
-	relay, sweep := time.NewTicker(w.cfg.RelayEvery), time.NewTicker(w.cfg.SweepEvery)
-	defer relay.Stop()
-	defer sweep.Stop()
-	w.sweep(ctx) // what the last process left
-	for {
-		select {
-		case <-ctx.Done():
-			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-			defer cancel()
-			return w.client.Stop(stop)
-		case <-relay.C:
+	var loops sync.WaitGroup
+	loops.Go(func() {
+		every(ctx, w.cfg.RelayEvery, func() {
 			if err := w.relay(ctx); err != nil && ctx.Err() == nil {
 				w.log.WarnContext(ctx, "intents not handed on; tried again in a moment", "err", err)
 			}
-		case <-sweep.C:
-			w.sweep(ctx)
+		})
+	})
+	// A sweep may take long; nudges do not wait for it.
+	loops.Go(func() {
+		w.sweep(ctx) // what the last process left
+		every(ctx, w.cfg.SweepEvery, func() { w.sweep(ctx) })
+	})
+	<-ctx.Done()
+	loops.Wait()
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	return w.client.Stop(stop)
+}
+
+// every runs do again and again until ctx ends.
+func every(ctx context.Context, d time.Duration, do func()) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			do()
 		}
 	}
 }

@@ -118,3 +118,57 @@ func TestJobs_ThatAlwaysFailHoldUpNobody(t *testing.T) {
 		}
 	}
 }
+
+// A sweep that takes long does not keep what is to be done at once from being done, nor the worker from its end.
+func TestJobs_AreDoneWhileASweepGoesOn(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	core := &billing.Core{DB: db, Clock: time.Now, Policy: billing.DefaultPolicy(), Log: slog.New(slog.DiscardHandler)}
+	if _, err := (billing.Publisher{Core: core}).Publish(t.Context(), plan.Shipped()); err != nil {
+		t.Fatal(err)
+	}
+	a, err := billing.Opener{Core: core}.Open(t.Context(), billing.NewAccount{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sweeping := make(chan struct{})
+	w, err := worker.New(worker.Config{
+		Core: core, Pool: db.Pool(), RelayEvery: 10 * time.Millisecond, SweepEvery: time.Hour,
+		Sweepers: []worker.Sweeper{{Name: "slow", Sweep: func(ctx context.Context) error {
+			close(sweeping)
+			<-ctx.Done()
+			return ctx.Err()
+		}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	<-sweeping
+	if err := db.InTx(t.Context(), func(tx billing.Tx) error {
+		return tx.Jobs().Enqueue(t.Context(), a.ID, job.CheckFunds, map[string]any{}, core.Clock())
+	}); err != nil {
+		t.Fatal(err)
+	}
+	limit := time.After(30 * time.Second)
+	for look := time.NewTicker(10 * time.Millisecond); ; {
+		var done bool
+		if err := db.Pool().QueryRow(t.Context(), "SELECT count(*) FILTER (WHERE state = 'completed') = 1 FROM river_job").Scan(&done); err != nil {
+			t.Fatal(err)
+		}
+		if done {
+			break
+		}
+		select {
+		case <-look.C:
+		case <-limit:
+			t.Fatal("the job waits for the sweep")
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
