@@ -105,7 +105,7 @@ func (l Listener) process(ctx context.Context, e payment.ProviderEvent) (err err
 	if werr := l.DB.Payments().UpdateEvent(ctx, e); werr != nil {
 		return werr
 	}
-	if err != nil && !errors.Is(err, payment.ErrNotFound) && !errors.Is(err, errSetAside) && !unknowable(err) {
+	if err != nil && !errors.Is(err, payment.ErrNotFound) && !errors.Is(err, errTooEarly) && !unknowable(err) {
 		return err
 	}
 	return nil
@@ -198,14 +198,14 @@ func (l Listener) charge(ctx context.Context, res payment.ChargeResult, with fun
 		}
 	}
 	if _, err = l.settleCharge(ctx, known, res, nil, then); err == nil && waits {
-		err = errSetAside
+		err = errTooEarly
 	}
 	return settled, err
 }
 
-// errSetAside says that more of a payment is gone at the provider than our books have left of it: a refund of ours that
-// is on its way has set it aside. What becomes of that one must be known first.
-var errSetAside = errors.New("a refund that is on its way has set the amount aside")
+// errTooEarly says that something else must be known first: what becomes of a refund of ours that is on its way and has set
+// aside what is gone at the provider, or of a payment that is parked.
+var errTooEarly = errors.New("what becomes of the payment, or of a refund of it, must be known first")
 
 // refunded writes down how the refunds of a payment stand at the provider: ours, and those that somebody made there,
 // each of which is told apart by its reference. It reports whether one of them has to wait.
@@ -313,6 +313,9 @@ func (l Listener) dispute(ctx context.Context, provider string, res payment.Disp
 		if err != nil {
 			return err
 		}
+		if p.Status == payment.Parked {
+			return errTooEarly
+		}
 		return l.writeDispute(ctx, tx, acct, &p, res)
 	})
 	return settled, err
@@ -339,7 +342,7 @@ func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account,
 				return err
 			}
 			if slices.ContainsFunc(refunds, func(r payment.Refund) bool { return r.Status == payment.Processing }) {
-				return errSetAside
+				return errTooEarly
 			}
 			d.Amount = p.Refundable()
 		}

@@ -269,3 +269,36 @@ func TestWebhooks_ADisputeWhileARefundOfOursIsOnItsWay(t *testing.T) {
 		t.Errorf("disputed are %d cents, want 5000", got)
 	}
 }
+
+// misreporting is a provider that takes what it is asked for, and says that it took a cent more.
+type misreporting struct{ payment.Gateway }
+
+func (g misreporting) Charge(ctx context.Context, r payment.ChargeRequest) (payment.ChargeResult, error) {
+	res, err := g.Gateway.Charge(ctx, r)
+	res.Amount.Minor++
+	return res, err
+}
+
+// A dispute of a payment that waits for a person is booked when the person has decided that it was made.
+func TestWebhooks_ADisputeOfAParkedPayment(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	top, err := billing.Funder{Core: w.another(misreporting{w.Gateway})}.TopUp(t.Context(), asked(a, newKey()), billing.TopUpInput{Amount: usd(5000)}, nil)
+	if err != nil || top.Record.Charge.Status != payment.Parked {
+		t.Fatalf("%+v, %v", top.Record, err)
+	}
+	p := top.Record.Charge
+	w.disputed(t, p)
+	w.wantBalance(t, a, 0, 0)
+	if _, err := (billing.Resolver{Core: w.Core}).Unpark(t.Context(), asked(a, newKey()), p.ID, billing.AskAgain, "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.advance(time.Hour)
+	w.sweep(t)
+	w.wantBalance(t, a, 0, 0)
+	if got := w.disputedOf(t, a, p.ID); got != 5000 {
+		t.Errorf("disputed are %d cents, want 5000", got)
+	}
+}

@@ -344,7 +344,27 @@ func (c *Core) settleCharge(ctx context.Context, known payment.Payment, res paym
 		return then(tx, p)
 	})
 	failpoint.Hit(chargeOf(p), failpoint.AfterTx2)
+	if err == nil && (errors.Is(callErr, payment.ErrForeignToken) || errors.Is(callErr, payment.ErrMissing)) {
+		c.lookAtCard(ctx, p)
+	}
 	return p, err
+}
+
+// lookAtCard asks the provider about the card of a charge that it refused because of it: the webhook which tells that a
+// card is gone may have been lost. What fails here, the next charge finds out.
+func (c *Core) lookAtCard(ctx context.Context, p payment.Payment) {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	m, err := c.DB.Payments().Method(ctx, p.Account, p.Method)
+	if err == nil && m.Status == payment.MethodActive {
+		var o payment.Object
+		if o, err = c.Gateway.Fetch(ctx, payment.ObjectMethod, m.ProviderRef); err == nil {
+			_, err = Listener{c}.method(ctx, m.Provider, *o.Method)
+		}
+	}
+	if err != nil {
+		c.Log.WarnContext(ctx, "a card that the provider refuses could not be looked at", "payment_method", p.Method, "err", err)
+	}
 }
 
 // Confirm carries a top-up on after the customer has acted. A settled one is returned as it is.

@@ -1,0 +1,28 @@
+package billing_test
+
+import (
+	"testing"
+
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+)
+
+// A card that was removed at the provider, of which the webhook was lost, is found out by the first charge that it
+// refuses: it is not shown as the active card any more.
+func TestTopUp_OfACardThatIsGoneAtTheProvider(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	m := w.defaultCard(t, asked(a, ""))
+	err := w.Gateway.Detach(t.Context(), payment.DetachRequest{Key: newKey(), CustomerRef: m.CustomerRef, MethodRef: m.ProviderRef})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if top := w.topUp(t, a, 5000); top.Status != payment.Failed {
+		t.Errorf("the top-up is %s", top.Status)
+	}
+	if got := w.card(t, a, m.ID); got.Status != payment.MethodRemoved || got.Default {
+		t.Errorf("the card is %s", got.Status)
+	}
+}
