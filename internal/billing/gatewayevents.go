@@ -223,7 +223,11 @@ func (l Listener) refunded(ctx context.Context, tx Tx, p payment.Payment, refund
 	}
 	var others []payment.RefundResult
 	for _, res := range refunds {
-		at := slices.IndexFunc(known, func(r payment.Refund) bool { return r.ID.String() == res.RefundID || r.ProviderRef == res.Ref })
+		at := slices.IndexFunc(known, func(r payment.Refund) bool {
+			// One that we gave up, and that was made after all, is written down as one more.
+			givenUp := r.Status == payment.Failed && res.Outcome != payment.OutcomeDeclined
+			return r.ProviderRef == res.Ref || (r.ID.String() == res.RefundID && !givenUp)
+		})
 		if at < 0 {
 			others = append(others, res)
 		} else if err := l.writeRefund(ctx, tx, acct, &p, &known[at], res); err != nil {

@@ -220,7 +220,8 @@ func (c *Core) settleRefund(ctx context.Context, ref payment.Refund, res payment
 	case callErr == nil:
 	case unknowable(callErr):
 		res = payment.RefundResult{Outcome: payment.OutcomeProcessing}
-	case errors.Is(callErr, payment.ErrRejected), errors.Is(callErr, payment.ErrMissing), errors.Is(callErr, payment.ErrRefundTooLarge):
+	case errors.Is(callErr, payment.ErrRejected), errors.Is(callErr, payment.ErrMissing), errors.Is(callErr, payment.ErrRefundTooLarge),
+		errors.Is(callErr, payment.ErrAmount):
 		c.Log.ErrorContext(ctx, "provider rejected a refund", "refund", ref.ID, "err", callErr)
 		res = payment.RefundResult{Outcome: payment.OutcomeDeclined, Failure: codeOf(callErr)}
 	default:
@@ -322,6 +323,9 @@ func (c *Core) lookUpRefund(ctx context.Context, ref payment.Refund) (payment.Re
 		return c.askRefund(ctx, ref)
 	case errors.Is(err, payment.ErrMissing):
 		return payment.RefundResult{Outcome: payment.OutcomeDeclined, Failure: "expired"}, nil
+	case err != nil && !unknowable(err): // that the provider does not say what became of it says nothing of it
+		c.Log.ErrorContext(ctx, "a refund's outcome could not be asked for", "refund", ref.ID, "err", err)
+		err = payment.ErrUnknown.Because(err)
 	}
 	return res, err
 }

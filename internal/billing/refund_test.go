@@ -1,6 +1,7 @@
 package billing_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -114,4 +115,90 @@ func TestRefund_OfAnotherAmountIsNotToldAsMade(t *testing.T) {
 	if ref := w.refund(t, a, p.ID, 2000); ref.Status != payment.Processing {
 		t.Errorf("the refund is %s", ref.Status)
 	}
+}
+
+// refusing is a provider that answers what it is asked about refunds with an error.
+type refusing struct {
+	payment.Gateway
+	lookUp, make error
+}
+
+func (g refusing) LookupRefund(ctx context.Context, l payment.RefundLookup) (payment.RefundResult, error) {
+	if g.lookUp != nil {
+		return payment.RefundResult{}, g.lookUp
+	}
+	return g.Gateway.LookupRefund(ctx, l)
+}
+
+func (g refusing) Refund(ctx context.Context, r payment.RefundRequest) (payment.RefundResult, error) {
+	if g.make != nil {
+		return payment.RefundResult{}, g.make
+	}
+	return g.Gateway.Refund(ctx, r)
+}
+
+// refundUnheard gives 20.00 USD of a top-up of 50.00 back, and the answer is lost.
+func (w *world) refundUnheard(t *testing.T) (payment.Payment, payment.Refund) {
+	t.Helper()
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	p := w.topUp(t, a, 5000).Charge
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "refund", Kind: sandbox.FaultReset}); err != nil {
+		t.Fatal(err)
+	}
+	ref := w.refund(t, a, p.ID, 2000)
+	if ref.Status != payment.Processing {
+		t.Fatalf("%+v", ref)
+	}
+	return p, ref
+}
+
+// A provider that refuses to say what became of a refund (our key was withdrawn) has not refused the refund.
+func TestRefund_ARefusedQuestionIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p, _ := w.refundUnheard(t)
+	w.advance(time.Hour)
+	if _, err := (billing.Sweeper{Core: w.another(refusing{Gateway: w.Gateway, lookUp: payment.ErrRejected})}).Sweep(t.Context()); err != nil {
+		t.Error(err)
+	}
+	w.wantRefunds(t, p, "operator 2000 processing")
+	w.advance(time.Hour)
+	w.sweep(t)
+	w.wantRefunds(t, p, "operator 2000 succeeded")
+	w.wantBalance(t, p.Account, 3000, 0)
+}
+
+// A refund that was given up, because the provider knew nothing of it, and that was made after all is booked.
+func TestRefund_MadeAfterItWasGivenUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p, _ := w.refundUnheard(t)
+	w.advance(payment.KeyRetention + time.Hour)
+	if _, err := (billing.Sweeper{Core: w.another(refusing{Gateway: w.Gateway, lookUp: payment.ErrMissing})}).Sweep(t.Context()); err != nil {
+		t.Error(err)
+	}
+	w.wantRefunds(t, p, "operator 2000 failed")
+	for range 2 {
+		w.tell(t, w.refundsOf(t, p.ProviderRef)[0])
+	}
+	w.wantRefunds(t, p, "operator 2000 failed, provider 2000 succeeded")
+	w.wantBalance(t, p.Account, 3000, 0)
+}
+
+// What the provider cannot give back in the currency's steps comes back to the funds, and is not set aside for ever.
+func TestRefund_OfAnAmountThatTheProviderCannotWrite(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	p := w.topUp(t, a, 5000).Charge
+	w.Gateway = refusing{Gateway: w.Gateway, make: payment.ErrAmount}
+	got, err := billing.Refunder{Core: w.Core}.Refund(t.Context(), asked(a, newKey()),
+		billing.RefundInput{Payment: p.ID, Amount: usd(2001), Reason: "test", Origin: payment.ByOperator}, nil)
+	if err != nil || got.Record.Status != payment.Failed {
+		t.Errorf("the refund is %q, %v", got.Record.Status, err)
+	}
+	w.wantRefunds(t, p, "operator 2001 failed")
+	w.wantBalance(t, a, 5000, 0)
 }
