@@ -60,6 +60,7 @@ func permutations(n int) [][]int {
 // history is what happened at the provider behind our back to a charge whose answer we never got.
 type history struct {
 	refunds []int64 // at the provider, in cents
+	fail    bool    // they do not arrive
 	dispute bool
 	won     bool
 }
@@ -95,6 +96,11 @@ func (w *world) happen(t *testing.T, h history) (account.ID, payment.ID, []sandb
 	about := []string{charge}
 	for _, minor := range h.refunds {
 		must(w.control.Refund(ctx, charge, minor))
+	}
+	if h.fail {
+		for _, ref := range w.refundsOf(t, charge) {
+			must(w.control.SettleRefund(ctx, ref, "expired_or_canceled_card"))
+		}
 	}
 	if h.dispute {
 		d, err := w.control.Dispute(ctx, charge)
@@ -141,7 +147,9 @@ func (w *world) outcome(t *testing.T, a account.ID, pid payment.ID, events []san
 	out := outcome{Status: p.Status, Refunded: p.Refunded.Minor, Disputed: p.Disputed.Minor, Funds: w.balance(t, a).Funds.Minor}
 	var sum int64
 	for _, r := range refunds {
-		sum += r.Amount.Minor
+		if r.Status != payment.Failed {
+			sum += r.Amount.Minor
+		}
 	}
 	out.Refunds = fmt.Sprint(sum)
 	for _, e := range events {
@@ -183,6 +191,10 @@ func TestWebhooks_EveryOrderEndsInOneState(t *testing.T) {
 		"PartialAndFullRefundThenDisputeWon": {
 			history{refunds: []int64{3000, 7000}, dispute: true, won: true},
 			outcome{Status: payment.Succeeded, Refunded: 10000, Refunds: "10000", Booked: "map[refund:10000 top_up:10000]"},
+		},
+		"RefundsThatFail": {
+			history{refunds: []int64{3000, 2000}, fail: true},
+			outcome{Status: payment.Succeeded, Funds: 10000, Refunds: "0", Booked: "map[top_up:10000]"},
 		},
 		"DisputeLost": {
 			history{refunds: []int64{1000, 1500}, dispute: true},
