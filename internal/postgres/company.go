@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -454,14 +455,34 @@ func (g *guest) expect() (asks []stmt) {
 		}}
 		g.expected, asks = append(g.expected, e), append(asks, ask)
 	}
+	// through reads what will be asked for by values that stand in the rows which are read first. Each row of the answer
+	// has those values; where it has nothing but them, nothing was found.
+	through := func(ask stmt, later func(*value) (ask stmt, found bool)) {
+		ask.take = []func(*value) error{func(v *value) error {
+			to, found := later(v)
+			i := slices.IndexFunc(g.expected, func(e *expected) bool { return e.kind == to.kind && bytes.Equal(e.key, to.rows[0]) })
+			if i < 0 {
+				i, g.expected = len(g.expected), append(g.expected, &expected{kind: to.kind, key: to.rows[0]})
+			}
+			if found {
+				g.expected[i].rows = append(g.expected[i].rows, v.clone())
+			}
+			return nil
+		}}
+		asks = append(asks, ask)
+	}
 	a, start := g.account, g.start
 	if a.IsZero() {
 		return nil
 	}
 	if start.Charges {
 		read(activeSubscription.of(a).stmt)
+		through(activeVersion.of(a).stmt, func(v *value) (stmt, bool) { return planVersion.by(v.text(0), int(v.integer(1))).stmt, true })
 		read(pendingTopUp.of(a).stmt)
 		read(defaultMethod.of(a).stmt)
+		if !g.party.db.company.oneAccount { // a cluster of shards has them by card, and joins nothing to them
+			through(defaultAttempts.of(a).stmt, func(v *value) (stmt, bool) { return attemptsAt.by(v.text(0)).stmt, !v.isNull(1) })
+		}
 	}
 	if !start.Payment.IsZero() {
 		read(paymentByID.of(a, start.Payment).stmt)

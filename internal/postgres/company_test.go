@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -394,6 +395,64 @@ func TestInTxOf(t *testing.T) {
 	})
 }
 
+// What a charge of the default card goes by is read with the account's lock: it asks for nothing more of the database.
+func TestInTxOf_KnowsBeforehandWhatAChargeGoesBy(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	db := postgrestest.New(t)
+	declined := payment.Attempt{At: noon, Declined: true, Class: payment.DeclineHard}
+	ops := map[string]func() error{}
+	for name, want := range map[string][]payment.Attempt{"declined": {declined}, "never asked": nil} {
+		a := mustAccount(t, db).ID
+		mustSubscription(t, db, a)
+		m := card(a)
+		m.Default, m.Card.Fingerprint = true, name
+		if err := db.Payments().CreateMethod(ctx, m); err != nil {
+			t.Fatal(err)
+		}
+		for _, was := range want {
+			if err := db.Payments().AddAttempt(ctx, name, was); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ops[name] = func() error {
+			again := false
+			return db.InTxOf(ctx, billing.Start{Account: a, Charges: true}, func(tx billing.Tx) error {
+				if again {
+					return errRefused // it is run again by itself, where nothing is read beforehand
+				}
+				again = true
+				postgres.Break(ctx, tx)
+				sub, err := tx.Subscriptions().Active(ctx, a)
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				if v, err := tx.Plans().Version(ctx, sub.Plan, sub.Terms.Version); err != nil || v.Plan != sub.Plan || v.Number != sub.Terms.Version {
+					t.Errorf("%s: version %s/%d, %v; want what the account has", name, v.Plan, v.Number, err)
+				}
+				if _, err := tx.Payments().PendingTopUp(ctx, a); !errors.Is(err, payment.ErrTopUpNotFound) {
+					t.Errorf("%s: pending top-up: %v, want none", name, err)
+				}
+				if known, err := tx.Payments().DefaultMethod(ctx, a); err != nil || known.ID != m.ID {
+					t.Errorf("%s: default card %s, %v; want %s", name, known.ID, err, m.ID)
+				}
+				if got, err := tx.Payments().Attempts(ctx, name, noon); err != nil || !slices.Equal(got, want) {
+					t.Errorf("%s: attempts %v, %v; want %v", name, got, err, want)
+				}
+				if _, err := tx.Payments().Attempts(ctx, name, noon); err == nil {
+					t.Errorf("%s: the database answers once more, so this test shows nothing", name)
+				}
+				return nil
+			})
+		}
+	}
+	for name, err := range gathering(t, db, ops) {
+		if !errors.Is(err, errRefused) {
+			t.Errorf("%s: %v; want to be run again, for the transaction is broken", name, err)
+		}
+	}
+}
+
 // Whatever the tables hold when a statement is first planned, and however they grow after: what operations on money
 // read and write together goes by index, with plans that are made once.
 func TestStatementsOfMoneyGoByKey(t *testing.T) {
@@ -429,11 +488,12 @@ func TestStatementsOfMoneyGoByKey(t *testing.T) {
 		return db.InTxOf(ctx, billing.Start{Account: p.Account, Key: key, Charges: true}, func(tx billing.Tx) error {
 			_, claimed := tx.Idempotency().Claim(ctx, p.Account, key, uuid.UUID{})
 			_, known := tx.Payments().DefaultMethod(ctx, p.Account)
+			_, unread := tx.Payments().Attempts(ctx, "fp", noon)
 			_, none := tx.Payments().PendingTopUp(ctx, p.Account)
 			if !errors.Is(none, payment.ErrTopUpNotFound) {
 				return none
 			}
-			return errors.Join(claimed, known, tx.Payments().CreatePayment(ctx, p), tx.Payments().CreateTopUp(ctx, payment.TopUp{
+			return errors.Join(claimed, known, unread, tx.Payments().CreatePayment(ctx, p), tx.Payments().CreateTopUp(ctx, payment.TopUp{
 				ID: p.TopUp, Account: p.Account, Origin: payment.Manual, Amount: p.Amount, Status: p.Status, Payment: p.ID, CreatedAt: noon, UpdatedAt: noon, Version: 1,
 			}))
 		})

@@ -33,3 +33,8 @@ func TransactionID(ctx context.Context, tx billing.Tx) (id int64) {
 	_ = tx.(stores).db.WithContext(ctx).Raw("SELECT pg_current_xact_id()::text::bigint").Scan(&id)
 	return id
 }
+
+// Break makes the database refuse whatever the transaction asks from now on.
+func Break(ctx context.Context, tx billing.Tx) {
+	_ = tx.(stores).db.WithContext(ctx).Exec("SELECT 1 / 0")
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"strings"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -51,7 +52,11 @@ func (planVersionRow) TableName() string { return "plan_versions" }
 
 var (
 	planVersions = tableOf[planVersionRow]()
-	planVersion  = planVersions.read("", "plan_code", "number")
+	planVersion  = planVersions.read("", "plan_code", "number").beforehand()
+	// activeVersion is what the active subscription of an account stands for.
+	activeVersion = planVersions.readAs("SELECT p."+strings.ReplaceAll(namesOf(planVersions.columns), ", ", ", p.")+
+		" FROM subscriptions s JOIN plan_versions p ON p.plan_code = s.plan_code AND p.number = s.plan_version WHERE s.account_id = ? AND s.status = 'active'",
+		subscriptions.columns[subscriptions.field("account_id")])
 )
 
 // definitions remembers what versions say, by their text: a version is read again and again and never changes. It is

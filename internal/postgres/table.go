@@ -198,22 +198,31 @@ type read[R schema.Tabler] struct {
 // read prepares the query of the rows in which the key's columns have the values that are asked for and for which
 // the rest of the condition is true. That of a tenant's table begins with the account.
 func (t table[R]) read(rest string, key ...string) read[R] {
-	k := kind{table: t.name, answers: true, reads: true}
-	for _, name := range key {
-		k.columns = append(k.columns, t.columns[t.field(name)])
+	columns, where := make([]column, len(key)), make([]string, len(key))
+	for i, name := range key {
+		columns[i], where[i] = t.columns[t.field(name)], name+" = ?"
 	}
-	text := func(value func(i int) string) string {
-		where := make([]string, len(key))
-		for i, name := range key {
-			where[i] = name + " = " + value(i)
+	r := t.readAs(strings.TrimSuffix("SELECT "+namesOf(t.columns)+" FROM "+t.name+" WHERE "+strings.Join(where, " AND ")+" "+rest, " "), columns...)
+	r.rest = rest
+	return r
+}
+
+// readAs prepares the query with a text of its own, in which a question mark stands for each value of the key. Its names
+// are other than v, which is the key's.
+func (t table[R]) readAs(text string, key ...column) read[R] {
+	k := kind{table: t.name, columns: key, answers: true, reads: true}
+	by := func(value func(i int) string) string {
+		said := text
+		for i := range key {
+			said = strings.Replace(said, "?", value(i), 1)
 		}
-		return strings.TrimSuffix("SELECT "+namesOf(t.columns)+" FROM "+t.name+" WHERE "+strings.Join(where, " AND ")+" "+rest, " ")
+		return said
 	}
-	k.one = text(func(i int) string { return "$" + itoa(i+1) + "::" + k.columns[i].cast })
+	k.one = by(func(i int) string { return "$" + itoa(i+1) + "::" + key[i].cast })
 	// OFFSET keeps the planner from joining: it goes by the same index, whatever it thinks of the table's size.
-	k.many = "SELECT found.*, v.n FROM " + arrays(k.columns) + " WITH ORDINALITY AS v (" + places(len(key)) + ", n), LATERAL (" +
-		text(func(i int) string { return "v.p" + itoa(i+1) }) + " OFFSET 0) found"
-	return read[R]{t, k.ready(), rest}
+	k.many = "SELECT found.*, v.n FROM " + arrays(key) + " WITH ORDINALITY AS v (" + places(len(key)) + ", n), LATERAL (" +
+		by(func(i int) string { return "v.p" + itoa(i+1) }) + " OFFSET 0) found"
+	return read[R]{table: t, kind: k.ready()}
 }
 
 // locked holds the rows until the transaction ends, as the function of that name does.
