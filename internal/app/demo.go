@@ -126,10 +126,7 @@ func (a *App) welcome(ctx context.Context, w io.Writer, customers []demo.Custome
 	if v.Operator.File, err = keep("operator.token", operator); err != nil {
 		return err
 	}
-	pro, err := a.svc.directory.Lookup(ctx, demo.ProAccount)
-	if err != nil {
-		return err
-	}
+	pro := customers[1].Account
 	_, key, err := a.svc.keys.Create(ctx, auth.Principal{Kind: auth.User, Account: pro, Scopes: customerScopes()}, auth.NewKey{
 		Account: pro, Name: "demo of " + a.clock().Format(time.DateTime), Scopes: []auth.Scope{auth.UsageWrite, auth.UsageRead, auth.BillingRead},
 	})
@@ -171,7 +168,7 @@ Accrue is running, with the sandbox payment provider and demo data.
 
 Five commands to copy:
 
-# 1. Lumen Labs opens Billing: Developer, near its limit, "No payment history so far."
+# 1. Lumen Labs opens Billing: until it upgrades, Developer, near its limit, "No payment history so far."
 curl -s {{.API}}/v1/overview -H "Authorization: Bearer $(cat {{(index .Customers 0).File}})"
 
 # 2. May it use voice now? What a media server asks before a call: allowed, with what remains.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -18,9 +20,9 @@ import (
 
 // The external ids of the demo's accounts, which its tokens name.
 const (
-	DeveloperAccount  = "demo-developer"
-	ProAccount        = "demo-pro"
-	EnterpriseAccount = "demo-enterprise"
+	developerAccount  = "demo-developer"
+	proAccount        = "demo-pro"
+	enterpriseAccount = "demo-enterprise"
 )
 
 // Customer is one of the demo's accounts.
@@ -62,13 +64,32 @@ type seeding struct {
 // ErrSeeded says that the accounts are there already; they are left as they are.
 var ErrSeeded = errors.New("the demo's accounts exist already")
 
+// unlived is added to a customer's name until its weeks are lived: a run that was ended in between is told by it.
+const unlived = " (demo, not lived to its end)"
+
 // Run creates the three accounts and lives their weeks up to now. Where they exist already it returns
-// ErrSeeded and them.
+// ErrSeeded and them. What a run that was interrupted has left stays as it is, and three others begin,
+// whose external ids are counted on.
 func (s Seeder) Run(ctx context.Context, now time.Time) (customers []Customer, err error) {
 	defer errs.Wrap(&err, "seed the demo")
-	lives := script(now)
-	if found, err := s.find(ctx, lives); err != nil || found != nil {
-		return found, errors.Join(err, ErrSeeded)
+	var lives []life
+	for n := 1; ; n++ {
+		lives = script(now)
+		for i := range lives {
+			if n > 1 {
+				lives[i].ExternalID += "-" + strconv.Itoa(n)
+			}
+		}
+		found, lived, err := s.find(ctx, lives)
+		if err != nil {
+			return nil, err
+		}
+		if lived {
+			return found, ErrSeeded
+		}
+		if len(found) == 0 {
+			break
+		}
 	}
 	clk := NewClock(now)
 	core := &billing.Core{DB: s.Core.DB, Gateway: s.Core.Gateway, Clock: clk.Now, Policy: s.Core.Policy, Log: s.Core.Log}
@@ -98,21 +119,23 @@ func (s Seeder) Run(ctx context.Context, now time.Time) (customers []Customer, e
 	return customers, nil
 }
 
-// find returns the demo's accounts if the first of them exists.
-func (s Seeder) find(ctx context.Context, lives []life) ([]Customer, error) {
-	var out []Customer
+// find returns those of the demo's accounts that exist, and whether all do and have lived to their end.
+func (s Seeder) find(ctx context.Context, lives []life) (out []Customer, lived bool, err error) {
+	lived = true
 	for _, l := range lives {
 		acct, err := s.Core.DB.Accounts().ByExternalID(ctx, l.ExternalID)
 		if errors.Is(err, account.ErrNotFound) {
+			lived = false
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
+		lived = lived && !strings.HasSuffix(acct.Name, unlived)
 		l.Account = acct.ID
 		out = append(out, l.Customer)
 	}
-	return out, nil
+	return out, lived, nil
 }
 
 func (l *life) days(now time.Time) int { return int(now.Sub(l.start)/(24*time.Hour)) + 1 }
@@ -123,12 +146,12 @@ func script(now time.Time) []life {
 	morning := func(t time.Time) time.Time { return time.Date(t.Year(), t.Month(), t.Day(), 8, 30, 0, 0, time.UTC) }
 	return []life{
 		{
-			Customer: Customer{ExternalID: DeveloperAccount, Name: "Lumen Labs", Level: "Developer"},
+			Customer: Customer{ExternalID: developerAccount, Name: "Lumen Labs", Level: "Developer"},
 			profile:  Profile{Calls: 18, Messages: 24, Projects: []string{"prototype"}, Zone: berlin},
 			start:    morning(now.AddDate(0, 0, -24)), voiceCap: 55_800, // of 60,000 free seconds a period
 		},
 		{
-			Customer: Customer{ExternalID: ProAccount, Name: "Northwind Support", Level: "Pro"},
+			Customer: Customer{ExternalID: proAccount, Name: "Northwind Support", Level: "Pro"},
 			profile:  Profile{Calls: 190, Messages: 420, Projects: []string{"helpdesk", "sales", "onboarding"}, Zone: london},
 			start:    morning(now.AddDate(0, -2, -9)),
 			on: map[int]func(context.Context, *seeding, *life) error{
@@ -139,7 +162,7 @@ func script(now time.Time) []life {
 			},
 		},
 		{
-			Customer: Customer{ExternalID: EnterpriseAccount, Name: "Meridian Contact Centers", Level: "Enterprise"},
+			Customer: Customer{ExternalID: enterpriseAccount, Name: "Meridian Contact Centers", Level: "Enterprise"},
 			profile:  Profile{Calls: 620, Messages: 900, Projects: []string{"emea", "americas", "apac"}, Zone: newYork},
 			start:    morning(now.AddDate(0, -1, -12)),
 			on: map[int]func(context.Context, *seeding, *life) error{
@@ -163,7 +186,7 @@ func zone(name string) *time.Location {
 func (s *seeding) live(ctx context.Context, l *life, now time.Time, tick func()) error {
 	s.clock.Set(l.start)
 	acct, err := billing.Opener{Core: s.core}.Open(ctx, billing.NewAccount{
-		ExternalID: l.ExternalID, Name: l.Name, TimeZone: l.profile.Zone.String(),
+		ExternalID: l.ExternalID, Name: l.Name + unlived, TimeZone: l.profile.Zone.String(),
 	})
 	if err != nil {
 		return err
@@ -205,7 +228,18 @@ func (s *seeding) live(ctx context.Context, l *life, now time.Time, tick func())
 		}
 		tick()
 	}
-	return nil
+	return s.named(ctx, l)
+}
+
+// named gives a customer its name, once its weeks are lived.
+func (s *seeding) named(ctx context.Context, l *life) error {
+	keeper := billing.Keeper{Core: s.core}
+	acct, err := keeper.View(ctx, l.Account)
+	if err != nil {
+		return err
+	}
+	_, err = keeper.Change(ctx, by(l), billing.AccountChange{Name: &l.Name, Version: acct.Version()})
+	return err
 }
 
 func (s *seeding) report(ctx context.Context, l *life, events []metering.Event) error {
