@@ -190,9 +190,9 @@ func expectation(t reflect.Type) string {
 	case reflect.Bool:
 		return "must be true or false"
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		return "must be a whole number without fraction and exponent"
+		return "must be a whole number that is not too large, without fraction and exponent"
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		return "must be a whole number from zero up, without fraction and exponent"
+		return "must be a whole number from zero up that is not too large, without fraction and exponent"
 	case reflect.Slice, reflect.Array:
 		return "must be a list"
 	case reflect.Struct, reflect.Map:

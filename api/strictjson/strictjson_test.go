@@ -157,6 +157,18 @@ func TestTextsComeOutInNormalForm(t *testing.T) {
 	}
 }
 
+// A text field of a page on Windows sends its lines so.
+func TestLinesEndInALineFeed(t *testing.T) {
+	t.Parallel()
+	var d document
+	if err := strictjson.Unmarshal([]byte(`{"name":"one\r\ntwo\nthree"}`), &d); err != nil || d.Name != "one\ntwo\nthree" {
+		t.Errorf("got %q, %v", d.Name, err)
+	}
+	if err := strictjson.Unmarshal([]byte(`{"name":"one\rtwo"}`), &d); err == nil {
+		t.Error("a carriage return alone is taken")
+	}
+}
+
 func FuzzUnmarshal(f *testing.F) {
 	for _, s := range []string{`{}`, `{"name":"x"}`, `[{"\ud800":1e400}]`, "{\"name\":\"e\u0301\"}", `{"free":{"":{"~/":[null,true]}}}`} {
 		f.Add([]byte(s))

@@ -2,6 +2,7 @@ package strictjson
 
 import (
 	"errors"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -23,11 +24,13 @@ var (
 
 // CheckText returns the text in normal form C, or what makes it unfit to be stored and shown: control
 // characters other than line feed and tab, characters that change the direction of writing, code
-// points that are no characters, and piles of combining marks.
+// points that are no characters, and piles of combining marks. A line that ends as on Windows ends in a
+// line feed then.
 func CheckText(s string) (string, error) {
 	if plain(s) {
 		return s, nil
 	}
+	s = strings.ReplaceAll(s, "\r\n", "\n")
 	if !utf8.ValidString(s) {
 		return "", errEncoding
 	}

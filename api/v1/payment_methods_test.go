@@ -53,6 +53,7 @@ func TestPaymentMethods(t *testing.T) {
 		t.Errorf("a stale change left a trace: %s", now.Body)
 	}
 	ada.with("If-Match", tag).do(t, http.MethodPatch, visa, `{"exp_month":11}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	ada.with("If-Match", tag).do(t, http.MethodPatch, visa, `{"exp_month":2,"exp_year":2026}`).problem(t, http.StatusUnprocessableEntity, "invalid_request") // it is March
 	changed := ada.with("If-Match", tag).do(t, http.MethodPatch, visa, change).want(t, http.StatusOK)
 	if changed.str(t, "billing_profile", "name") != "A. Lovelace" || changed.at(t, "card", "exp_year") != 2031.0 {
 		t.Errorf("%s", changed.Body)

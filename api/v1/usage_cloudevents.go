@@ -44,7 +44,7 @@ func decodeCloudBatch(data []byte) ([]incoming, error) {
 // decodeBinary reads a CloudEvent in binary mode: its attributes are headers, its data the body.
 func decodeBinary(h http.Header, data []byte) ([]incoming, error) {
 	d := newEventDecoder(data)
-	var in incoming
+	in := incoming{form: formBinary}
 	version := ""
 	for name, values := range h {
 		attribute, ok := strings.CutPrefix(name, "Ce-")
@@ -95,15 +95,26 @@ func (d *eventDecoder) payload(in *incoming, name string) error {
 	case "dimensions":
 		return d.dimensions(in)
 	default:
-		in.fail("/"+escapePointer(name), "unknown_member", "An event has no such member.")
+		in.fail(in.form.inData("/"+escapePointer(name)), "unknown_member", "An event has no such member.")
 		return explainJSON(d.dec.SkipValue())
 	}
 }
 
-// cloud reads a CloudEvent of version 1.0.
+// cloud reads a CloudEvent of version 1.0. A member that is null is one that was left out.
 func (d *eventDecoder) cloud(in *incoming) error {
-	version := ""
+	version, carries := "", false
+	in.form = formStructured
 	err := d.object(in, func(d *eventDecoder, in *incoming, name string) error {
+		if d.dec.PeekKind() == 'n' && (attributeName(name) || name == "data_base64") {
+			return explainJSON(d.dec.SkipValue())
+		}
+		if name == "data" || name == "data_base64" {
+			if carries {
+				in.fail("/"+name, "invalid_data", "Give data or data_base64, not both.")
+				return explainJSON(d.dec.SkipValue())
+			}
+			carries = true
+		}
 		switch name {
 		case "specversion":
 			return d.string(in, "/specversion", &version, true)
@@ -127,6 +138,10 @@ func (d *eventDecoder) cloud(in *incoming) error {
 			}
 			return nil
 		case "data":
+			if d.dec.PeekKind() != '{' {
+				in.fail("/data", "wrong_type", "The data is an object.")
+				return explainJSON(d.dec.SkipValue())
+			}
 			return d.object(in, (*eventDecoder).payload)
 		case "data_base64":
 			return d.base64(in)
@@ -163,11 +178,12 @@ func attributeName(s string) bool {
 }
 
 func (d *eventDecoder) base64(in *incoming) error {
-	var encoded string
-	if err := d.string(in, "/data_base64", &encoded, false); err != nil || in.problem != nil {
+	in.form = formBase64
+	var text string
+	if err := d.string(in, "/data_base64", &text, false); err != nil || in.problem != nil {
 		return err
 	}
-	data, err := base64.StdEncoding.DecodeString(encoded)
+	data, err := base64.StdEncoding.DecodeString(text)
 	inner := eventDecoder{dec: jsontext.NewDecoder(bytes.NewBuffer(data)), words: d.words}
 	if err == nil {
 		err = errors.Join(inner.object(in, (*eventDecoder).payload), inner.end())

@@ -177,6 +177,9 @@ func (h usageCorrections) reconcile(c echo.Context) error {
 	if err := strictjson.Decode(c, &in); err != nil {
 		return err
 	}
+	if in.Meter == "" {
+		return errs.InvalidField("#/meter", "required", "is required")
+	}
 	if h.Metering.Catalogue.Meter(in.Meter) == nil {
 		return metering.ErrUnknownMeter
 	}

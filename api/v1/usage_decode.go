@@ -44,7 +44,45 @@ type incoming struct {
 	metering.Event
 	subject     string
 	hasQuantity bool
+	form        form
 	problem     *metering.Problem
+}
+
+// form is how an event was written, and so what its members are called.
+type form uint8
+
+const (
+	formNative     form = iota
+	formBinary          // a CloudEvent whose attributes are headers and whose data is the body
+	formStructured      // a CloudEvent with a member data
+	formBase64          // a CloudEvent with a member data_base64
+)
+
+// place returns the place of a member of ours in an event as it was written.
+func (f form) place(pointer string) string {
+	if f == formNative {
+		return pointer
+	}
+	switch name, _, _ := strings.Cut(strings.TrimPrefix(pointer, "/"), "/"); name {
+	case "meter":
+		return "/type"
+	case "timestamp":
+		return "/time"
+	case "quantity", "value", "dimensions":
+		return f.inData(pointer)
+	}
+	return pointer
+}
+
+// inData returns the place of something in what a CloudEvent carries.
+func (f form) inData(pointer string) string {
+	switch f {
+	case formStructured:
+		return "/data" + pointer
+	case formBase64:
+		return "/data_base64" // there are no places within
+	}
+	return pointer
 }
 
 func (in *incoming) fail(pointer, code, detail string) {
@@ -154,7 +192,7 @@ func decodeJSON(data []byte) (in []incoming, listed bool, err error) {
 	}
 	if first != "events" {
 		var one incoming
-		if err := d.members(&one, first, (*eventDecoder).native); err != nil {
+		if err := d.members(&one, first, (*eventDecoder).member); err != nil {
 			return nil, false, err
 		}
 		return []incoming{one}, false, d.end()
@@ -162,7 +200,7 @@ func decodeJSON(data []byte) (in []incoming, listed bool, err error) {
 	if d.dec.PeekKind() != '[' {
 		return nil, true, errEventsMember
 	}
-	if err := d.list((*eventDecoder).native); err != nil {
+	if err := d.list((*eventDecoder).member); err != nil {
 		return nil, true, err
 	}
 	if d.dec.PeekKind() == '"' {
@@ -192,7 +230,7 @@ func decodeNDJSON(data []byte) ([]incoming, error) {
 		}
 		d.dec.Reset(bytes.NewBuffer(line))
 		var in incoming
-		if err := d.object(&in, (*eventDecoder).native); err != nil {
+		if err := d.object(&in, (*eventDecoder).member); err != nil {
 			in.problem = &metering.Problem{Code: "malformed_json", Detail: "The line is not a JSON object with each member once."}
 		} else if err := d.end(); err != nil {
 			in.problem = &metering.Problem{Code: "malformed_json", Detail: "Something follows the JSON object on its line."}
@@ -284,8 +322,8 @@ func (d *eventDecoder) name() (string, error) {
 	return s, nil
 }
 
-// native reads a member of an event in our own form.
-func (d *eventDecoder) native(in *incoming, name string) error {
+// member reads a member of an event in our own form.
+func (d *eventDecoder) member(in *incoming, name string) error {
 	switch name {
 	case "id":
 		return d.string(in, "/id", &in.ID, false)

@@ -16,7 +16,7 @@ func show(in []incoming) string {
 	var out []string
 	for _, e := range in {
 		if e.problem != nil {
-			out = append(out, "!"+e.problem.Code+e.problem.Pointer)
+			out = append(out, "!"+e.problem.Code+e.form.place(e.problem.Pointer))
 			continue
 		}
 		s := fmt.Sprintf("%s/%s %s=%s", e.Source, e.ID, e.Meter, e.Quantity)
@@ -76,6 +76,14 @@ func TestDecodeUsage(t *testing.T) {
 		"data that is not JSON":     {"cloud", `{"specversion":"1.0","id":"a","source":"s","type":"voice","datacontenttype":"text/xml","data":{}}`, "!unsupported_data/datacontenttype"},
 		"a batch of CloudEvents":    {"batch", "[" + cloud + "," + strings.Replace(cloud, `"source":"s",`, "", 1) + "]", "s/a voice=5 @2026-11-23T10:15:00Z for:acct; !invalid_source/source"},
 		"an empty batch of them":    {"batch", "[]", ""},
+		"a byte order mark":         {"ndjson", "\ufeff{\"id\":\"a\"}\n{\"id\":\"b\"}", "/a =0; /b =0"},
+		"attributes that are null":  {"cloud", strings.Replace(cloud, `"subject":"acct"`, `"subject":null,"datacontenttype":null,"dataschema":null,"data_base64":null`, 1), "s/a voice=5 @2026-11-23T10:15:00Z"},
+		"a null that is required":   {"cloud", strings.Replace(cloud, `"source":"s"`, `"source":null`, 1), "!invalid_source/source"},
+		"data that is no object":    {"cloud", strings.Replace(cloud, `{"quantity":5}`, `[5]`, 1), "!wrong_type/data"},
+		"data twice":                {"cloud", strings.Replace(cloud, `"data":`, `"data_base64":"e30=","data":`, 1), "!invalid_data/data"},
+		"a place within data":       {"cloud", strings.Replace(cloud, `"quantity":5`, `"quantity":-0`, 1), "!invalid_quantity/data/quantity"},
+		"a stranger within data":    {"cloud", strings.Replace(cloud, `"quantity":5`, `"type":5`, 1), "!unknown_member/data/type"},
+		"a place within base64":     {"cloud", `{"specversion":"1.0","id":"a","source":"s","type":"voice","data_base64":"eyJxdWFudGl0eSI6Ii0wIn0="}`, "!invalid_quantity/data_base64"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

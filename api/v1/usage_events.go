@@ -1,6 +1,7 @@
 package v1
 
 import (
+	"bytes"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -163,6 +164,7 @@ func (h usageEvents) create(c echo.Context) error {
 // decodeUsage reads events in whatever form they come, and whether they came as a list.
 func decodeUsage(h http.Header, data []byte) (in []incoming, listed bool, err error) {
 	media, _, _ := body.MediaType(h.Get(echo.HeaderContentType))
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // a byte order mark, which some editors write, says nothing
 	switch {
 	case media == mediaNDJSON:
 		in, err = decodeNDJSON(data)
@@ -218,7 +220,7 @@ func usageResult(in *incoming, r metering.Result, prefix string) UsageResult {
 	if p := r.Problem; p != nil {
 		out.Code, out.Detail, out.ResetsAt = p.Code, p.Detail, timeIf(p.ResetsAt)
 		if p.Pointer != "" {
-			out.Pointer = prefix + p.Pointer
+			out.Pointer = prefix + in.form.place(p.Pointer)
 		}
 	}
 	if r.Stored != nil {

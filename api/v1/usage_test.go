@@ -64,6 +64,21 @@ func TestReportUsage(t *testing.T) {
 		ada.with("Content-Encoding", "gzip").post(t, "/v1/usage/events", zipped.String()).want(t, http.StatusOK)
 	})
 
+	t.Run("NamesWhatIsWrongAsACloudEventDoes", func(t *testing.T) {
+		const cloud = `{"specversion":"1.0","id":"ce-9","source":"media","type":"voice","time":"2026-03-10T08:15:00Z","data":{"quantity":"2"}}`
+		for pointer, body := range map[string]string{
+			"#/type":                    strings.Replace(cloud, "voice", "fax", 1),
+			"#/time":                    strings.Replace(cloud, `"time":"2026-03-10T08:15:00Z",`, "", 1),
+			"#/data/quantity":           strings.Replace(cloud, `"2"`, `"-2"`, 1),
+			"#/data/dimensions/Project": strings.Replace(cloud, `"2"`, `"2","dimensions":{"Project":"x"}`, 1),
+		} {
+			got := ada.with("Content-Type", "application/cloudevents+json").post(t, "/v1/usage/events", body).want(t, http.StatusOK)
+			if !strings.Contains(string(got.Body), `"pointer":"`+pointer+`"`) {
+				t.Errorf("%s is not named: %s", pointer, got.Body)
+			}
+		}
+	})
+
 	t.Run("RefusesWhatCannotBeRead", func(t *testing.T) {
 		for name, c := range map[string]struct {
 			body   string
@@ -213,6 +228,7 @@ func TestReconcileUsage(t *testing.T) {
 	other := ada.post(t, "/v1/usage/reconciliations",
 		`{"meter":"voice","source":"media-eu-1","hours":[{"hour":"2026-03-10T07:00:00Z","events":0},{"hour":"2026-03-10T08:00:00Z","events":3}],"ids":["1","2","3","3"]}`).want(t, http.StatusOK)
 	other.golden(t, "reconciliation")
+	ada.post(t, "/v1/usage/reconciliations", `{"source":"media-eu-1","ids":["1"]}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 	ada.post(t, "/v1/usage/reconciliations", `{"meter":"voice","hours":[{"hour":"2026-03-10T07:30:00Z","events":0}]}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 }
 

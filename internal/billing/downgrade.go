@@ -30,7 +30,7 @@ func (d Downgrader) Plan(ctx context.Context, asked Asked, code plan.Code, rende
 			return f.Subscription, err
 		}
 		if p.Position >= f.Plan.Position {
-			return f.Subscription, ErrNotADowngrade
+			return f.Subscription, ErrNotADowngrade.Details("The plan %s is not below the account's, which is %s.", code, f.Plan.Code)
 		}
 		v, err := tx.Plans().Current(ctx, code)
 		if err != nil {

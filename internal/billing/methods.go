@@ -508,6 +508,9 @@ func (c Cards) Change(ctx context.Context, asked Asked, mid payment.MethodID, in
 	if m.Version != in.Version {
 		return m, account.ErrStale
 	}
+	if in.ExpYear != 0 && (payment.Card{ExpMonth: in.ExpMonth, ExpYear: in.ExpYear}).Expired(c.Clock()) {
+		return m, errs.InvalidField("#/exp_year", "in_the_past", "The card would have run out.")
+	}
 	billing := m.Billing
 	if in.Billing != nil {
 		billing = *in.Billing
