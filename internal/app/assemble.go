@@ -252,6 +252,10 @@ func (a *App) catalogue(ctx context.Context) (err error) {
 	}
 	switch {
 	case len(plans) == 0:
+		start := plan.Code(a.svc.core.Policy.StartPlan)
+		if _, ok := first.Offer(start); !ok {
+			return &UsageError{[]string{fmt.Sprintf("catalogue: %s has no plan %s, on which new accounts begin", a.cfg.Catalogue, start)}}
+		}
 		err = a.publish(ctx, first)
 	case a.cfg.Catalogue != "":
 		a.compare(ctx, first)

@@ -56,7 +56,7 @@ type (
 	}
 )
 
-// read parses the file; each of its faults is one line that names the entry.
+// read parses the file; each of its faults is one line that names the entry and where it stands.
 func (f catalogueFile) read() (plan.Catalogue, error) {
 	text, err := os.ReadFile(f.File)
 	if err != nil {
@@ -66,11 +66,14 @@ func (f catalogueFile) read() (plan.Catalogue, error) {
 	if e, ok := errors.AsType[*errs.Error](err); ok && len(e.Fields) > 0 {
 		faults := make([]string, 0, len(e.Fields))
 		for _, field := range e.Fields {
-			faults = append(faults, f.File+": "+field.Pointer+": "+field.Detail)
+			faults = append(faults, fmt.Sprintf("%s:%d: %s: %s", f.File, plan.Line(text, field.Pointer), field.Pointer, field.Detail))
 		}
 		return c, &UsageError{faults}
 	}
-	return c, err
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", f.File, err)
+	}
+	return c, nil
 }
 
 // Run reads the file and says that it is good.

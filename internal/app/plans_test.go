@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -52,8 +53,11 @@ func TestPlans(t *testing.T) {
 		t.Errorf("validate: %q, %v", out, err)
 	}
 	_, err = run("plans", "validate", negative)
-	if usage, ok := errors.AsType[*app.UsageError](err); !ok || !strings.Contains(usage.Error(), "#/plans/1/charges/0/prices/USD/tiers/0/unit_price") {
-		t.Errorf("a negative price: %v, want the entry named", err)
+	if usage, ok := errors.AsType[*app.UsageError](err); !ok || !strings.Contains(usage.Error(), negative+":"+lineOf(shipped, `"0.027"`)+": #/plans/1/charges/0/prices/USD/tiers/0/unit_price") {
+		t.Errorf("a negative price: %v, want the entry named, and its line", err)
+	}
+	if _, err = run("plans", "validate", file("broken.yaml", "plans:", "plans")); err == nil || !strings.Contains(err.Error(), "broken.yaml: ") {
+		t.Errorf("what is no YAML: %v, want the file named", err)
 	}
 	if out, err := run("plans", "apply", same, database); err != nil || !strings.Contains(out, "pro: version 0 becomes 1") {
 		t.Errorf("first apply: %q, %v", out, err)
@@ -249,6 +253,22 @@ func begin(t *testing.T, dsn string) string {
 		t.Fatal(err)
 	}
 	return got.Record.ID.String()
+}
+
+// lineOf is the number of the first line that holds text.
+func lineOf(document []byte, text string) string {
+	before, _, _ := bytes.Cut(document, []byte(text))
+	return strconv.Itoa(1 + bytes.Count(before, []byte("\n")))
+}
+
+// Without the plan on which accounts begin none could ever be opened.
+func TestServe_RefusesAFirstCatalogueWithoutTheStartPlan(t *testing.T) {
+	t.Parallel()
+	_, err := execute(t, "serve", "--addr=127.0.0.1:0", "--sandbox-addr=127.0.0.1:0", "--data-dir", t.TempDir(),
+		"--database-url", postgrestest.DSN(t), "--catalogue=../../docs/catalogues/speech.yaml")
+	if usage, ok := errors.AsType[*app.UsageError](err); !ok || !strings.Contains(usage.Error(), "catalogue: ../../docs/catalogues/speech.yaml has no plan developer") {
+		t.Errorf("serve: %v, want the option named, and the plan", err)
+	}
 }
 
 // The file that the service is configured with is what an empty database begins with. It is on disk for ever,

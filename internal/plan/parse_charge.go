@@ -296,9 +296,9 @@ func (r *terms) tiers(o object, cur money.Currency, c *Charge) []Tier {
 		}
 		switch {
 		case last && t.has("up_to"):
-			r.fault(at(t.ptr, "up_to"), "tier_gap", "The last tier has no end, so that every quantity has a price.")
+			r.fault(at(t.ptr, "up_to"), "tier_gap", "The last tier must have no end, so that every quantity has a price.")
 		case !last && !t.has("up_to"):
-			r.fault(at(t.ptr, "up_to"), "tier_overlap", "Only the last tier has no end.")
+			r.fault(at(t.ptr, "up_to"), "tier_overlap", "Every tier but the last must end: say up_to.")
 		case t.has("up_to"):
 			tier.UpTo = r.inMeterUnit(t.at("up_to"), c.Per)
 			if tier.UpTo.Cmp(before) <= 0 {

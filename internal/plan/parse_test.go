@@ -212,6 +212,31 @@ func TestParseCatalogueNamesEveryFault(t *testing.T) {
 	}
 }
 
+func TestLine(t *testing.T) {
+	t.Parallel()
+	for pointer, text := range map[string]string{
+		"#/currencies/0":                              "currencies: [USD]",
+		"#/meters/1/unit":                             "users",
+		"#/meters/1/units":                            "users", // missing
+		"#/plans/0/charges/0/prices/USD/tiers/1":      "from: 101",
+		"#/plans/0/charges/1/match/region":            "match:",
+		"#/plans/0/charges/1/prices/USD/package":      "0.06", // missing
+		"#/plans/0/limits/0/mode":                     "soft",
+		"#/plans/0/name":                              "code: pro", // missing
+		"#/plans/9":                                   "plans:",
+		"#/plans/0/charges/0/prices/USD/tiers/0/from": "from: 11",
+	} {
+		before, _, ok := strings.Cut(base, text)
+		want := 1 + strings.Count(before, "\n")
+		if got := plan.Line([]byte(base), pointer); !ok || got != want {
+			t.Errorf("%s is on line %d, want %d", pointer, got, want)
+		}
+	}
+	if got := plan.Line([]byte("a: [b: c: d"), "#/a"); got != 0 {
+		t.Errorf("a text that is no YAML has it on line %d", got)
+	}
+}
+
 func TestParseCatalogueNamesAllFaultsAtOnce(t *testing.T) {
 	t.Parallel()
 

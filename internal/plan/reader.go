@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -51,6 +53,7 @@ func (r *reader) err() error {
 
 // parseDocument returns the root of the one document in b, YAML or JSON.
 func parseDocument(b []byte) (root ast.Node, err error) {
+	b = bytes.TrimPrefix(b, []byte("\ufeff")) // a byte order mark, which some editors write
 	if len(b) > MaxDocument || tooDeep(b) {
 		return nil, ErrTooLarge
 	}
@@ -104,6 +107,42 @@ func tooDeep(b []byte) bool {
 		}
 	}
 	return false
+}
+
+// Line returns the line of a document on which the value stands that a fault's pointer leads to, or, where that is
+// missing, what it is missing from. It is 0 where the document cannot be read.
+func Line(document []byte, pointer string) int {
+	node, err := parseDocument(document)
+	if err != nil {
+		return 0
+	}
+	line := node.GetToken().Position.Line
+	for _, step := range strings.Split(pointer, "/")[1:] {
+		var pairs []*ast.MappingValueNode
+		switch n := node.(type) {
+		case *ast.MappingNode:
+			pairs = n.Values
+		case *ast.MappingValueNode:
+			pairs = []*ast.MappingValueNode{n}
+		case *ast.SequenceNode:
+			i, err := strconv.Atoi(step)
+			if err != nil || i < 0 || i >= len(n.Values) {
+				return line
+			}
+			node = n.Values[i]
+			line = node.GetToken().Position.Line
+			continue
+		}
+		i := slices.IndexFunc(pairs, func(p *ast.MappingValueNode) bool {
+			key, ok := scalarText(p.Key)
+			return ok && at("", key) == "/"+step
+		})
+		if i < 0 {
+			return line
+		}
+		node, line = pairs[i].Value, pairs[i].Key.GetToken().Position.Line
+	}
+	return line
 }
 
 func firstLine(s string) string {
