@@ -150,7 +150,7 @@ func (c Config) policy() billing.Policy {
 	p := billing.DefaultPolicy()
 	p.Grace = c.InvoiceGrace
 	p.RemoveWhenPaid = c.CardRemoval == "when-paid"
-	p.ReturnURL, p.AlarmAfter = c.PublicURL, c.AlarmAfter
+	p.ReturnURL, p.AlarmAfter = c.ReturnURL, c.AlarmAfter
 	return p
 }
 

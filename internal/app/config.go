@@ -20,6 +20,7 @@ type Config struct {
 	AdminAddr    string        `group:"Listening" help:"Address for the operator's routes and /metrics; without it they are served on addr."`
 	SandboxAddr  string        `group:"Listening" default:"127.0.0.1:8081" help:"Address of the sandbox payment provider's page; used with provider=sandbox only."`
 	PublicURL    string        `group:"Listening" name:"public-url" help:"Where the API is reached from outside, for links and problem types; by default http://<addr>."`
+	ReturnURL    string        `group:"Listening" name:"return-url" help:"Page that a customer's browser comes back to from the provider's card form and from 3-D Secure: your Billing page. Without it the sandbox says that its page can be closed, and Stripe is given public-url."`
 	CORSOrigin   []string      `group:"Listening" name:"cors-origin" help:"Origin of a page that may call the API from a browser, as scheme://host[:port]; may be repeated."`
 	TrustedProxy []string      `group:"Listening" help:"Network (CIDR) of a proxy whose X-Forwarded-For is believed; may be repeated."`
 	DrainTimeout time.Duration `group:"Listening" default:"20s" help:"How long open requests and jobs may take to finish after SIGTERM."`

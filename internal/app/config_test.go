@@ -85,6 +85,30 @@ func TestConfig_DatabaseURLIsAlsoReadFromItsUsualVariable(t *testing.T) {
 	}
 }
 
+// The customer's browser must not end at the API, where there is nothing for it to see.
+func TestConfig_WhereABrowserComesBackTo(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"TheProvidersOwnPage":     {nil, ""},
+		"WhereStripeWantsAnyPage": {[]string{"--provider=stripe", "--public-url=https://billing.example"}, "https://billing.example"},
+		"AsConfigured":            {[]string{"--public-url=https://api.example", "--return-url=https://app.example/billing?tab=cards"}, "https://app.example/billing?tab=cards"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg, err := load(t, c.args, environmentOf())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := cfg.withDefaults(environmentOf("HOME", "/home/x")).policy().ReturnURL; got != c.want {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
 func TestConfig_Issuers(t *testing.T) {
 	t.Parallel()
 	const one = "issuer=https://a.example/,audience=billing,jwks=https://a.example/keys"
@@ -173,6 +197,8 @@ func TestCheck(t *testing.T) {
 		"PlainKeySetInLive":            {live(), []string{"--jwt-issuer=issuer=b,audience=c,jwks=http://b.example"}, "jwt-issuer: the key set of b"},
 		"NoPublicURLInLive":            {without("--public-url"), nil, "public-url: is required"},
 		"PlainPublicURLInLive":         {live(), []string{"--public-url=http://x.example"}, "public-url: must be https"},
+		"ReturnURLWithoutHost":         {test, []string{"--return-url=/billing"}, "return-url"},
+		"PlainReturnURLInLive":         {live(), []string{"--return-url=http://x.example"}, "return-url: must be https"},
 		"PublicURLWithSlash":           {test, []string{"--public-url=http://x.example/"}, "public-url"},
 		"EveryNetworkTrusted":          {test, []string{"--trusted-proxy=0.0.0.0/0"}, "trusted-proxy"},
 		"DebugInProduction":            {live(), []string{"--log-level=debug"}, "log-level"},

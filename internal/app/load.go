@@ -200,6 +200,9 @@ func (c Config) withDefaults(env Environment) Config {
 	if c.PublicURL == "" && !c.Live() {
 		c.PublicURL = "http://" + c.Addr
 	}
+	if c.ReturnURL == "" && c.Provider == "stripe" { // which does not do without
+		c.ReturnURL = c.PublicURL
+	}
 	return c
 }
 

@@ -76,6 +76,11 @@ func (c Config) checkAddresses(p *problems) {
 			p.add("public-url", "%q is not an http(s) URL without a query and without a slash at its end", c.PublicURL)
 		}
 	}
+	if c.ReturnURL != "" {
+		if u, err := url.Parse(c.ReturnURL); err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
+			p.add("return-url", "%q is not an http(s) URL", c.ReturnURL)
+		}
+	}
 	if c.SandboxURL != "" {
 		if u, err := url.Parse(c.SandboxURL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 			p.add("sandbox-url", "%q is not a URL", c.SandboxURL)
@@ -166,6 +171,9 @@ func (c Config) checkLive(p *problems) {
 		p.add("public-url", "is required in live mode")
 	} else if !strings.HasPrefix(c.PublicURL, "https://") {
 		p.add("public-url", "must be https in live mode")
+	}
+	if c.ReturnURL != "" && !strings.HasPrefix(c.ReturnURL, "https://") {
+		p.add("return-url", "must be https in live mode")
 	}
 	for name, s := range map[string]secret.Text{"api-key-pepper": c.APIKeyPepper, "cursor-key": c.CursorKey} {
 		if s != "" && guessable(s.Reveal()) {

@@ -71,6 +71,7 @@ func newHarnessOn(t *testing.T, program, dsn string, args ...string) *harness {
 	}
 	h.deployment = newDeployment(t, program, append([]string{
 		"--database-url=" + dsn, fmt.Sprintf("--database-conns=%d", conns), "--no-migrate-on-start", "--log-level=info", "--invoice-grace=0s", "--public-url=" + publicURL,
+		"--return-url=" + publicURL,
 	}, args...)...)
 	h.operator = h.deployment.token(t, "")
 	h.core = &billing.Core{DB: h.db, Clock: clock.System, Policy: billing.DefaultPolicy(), Log: slog.New(slog.DiscardHandler)}

@@ -50,12 +50,21 @@ var faultKinds = []string{
 	FaultWebhookTwice, FaultWebhookLate, FaultWebhookLost,
 }
 
+var (
+	webhookKinds = []string{FaultWebhookTwice, FaultWebhookLate, FaultWebhookLost}
+	effectKinds  = []string{FaultHang, FaultReset, FaultGarbage, FaultStatus} // that may be carried out or not
+)
+
 func (f Fault) check() error {
 	switch {
 	case !slices.Contains(faultOps, f.Op):
 		return badRequest("op is one of %s", strings.Join(faultOps, ", "))
 	case !slices.Contains(faultKinds, f.Kind):
 		return badRequest("fault is one of %s", strings.Join(faultKinds, ", "))
+	case slices.Contains(webhookKinds, f.Kind) != (f.Op == "webhook"):
+		return badRequest("%s are for op webhook, and no others are", strings.Join(webhookKinds, ", "))
+	case f.Effect != nil && !slices.Contains(effectKinds, f.Kind):
+		return badRequest("effect goes with %s only", strings.Join(effectKinds, ", "))
 	case f.Times < 0, f.DelayMS < 0, f.DelayMS > time.Hour.Milliseconds():
 		return badRequest("times and delay_ms are not negative, and delay_ms is at most an hour")
 	case f.Status != 0 && (f.Status < 300 || f.Status > 599):

@@ -65,6 +65,7 @@ func TestEveryOperationCanFailInEveryWay(t *testing.T) {
 		"hang, not carried out":   {sandbox.Fault{Kind: sandbox.FaultHang, Effect: &no}, payment.ErrUnknown},
 		"reset, carried out":      {sandbox.Fault{Kind: sandbox.FaultReset}, payment.ErrUnknown},
 		"reset, not carried out":  {sandbox.Fault{Kind: sandbox.FaultReset, Effect: &no}, payment.ErrUnknown},
+		"half of no answer":       {sandbox.Fault{Kind: sandbox.FaultGarbage, Effect: &no}, payment.ErrUnknown},
 		"half an answer":          {sandbox.Fault{Kind: sandbox.FaultGarbage}, payment.ErrUnknown},
 		"500":                     {sandbox.Fault{Kind: sandbox.FaultStatus}, payment.ErrUnknown},
 		"503, carried out":        {sandbox.Fault{Kind: sandbox.FaultStatus, Status: 503, Effect: &yes}, payment.ErrUnknown},
@@ -202,6 +203,9 @@ func TestControlRefusesWhatMakesNoSense(t *testing.T) {
 	for _, f := range []sandbox.Fault{
 		{Op: "everything", Kind: sandbox.FaultHang},
 		{Op: "charge", Kind: "explode"},
+		{Op: "charge", Kind: sandbox.FaultWebhookTwice},
+		{Op: "webhook", Kind: sandbox.FaultHang},
+		{Op: "charge", Kind: sandbox.FaultSlow, Effect: new(bool)},
 		{Op: "charge", Kind: sandbox.FaultHang, Times: -1},
 		{Op: "charge", Kind: sandbox.FaultStatus, Status: 200},
 		{Op: "charge", Kind: sandbox.FaultSlow, DelayMS: -1},
