@@ -80,12 +80,26 @@ func mend(node any) any {
 		if node["type"] == "file" {
 			node["type"], node["format"] = "string", "binary"
 		}
+		properties, _ := node["properties"].(object)
+		for _, v := range properties {
+			openIfFree(v)
+		}
 		if _, nullable := node["x-nullable"]; nullable {
 			delete(node, "x-nullable")
 			return orNull(node)
 		}
 	}
 	return node
+}
+
+// openIfFree says of an object without members of its own that it has some: generators make a type that can have none
+// of it otherwise.
+func openIfFree(v any) {
+	p, ok := v.(object)
+	if !ok || p["type"] != "object" || p["properties"] != nil || p["additionalProperties"] != nil {
+		return
+	}
+	p["additionalProperties"] = true
 }
 
 // orNull lets a schema be null, as 3.1 writes it.

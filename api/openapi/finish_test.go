@@ -23,6 +23,7 @@ const raw = `{
     "Thing": {"type": "object", "properties": {
       "money": {"$ref": "#/components/schemas/Money", "description": "what it costs", "x-nullable": true},
       "kind": {"type": "string", "enum": ["a", "b"], "x-nullable": true, "x-enum-varnames": ["A", "B"]},
+      "free": {"type": "object", "description": "by kind"},
       "list": {"type": "array", "items": {"type": "string"}, "uniqueItems": false}}},
     "Problem": {"type": "object", "properties": {"code": {"type": "string"}}}
   }},
@@ -84,6 +85,7 @@ func TestFinish(t *testing.T) {
 		"NullableReference":     {append(schema, "Thing", "properties", "money"), `{"anyOf":[{"$ref":"#/components/schemas/Money"},{"type":"null"}],"description":"what it costs"}`},
 		"NullableEnum":          {append(schema, "Thing", "properties", "kind"), `{"enum":["a","b",null],"type":["string","null"]}`},
 		"NullableText":          {append(schema, "Ask", "properties", "note"), `{"type":["string","null"]}`},
+		"FreeObject":            {append(schema, "Thing", "properties", "free"), `{"additionalProperties":true,"description":"by kind","type":"object"}`},
 		"List":                  {append(schema, "Thing", "properties", "list"), `{"items":{"type":"string"},"type":"array"}`},
 		"Description":           {append(schema, "Thing", "description"), `"A thing."`},
 		"RequestSchemaClosed":   {append(schema, "Ask", "additionalProperties"), `false`},
