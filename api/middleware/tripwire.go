@@ -80,13 +80,16 @@ func searchHeaders(h http.Header) error {
 		if unsearched(name) {
 			continue
 		}
+		if cardguard.HasNumber(name) {
+			return cardData("", "headers")
+		}
 		for _, v := range values {
 			if cardguard.HasNumber(v) {
-				return cardData("", "headers")
+				return inHeader(name)
 			}
 			if strings.HasPrefix(name, "Ce-") { // CloudEvents write their headers percent-encoded
 				if plain, err := url.PathUnescape(v); err == nil && cardguard.HasNumber(plain) {
-					return cardData("", "headers")
+					return inHeader(name)
 				}
 			}
 		}
@@ -106,6 +109,11 @@ func searchBody(contentType string, data []byte) error {
 		return cardData("#"+f.Pointer, "body")
 	}
 	return nil
+}
+
+// inHeader names the header: a key that is a long number may look like a card's.
+func inHeader(name string) error {
+	return ErrCardData.With("location", "headers").With("header", name)
 }
 
 func cardData(pointer, where string) error {

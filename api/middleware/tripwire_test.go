@@ -118,6 +118,18 @@ func TestCardDataIsRefusedEverywhere(t *testing.T) {
 	}
 }
 
+// A key that is a long number looks like a card's one time in forty. Its sender must learn that it is the key.
+func TestTheHeaderWithACardNumberIsNamed(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil, route.Route{Method: http.MethodPost, Path: "/v1/public", Public: true})
+	if a := b.do(http.MethodPost, "/v1/public", `{}`, "Idempotency-Key", "38892417716459"); a.code() != "card_data_not_accepted" || a.doc["header"] != "Idempotency-Key" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := b.do(http.MethodPost, "/v1/public", `{}`, "4242424242424242", "4242424242424242"); a.code() != "card_data_not_accepted" || strings.Contains(a.body, "4242") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
 func jsonText(s string) string { return fmt.Sprintf("%q", s) }
 
 func jsonDoc(name, s string) string { return `{` + jsonText(name) + `:` + jsonText(s) + `}` }
