@@ -113,6 +113,7 @@ func TestRowsBecomeEvents(t *testing.T) {
 			importer.Mapping{},
 			`{"dimensions":{"project":"x"},"id":"1","quantity":900719925474099.123456789}`,
 		},
+		"NDJSON behind a byte order mark": {"a.jsonl", "\ufeff" + `{"id":"1"}` + "\r\n", importer.Mapping{}, `{"id":"1"}`},
 		"a layout of times": {
 			"a.csv", "id,timestamp\n1,23.11.2026 10:15\n",
 			importer.Mapping{Layout: "02.01.2006 15:04"},
@@ -145,6 +146,7 @@ func TestWhatCannotBeMeantIsSaidAtOnce(t *testing.T) {
 		"no such member":      {"a.csv", "id\n1\n", `"price" is not a member`, importer.Mapping{Columns: map[string]string{"id": "price"}}},
 		"two columns for one": {"a.csv", "id,call\n1,2\n", `are both id`, importer.Mapping{Columns: map[string]string{"call": "id"}}},
 		"no id":               {"a.csv", "meter\nvoice\n", `no column is the id`, importer.Mapping{}},
+		"an empty file":       {"a.csv", "", `the file is empty`, importer.Mapping{}},
 		"another kind":        {"a.xlsx", "PK", `must end in .csv`, importer.Mapping{}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -19,6 +19,9 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
+// bom is the mark that spreadsheets and editors on Windows put before a text in UTF-8.
+const bom = "\ufeff"
+
 // maxRow bounds one row in bytes.
 const maxRow = 1 << 20
 
@@ -118,12 +121,15 @@ func (s *source) open(path string, in io.Reader) error {
 		}
 		in, name = z, strings.TrimSuffix(name, ".gz")
 	}
-	in = bufio.NewReaderSize(in, 256<<10)
+	text := bufio.NewReaderSize(in, 256<<10)
+	if mark, _ := text.Peek(len(bom)); string(mark) == bom { // what cannot be read is told by the first row
+		_, _ = text.Discard(len(bom))
+	}
 	switch {
 	case strings.HasSuffix(name, ".csv"):
-		return s.openCSV(in)
+		return s.openCSV(text)
 	case strings.HasSuffix(name, ".ndjson"), strings.HasSuffix(name, ".jsonl"):
-		s.openNDJSON(in)
+		s.openNDJSON(text)
 		return nil
 	default:
 		return errors.New("the name must end in .csv, .ndjson or .jsonl, with or without .gz")
@@ -137,11 +143,13 @@ func (s *source) openCSV(in io.Reader) error {
 	r := csv.NewReader(bounded)
 	r.ReuseRecord = true
 	head, err := r.Read()
+	if errors.Is(err, io.EOF) {
+		return errors.New("the file is empty: its first row names the columns")
+	}
 	if err != nil {
 		return fmt.Errorf("head: %w", err)
 	}
 	head = slices.Clone(head)
-	head[0] = strings.TrimPrefix(head[0], "\ufeff") // a spreadsheet's mark of UTF-8
 	if err := s.checkColumns(head); err != nil {
 		return err
 	}
