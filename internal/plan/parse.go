@@ -181,6 +181,9 @@ func (r *terms) readMeter(it item) Meter {
 	if o.has("units") {
 		names, sizes, _ := r.entries(o.at("units"))
 		for i, name := range names {
+			if name == "" || name == m.Unit {
+				r.fault(sizes[i].ptr, "unit", "Want the name of another unit than the meter's own.")
+			}
 			m.Units = append(m.Units, Quote{name, r.integer(sizes[i], 1_000_000_000)})
 		}
 	}

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
@@ -74,6 +75,9 @@ func (r *terms) contract(it item, v Version) Contract {
 			r.fault(u.ptr, "unknown_meter", "There is no such meter.")
 			continue
 		}
+		if contains(c.Unlimited, code) || slices.ContainsFunc(c.Limits, func(l Limit) bool { return l.Meter == code }) {
+			r.fault(u.ptr, "duplicate", "The contract says of this meter already what its limit is.")
+		}
 		c.Unlimited = append(c.Unlimited, code)
 	}
 	if o.has("commitment") {
@@ -118,6 +122,8 @@ func (r *terms) commitment(it item, c *Contract) *Commitment {
 			r.fault(at(so.ptr, "from"), "step_gap", "The first step begins with the contract.")
 		case i > 0 && !step.From.After(before):
 			r.fault(at(so.ptr, "from"), "step_order", "A step must begin after the step before it.")
+		case !c.End.IsZero() && !step.From.Before(c.End):
+			r.fault(at(so.ptr, "from"), "step_late", "The step begins when the contract is over.")
 		}
 		before = step.From
 		out.Steps = append(out.Steps, step)

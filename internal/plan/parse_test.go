@@ -193,6 +193,9 @@ func TestParseCatalogueNamesEveryFault(t *testing.T) {
 		{"Anchor", "code: pro", "code: &x pro", "#/plans/0/code", "type"},
 		{"FeeInCents", "code: pro", "code: pro\n    fee: {prices: {USD: \"9.999\"}}", "#/plans/0/fee/prices/USD", "amount"},
 		{"ListForMapping", "limits:\n      - {meter: voice, quantity: 500, unit: minute, mode: soft}", "limits: {meter: voice}", "#/plans/0/limits", "type"},
+		{"EmptyCode", "code: pro", `code: ""`, "#/plans/0/code", "required"},
+		{"EmptyUnit", "unit: second", `unit: ""`, "#/meters/0/unit", "required"},
+		{"UnitTwice", "units: {minute: 60}", "units: {minute: 60, second: 5}", "#/meters/0/units/second", "unit"},
 		{"OddPointer", "code: pro", "code: pro\n    \"a/b~c d%\": 1", "#/plans/0/a~1b~0c%20d%25", "unknown_field"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

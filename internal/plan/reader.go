@@ -241,8 +241,9 @@ func (o object) has(key string) bool { return o.vals[key] != nil }
 
 func (o object) at(key string) item { return item{o.vals[key], at(o.ptr, key)} }
 
+// require notes that a field is missing. A text without anything in it is none.
 func (o object) require(key string) bool {
-	if o.has(key) {
+	if s, text := scalarText(o.vals[key]); o.has(key) && (!text || s != "") {
 		return true
 	}
 	o.r.fault(at(o.ptr, key), "required", "The field is missing.")

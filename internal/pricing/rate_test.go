@@ -348,6 +348,10 @@ commitment:
 		"Currency":       head + "minimum: {EUR: 5}\n",
 		"Unlimited":      head + "unlimited: [images]\n",
 		"NoTime":         "reference: C-1\nstart: tomorrow\n",
+		"NoReference":    "reference: \"\"\n",
+		"UnlimitedTwice": head + "unlimited: [users, users]\n",
+		"LimitAndNone":   head + "limits: [{meter: users, quantity: 5}]\nunlimited: [users]\n",
+		"StepTooLate":    head + "end: 2027-01-01T00:00:00Z\ncommitment: {steps: [{from: 2026-01-01T00:00:00Z, sums: {USD: 1}}, {from: 2027-01-01T00:00:00Z, sums: {USD: 1}}]}",
 	} {
 		if _, err := plan.ParseContract([]byte(doc), meters, base); errs.KindOf(err) != errs.Invalid {
 			t.Errorf("%s: %v", name, err)
