@@ -96,7 +96,7 @@ func Status(k errs.Kind) int {
 
 // Errors that the edge itself meets.
 var (
-	ErrNoRoute     = errs.New(errs.NotFound, "route_not_found", "There is no such address in this API.")
+	ErrNoRoute     = errs.New(errs.NotFound, "route_not_found", "There is no such address in this API. Addresses are in lower case, without a slash at the end; /openapi.json lists them.")
 	ErrTimeout     = errs.New(errs.Unavailable, "timeout", "The request took too long and was given up; repeat it with the same Idempotency-Key.").After(time.Second)
 	ErrTooLarge    = errs.New(errs.TooLarge, "body_too_large", "The body is larger than this operation takes.")
 	errInternal    = errs.New(errs.Internal, "internal", "Something went wrong on our side. The instance finds it in our log.")
@@ -105,7 +105,7 @@ var (
 
 	// Of these two the router alone knows the status: there is no kind for them.
 	errMethod        = errs.New(errs.Malformed, "method_not_allowed", "The address exists, but not for this method; Allow names those it takes.")
-	errNotAcceptable = errs.New(errs.Malformed, "not_acceptable", "The operation has no representation that Accept allows.")
+	errNotAcceptable = errs.New(errs.Malformed, "not_acceptable", "The operation answers in no form that Accept allows. Leave Accept out, or send */*.")
 )
 
 // standardTypes are problem types that IANA has registered; all others lead to pages of ours.
