@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -263,5 +265,33 @@ func TestSecrets_AreMadeOnceAndKept(t *testing.T) {
 	cfg.Mode = "live"
 	if _, err := cfg.secrets(); err == nil {
 		t.Fatal("a pepper was made up in live mode")
+	}
+}
+
+// An option that nothing reads is a promise that is not kept: whoever sets it relies on it.
+func TestConfig_EveryOptionHasAnEffect(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	for _, f := range files {
+		if f == "validate.go" || strings.HasSuffix(f, "_test.go") { // to check an option is no use of it
+			continue
+		}
+		text, err := os.ReadFile(f) //nolint:gosec // our own
+		if err != nil {
+			t.Fatal(err)
+		}
+		code.Write(text)
+	}
+	for f := range reflect.TypeFor[Config]().Fields() {
+		if f.Name == "Env" { // what it does is to refuse others
+			continue
+		}
+		if !regexp.MustCompile(`\.` + f.Name + `\b`).MatchString(code.String()) {
+			t.Errorf("%s has no effect", f.Name)
+		}
 	}
 }
