@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -110,12 +111,23 @@ func execute(t *testing.T, args ...string) (string, error) {
 
 func TestServe_OnAPrivateDatabase(t *testing.T) {
 	t.Parallel()
+	text, err := os.ReadFile("../../docs/operator.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	guide := string(text)
 	dir, profile := filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "cpu")
 	for range 2 { // and again on the same folder
 		p := serve(t, "--data-dir", dir, "--cpu-profile", profile)
 		for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
-			if status, body := p.get(t, path); status != http.StatusOK {
+			status, body := p.get(t, path)
+			if status != http.StatusOK {
 				t.Errorf("%s: %d %s", path, status, body)
+			}
+			for _, m := range regexp.MustCompile(`# TYPE (accrue_\w+)`).FindAllStringSubmatch(body, -1) {
+				if !strings.Contains(guide, "`"+m[1]+"`") {
+					t.Errorf("the operator's guide does not name %s", m[1])
+				}
 			}
 		}
 		// Commands work beside it, another service does not.
