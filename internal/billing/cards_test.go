@@ -1,11 +1,13 @@
 package billing_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/plan"
 )
 
 // defaultCard returns the account's active card.
@@ -37,5 +39,31 @@ func TestChangeCard_TheEventAboutItIsQuickerThanTheAnswer(t *testing.T) {
 	}
 	if held := w.defaultCard(t, a); held.Billing != moved || held.Version != got.Version {
 		t.Errorf("%+v of version %d, answered %d", held.Billing, held.Version, got.Version)
+	}
+}
+
+// The provider takes its own payment methods for tokens, as often as they come. A second record of one card would wait
+// for ever, and an upgrade with it: what has made a card is used.
+func TestAddCard_WhatHasMadeACardIsUsed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := asked(w.open(t).ID, "")
+	first := w.addCard(t, a.Account, sandbox.TokenVisa)
+
+	again := billing.CardSource{Token: first.ProviderRef}
+	if got, err := (billing.Cards{Core: w.Core}).Add(t.Context(), a, billing.NewCard{CardSource: again, Profile: profile}, nil); !errors.Is(err, payment.ErrForeignToken) {
+		t.Errorf("added as %s, %v", got.Record.Status, err)
+	}
+	in := billing.UpgradeInput{Plan: plan.Pro, Source: again, Profile: &profile}
+	if got, err := (billing.Upgrader{Core: w.Core}).Upgrade(t.Context(), a, in, nil); !errors.Is(err, payment.ErrForeignToken) {
+		t.Errorf("upgraded: %s, %v", got.Record.Status, err)
+	}
+
+	if held := w.defaultCard(t, a); held.ID != first.ID {
+		t.Errorf("the card that is charged is %s, want %s", held.ID, first.ID)
+	}
+	in.Source = billing.CardSource{Token: sandbox.TokenMastercard}
+	if got, err := (billing.Upgrader{Core: w.Core}).Upgrade(t.Context(), a, in, nil); err != nil || got.Record.Status != payment.Succeeded {
+		t.Errorf("the next upgrade is %s, %v", got.Record.Status, err)
 	}
 }

@@ -182,6 +182,22 @@ func refusedToken(err error) bool {
 		errors.Is(err, payment.ErrSetupExpired) || errors.Is(err, payment.ErrMissing)
 }
 
+// usedToken returns what the provider has answered, or that the token was used where the card that it stands for is
+// a card of the account already: the provider takes its own payment methods for tokens, as often as they come.
+func usedToken(ctx context.Context, tx Tx, m payment.Method, res payment.AttachResult, callErr error) (answered, err error) {
+	if callErr != nil || !m.Pending() || res.Outcome != payment.OutcomeSucceeded {
+		return callErr, nil
+	}
+	at, err := tx.Payments().Locate(ctx, m.Provider, res.Method.Ref)
+	switch {
+	case errors.Is(err, payment.ErrNotFound):
+		return nil, nil
+	case err == nil && at.Method != m.ID:
+		return payment.ErrForeignToken, nil
+	}
+	return nil, err
+}
+
 // settleCard runs the second transaction of an attachment and stores the request's answer with it.
 func (c *Core) settleCard(ctx context.Context, asked Asked, m payment.Method, res payment.AttachResult, callErr error, render Renderer[payment.Method]) (payment.Method, error) {
 	ctx, cancel := detached(ctx)
@@ -192,6 +208,9 @@ func (c *Core) settleCard(ctx context.Context, asked Asked, m payment.Method, re
 			return err
 		}
 		if m, err = tx.Payments().Method(ctx, m.Account, m.ID); err != nil {
+			return err
+		}
+		if callErr, err = usedToken(ctx, tx, m, res, callErr); err != nil {
 			return err
 		}
 		if err := c.settleMethod(ctx, tx, acct, &m, res, callErr); err != nil {

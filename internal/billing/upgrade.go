@@ -202,6 +202,9 @@ func (u Upgrader) finish(ctx context.Context, asked Asked, up upgrade.Upgrade, m
 		if m, err = tx.Payments().Method(ctx, up.Account, m.ID); err != nil {
 			return err
 		}
+		if callErr, err = usedToken(ctx, tx, m, res, callErr); err != nil {
+			return err
+		}
 		if err := u.settleMethod(ctx, tx, acct, &m, res, callErr); err != nil {
 			return err
 		}
