@@ -81,6 +81,7 @@ func (f form) inData(pointer string) string {
 		return "/data" + pointer
 	case formBase64:
 		return "/data_base64" // there are no places within
+	case formNative, formBinary:
 	}
 	return pointer
 }
