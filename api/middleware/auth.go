@@ -95,6 +95,9 @@ func (ch *Chain) settleAccount(r route.Route) echo.MiddlewareFunc {
 func (ch *Chain) account(c echo.Context, p auth.Principal, optional bool) (account.ID, error) {
 	ctx := c.Request().Context()
 	named := c.Request().Header.Get(headerAccount)
+	if n := len(c.Request().Header.Values(headerAccount)); n > 1 || n == 1 && strings.TrimSpace(named) == "" {
+		return account.ID{}, ErrAccountRequired.Details("Send one header Accrue-Account, and one account in it.")
+	}
 	if p.ActsForAny() {
 		if named == "" {
 			if optional {

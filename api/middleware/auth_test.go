@@ -65,6 +65,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 		"OperatorNamesByExternalID": {target: "/v1/balance", headers: append(bearer(operator), "Accrue-Account", "customer-2"), status: 200, account: other},
 		"OperatorNamesNone":         {target: "/v1/balance", headers: bearer(operator), status: 400, code: "account_required"},
 		"OperatorNamesNobody":       {target: "/v1/balance", headers: append(bearer(operator), "Accrue-Account", "nobody"), status: 404, code: "account_not_found"},
+		"OperatorNamesTwo":          {target: "/v1/balance", headers: append(bearer(operator), "Accrue-Account", mine.String(), "Accrue-Account", other.String()), status: 400, code: "account_required"},
+		"PlatformNamesAnEmptyOne":   {target: "POST /v1/usage/events", headers: append(bearer(platform), "Accrue-Account", " "), status: 400, code: "account_required"},
 		"PlatformNamesNone":         {target: "POST /v1/usage/events", headers: bearer(platform), status: 200},
 		"PlatformNamesOne":          {target: "POST /v1/usage/events", headers: append(bearer(platform), "Accrue-Account", "customer-2"), status: 200, account: other},
 		"PlatformReadsNothing":      {target: "/v1/balance", headers: append(bearer(platform), "Accrue-Account", "customer-2"), status: 403, code: "insufficient_scope"},
