@@ -280,7 +280,7 @@ func TestConfig_EveryOptionHasAnEffect(t *testing.T) {
 		if f == "validate.go" || strings.HasSuffix(f, "_test.go") { // to check an option is no use of it
 			continue
 		}
-		text, err := os.ReadFile(f) //nolint:gosec // our own
+		text, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)
 		}
