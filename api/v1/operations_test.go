@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"github.com/accrue-billing/accrue/api"
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/docs"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
 )
 
 // The tests of this file's operations are made from the table of routes and the OpenAPI document, so
@@ -230,3 +232,46 @@ func (o operation) byStaff() bool { return strings.HasPrefix(o.Path, "/v1/admin/
 
 // ofNoAccount reports whether the operation is nobody's: public, or the staff's over all accounts.
 func (o operation) ofNoAccount() bool { return o.Public || o.Account == route.AccountNone }
+
+// While a deployment is rolled out, its new replicas add columns under the ones that still serve: whoever does not know
+// a column must not see it.
+func TestReads_OutliveColumnsOfANewerVersion(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	o := w.owning(t)
+	owner := postgrestest.Connect(t, w.dsn)
+	reads := func() map[string]int {
+		status := map[string]int{}
+		for _, op := range operations() {
+			if op.Method != http.MethodGet || strings.Contains(op.Path, "stream") || strings.Contains(op.Path, "{id}") && op.ofNoAccount() {
+				continue
+			}
+			c, path := o.user, op.Path
+			if op.byStaff() {
+				c = o.support
+			}
+			if strings.Contains(path, "{id}") {
+				path = op.address(o.find(t, op))
+			}
+			status[op.Name()] = c.do(t, op.Method, path, "").Status
+		}
+		return status
+	}
+	before := reads()
+	for _, sql := range []string{
+		`DO $$ DECLARE t text; BEGIN
+			FOR t IN SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition LOOP
+				EXECUTE format('ALTER TABLE %I ADD COLUMN of_a_newer_version integer', t);
+			END LOOP; END $$`,
+		"UPDATE accounts SET version = version + 1", // so that nothing is answered from memory
+	} {
+		if _, err := owner.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, status := range reads() {
+		if status != before[name] {
+			t.Errorf("%s: %d, and %d before there were more columns", name, status, before[name])
+		}
+	}
+}

@@ -282,7 +282,7 @@ func (s paymentStore) MakeDefault(ctx context.Context, a account.ID, m payment.M
 }
 
 // A card is good through its last month.
-const expiringCards = `SELECT * FROM payment_methods WHERE is_default AND expiry_noticed_at IS NULL AND exp_year * 12 + exp_month < ?
+var expiringCards = "SELECT " + namesOf(methods.columns) + ` FROM payment_methods WHERE is_default AND expiry_noticed_at IS NULL AND exp_year * 12 + exp_month < ?
 	AND (exp_year * 12 + exp_month, account_id) > (?, ?)
 	ORDER BY exp_year * 12 + exp_month, account_id LIMIT ?`
 

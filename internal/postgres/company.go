@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -409,7 +408,7 @@ func (p *party) lock(ids [][16]byte) stmt {
 	return s
 }
 
-var lockAccounts = "SELECT a." + strings.ReplaceAll(namesOf(accounts.columns), ", ", ", a.") + `, c.events, c.ledger, c.ledger_hash
+var lockAccounts = "SELECT " + namesIn("a", accounts.columns) + `, c.events, c.ledger, c.ledger_hash
 FROM accounts a JOIN account_counters c ON c.account_id = a.id WHERE a.id`
 
 // reads makes the statements that read what the guests begin with, after their accounts were locked: what an operation

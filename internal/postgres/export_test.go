@@ -10,7 +10,7 @@ import (
 )
 
 // Questions of the sweeps.
-const ExpiringCards = expiringCards
+var ExpiringCards = expiringCards
 
 // Waiting is how many operations wait for a transaction to share.
 func (d *DB) Waiting() int {

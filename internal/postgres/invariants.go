@@ -145,16 +145,16 @@ func (s auditReader) Journal(ctx context.Context) iter.Seq2[ledger.Transaction, 
 			return nil, err
 		}
 		last := rows[len(rows)-1]
-		var postings []postingRow
-		err = s.db.WithContext(ctx).Raw(`SELECT p.* FROM ledger_postings p
+		var posted []postingRow
+		err = s.db.WithContext(ctx).Raw("SELECT "+namesIn("p", postings.columns)+` FROM ledger_postings p
 			JOIN ledger_transactions t ON t.account_id = p.account_id AND t.id = p.transaction_id
 			WHERE (t.account_id, t.sequence) > (?, ?) AND (t.account_id, t.sequence) <= (?, ?) ORDER BY p.number`,
-			after.Account.UUID(), after.Sequence, last.AccountID, last.Sequence).Scan(&postings).Error
+			after.Account.UUID(), after.Sequence, last.AccountID, last.Sequence).Scan(&posted).Error
 		if err != nil {
 			return nil, err
 		}
 		byID := make(map[uuid.UUID][]ledger.Posting, len(rows))
-		for _, p := range postings {
+		for _, p := range posted {
 			byID[p.TransactionID] = append(byID[p.TransactionID], p.posting())
 		}
 		out := make([]ledger.Transaction, len(rows))
@@ -176,7 +176,7 @@ func (r transactionRow) transaction(postings []ledger.Posting) ledger.Transactio
 func (s auditReader) Contents(ctx context.Context) iter.Seq2[invoice.Content, error] {
 	return pages(contentsPage, func(after invoice.Content) ([]invoice.Content, error) {
 		var rows []contentRow
-		err := s.db.WithContext(ctx).Model(&contentRow{}).Select("invoice_contents.*, i.currency").
+		err := s.db.WithContext(ctx).Model(&contentRow{}).Select(contentColumns).
 			Joins("JOIN invoices i ON i.account_id = invoice_contents.account_id AND i.id = invoice_contents.invoice_id").
 			Where("(invoice_contents.account_id, invoice_id) > (?, ?)", after.Account.UUID(), after.Invoice.UUID()).
 			Order("invoice_contents.account_id, invoice_id").Limit(contentsPage).Find(&rows).Error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"gorm.io/gorm"
@@ -261,9 +262,11 @@ func (s invoiceStore) Issue(ctx context.Context, c invoice.Content) (err error) 
 	return translate(db.CreateInBatches(&rows, 500).Error)
 }
 
+var contentColumns = "invoice_contents." + strings.Join(tableOf[contentRow]().but("currency"), ", invoice_contents.") + ", i.currency"
+
 // contents reads contents with their invoices' currency.
 func (s invoiceStore) contents(ctx context.Context, a account.ID) *gorm.DB {
-	return s.db.WithContext(ctx).Model(&contentRow{}).Select("invoice_contents.*, i.currency").
+	return s.db.WithContext(ctx).Model(&contentRow{}).Select(contentColumns).
 		Joins("JOIN invoices i ON i.account_id = invoice_contents.account_id AND i.id = invoice_contents.invoice_id").
 		Where("invoice_contents.account_id = ?", a)
 }

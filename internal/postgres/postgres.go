@@ -149,6 +149,9 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 		SkipDefaultTransaction: true,
 		TranslateError:         true,
 		DisableAutomaticPing:   true,
+		// Columns are named: to SELECT * belongs a column that a newer version has added while this one serves, and
+		// a statement that was prepared before is refused then.
+		QueryFields: true,
 		// The values of a statement may be personal data, so statements are never logged.
 		Logger: logger.Discard,
 		// Times come from the caller. A row that lets GORM fill one in shows by the year 1.

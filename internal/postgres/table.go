@@ -62,6 +62,11 @@ func namesOf(columns []column) string {
 	return strings.Join(names, ", ")
 }
 
+// namesIn lists the columns of a table that goes by another name.
+func namesIn(alias string, columns []column) string {
+	return alias + "." + strings.ReplaceAll(namesOf(columns), ", ", ", "+alias+".")
+}
+
 // parameters lists a parameter for each column, or an array of them.
 func parameters(columns []column, array string) string {
 	list := make([]string, len(columns))

@@ -122,12 +122,12 @@ func (s walletStore) SaveGrant(ctx context.Context, g wallet.Grant) (err error) 
 }
 
 // The two branches are those of dueSubscriptions.
-const dueGrants = `
-	SELECT g.* FROM credit_grants g JOIN accounts a ON a.id = g.account_id
+var dueGrants = `
+	SELECT ` + namesIn("g", grants.columns) + ` FROM credit_grants g JOIN accounts a ON a.id = g.account_id
 	WHERE g.remaining > 0 AND g.expires_at IS NOT NULL AND a.clock_at IS NULL AND g.expires_at <= @now
 		AND (g.expires_at, g.account_id, g.id) > (@due, @account, @grant)
 	UNION ALL
-	SELECT g.* FROM credit_grants g JOIN accounts a ON a.id = g.account_id
+	SELECT ` + namesIn("g", grants.columns) + ` FROM credit_grants g JOIN accounts a ON a.id = g.account_id
 	WHERE g.remaining > 0 AND g.expires_at IS NOT NULL AND a.clock_at IS NOT NULL AND g.expires_at <= a.clock_at
 		AND (g.expires_at, g.account_id, g.id) > (@due, @account, @grant)
 	ORDER BY expires_at, account_id, id LIMIT @limit`
