@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/postgres/embedded"
@@ -97,5 +100,38 @@ func TestCrash_OfTheDatabaseUnderMoney(t *testing.T) {
 	if h.caught == 0 {
 		t.Errorf("%d crashes caught nothing: the moments are badly chosen", h.kills)
 	}
+	h.report()
+}
+
+// set changes a setting of the running server.
+func (c *cluster) set(ctx context.Context, setting string) {
+	admin, err := pgx.Connect(ctx, c.pg.DSN("postgres"))
+	if err == nil {
+		defer func() { _ = admin.Close(ctx) }()
+		for _, sql := range []string{"SET default_transaction_read_only = off", "ALTER SYSTEM SET " + setting, "SELECT pg_reload_conf()"} {
+			_, sqlErr := admin.Exec(ctx, sql)
+			err = errors.Join(err, sqlErr)
+		}
+	}
+	if err != nil {
+		c.t.Error(err)
+	}
+}
+
+// A database that is kept from writing, as hosts do when its disk is nearly full, is away for a while: nobody is answered
+// with a fault, and everything goes on when it takes writes again.
+func TestDatabase_ThatTakesNoWrites(t *testing.T) {
+	t.Parallel()
+	c, dsn := newCluster(t)
+	h := newHarnessOn(t, binary(t, "faults"), dsn)
+	h.storm("no writes", rand.New(rand.NewPCG(seed, 0)), func(ctx context.Context) {
+		c.set(ctx, "default_transaction_read_only = on")
+		time.Sleep(700 * time.Millisecond)
+		c.set(ctx, "default_transaction_read_only = off")
+	})
+	if h.caught == 0 {
+		t.Error("nobody has met the database while it took no writes")
+	}
+	h.checkBooks()
 	h.report()
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"syscall"
 	"time"
 
@@ -30,13 +31,13 @@ const (
 	serializationFailure = "40001"
 	deadlockDetected     = "40P01"
 	lockNotAvailable     = "55P03"
-	diskFull             = "53100"
-	tooManyConnections   = "53300"
-	adminShutdown        = "57P01"
-	crashShutdown        = "57P02"
-	cannotConnectNow     = "57P03"
-	queryCanceled        = "57014"
+	readOnly             = "25006" // the server, or a host that keeps it from filling its disk, takes no writes
+	idleInTransaction    = "25P03" // we stood still for too long
 )
+
+// unavailable are the classes of what the server will be able to do later: the connection, its resources (a full disk
+// among them), and what an operator has ended.
+var unavailable = []string{"08", "53", "57"}
 
 func sqlState(err error) string {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
@@ -64,7 +65,7 @@ func orphan(err error) bool {
 }
 
 // translate makes ErrBusy of what the database will be able to do later: no connection, shutdown, full
-// disk, a time-out. Everything else it returns as it is.
+// disk, a time-out, a deadlock that nobody has tried again. Everything else it returns as it is.
 func translate(err error) error {
 	if err == nil {
 		return nil
@@ -74,12 +75,16 @@ func translate(err error) error {
 	}
 	var network net.Error
 	var connect *pgconn.ConnectError
-	switch sqlState(err) {
-	case lockNotAvailable, diskFull, tooManyConnections, adminShutdown, crashShutdown, cannotConnectNow, queryCanceled:
+	switch state := sqlState(err); state {
+	case lockNotAvailable, readOnly, idleInTransaction, serializationFailure, deadlockDetected:
 		return ErrBusy.Because(err)
 	case "":
 		if errors.As(err, &connect) || errors.As(err, &network) || broken(err) || errors.Is(err, context.DeadlineExceeded) ||
 			pgconn.SafeToRetry(err) || pgconn.Timeout(err) {
+			return ErrBusy.Because(err)
+		}
+	default:
+		if slices.Contains(unavailable, state[:2]) {
 			return ErrBusy.Because(err)
 		}
 	}
