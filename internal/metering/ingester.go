@@ -60,6 +60,7 @@ type Ingester struct {
 	opt       Options
 	cache     seriesCache
 	queue     *queue
+	aside     aside
 }
 
 // NewIngester returns an ingester that stores with journal once Run runs.
@@ -101,6 +102,7 @@ func (in *Ingester) Run(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
+	in.aside.storing.Wait()
 	return nil
 }
 
@@ -205,20 +207,39 @@ func (in *Ingester) flush(ctx context.Context, chunks []chunk) {
 	}
 }
 
-// store answers chunks after one transaction, or after several where some value is refused.
+// store answers chunks after one transaction, or after several where some value is refused. What belongs to accounts that
+// somebody else holds is set aside.
 func (in *Ingester) store(ctx context.Context, chunks []chunk) {
-	items := chunks[0].items
-	if len(chunks) > 1 {
-		n := 0
-		for _, c := range chunks {
-			n += len(c.items)
-		}
-		items = make([]item, 0, n)
-		for _, c := range chunks {
-			items = append(items, c.items...)
-		}
+	chunks = in.setAside(ctx, chunks, nil)
+	var held map[account.ID]bool
+	var err error
+	if items := itemsOf(chunks); len(items) > 0 {
+		held, err = in.commit(ctx, items, false)
 	}
-	err := in.commit(ctx, items)
+	if len(held) > 0 {
+		in.setAside(ctx, chunks, held)
+	}
+	answer(chunks, err)
+}
+
+// itemsOf are the items of all chunks.
+func itemsOf(chunks []chunk) []item {
+	if len(chunks) == 1 {
+		return chunks[0].items
+	}
+	n := 0
+	for _, c := range chunks {
+		n += len(c.items)
+	}
+	items := make([]item, 0, n)
+	for _, c := range chunks {
+		items = append(items, c.items...)
+	}
+	return items
+}
+
+// answer says that chunks are stored, or that they are not.
+func answer(chunks []chunk, err error) {
 	for _, c := range chunks {
 		if err != nil {
 			c.call.fail(ErrStore.Because(err))
@@ -228,18 +249,22 @@ func (in *Ingester) store(ctx context.Context, chunks []chunk) {
 }
 
 // commit stores items, again and again while that may help. Where the database refuses the values,
-// halves are tried, until the one item that it refuses is found and rejected alone.
-func (in *Ingester) commit(ctx context.Context, items []item) error {
+// halves are tried, until the one item that it refuses is found and rejected alone. It passes over the items of accounts
+// that somebody else holds, at once or after it has waited for them, and returns these accounts.
+func (in *Ingester) commit(ctx context.Context, items []item, passOver bool) (held map[account.ID]bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, in.opt.Patience)
 	defer cancel()
 	ask := in.askFor(items)
+	ask.PassOver = passOver
 	var uncertain map[Ref]bool
 	pause := 20 * time.Millisecond
 	for {
 		var v *verdict
 		err := in.journal.Append(ctx, ask, func(ctx context.Context, known Known, lookup Lookup) (Writes, error) {
+			held = known.Held
+			known.Overdue = slices.DeleteFunc(known.Overdue, func(r entitlement.Reservation) bool { return held[r.Account] })
 			v = &verdict{
-				now: in.clock(), items: items, known: known, lookup: lookup, pricer: in.opt.Pricer, catalogue: in.catalogue,
+				now: in.clock(), items: free(items, held), known: known, lookup: lookup, pricer: in.opt.Pricer, catalogue: in.catalogue,
 				cache: &in.cache, retry: uncertain,
 			}
 			return v.decide(ctx)
@@ -248,7 +273,10 @@ func (in *Ingester) commit(ctx context.Context, items []item) error {
 		case err == nil:
 			in.cache.add(v.counted)
 			in.tell(v)
-			return nil
+			return held, nil
+		case errors.Is(err, ErrHeld) && uncertain == nil && !ask.PassOver:
+			ask.PassOver = true
+			continue
 		case errors.Is(err, ErrRefused):
 			if len(items) == 1 {
 				in.log.WarnContext(ctx, "usage event refused by the database", "account", items[0].event.Account, "error", err)
@@ -256,13 +284,15 @@ func (in *Ingester) commit(ctx context.Context, items []item) error {
 				if o := items[0].op; o != nil {
 					o.refuse(ErrTotalRange)
 				}
-				return nil
+				return nil, nil
 			}
 			half := len(items) / 2
-			if err := in.commit(ctx, items[:half]); err != nil {
-				return err
+			first, err := in.commit(ctx, items[:half], passOver)
+			if err != nil {
+				return nil, err
 			}
-			return in.commit(ctx, items[half:])
+			second, err := in.commit(ctx, items[half:], passOver)
+			return both(first, second), err
 		case errors.Is(err, ErrOutcomeUnknown) && v != nil:
 			if uncertain == nil {
 				uncertain = map[Ref]bool{}
@@ -274,7 +304,7 @@ func (in *Ingester) commit(ctx context.Context, items []item) error {
 		in.log.WarnContext(ctx, "usage not stored, trying again", "events", len(items), "error", err)
 		select {
 		case <-ctx.Done():
-			return err
+			return nil, err
 		case <-time.After(pause):
 			pause = min(2*pause, time.Second)
 		}

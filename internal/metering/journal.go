@@ -73,6 +73,7 @@ type Ask struct {
 	Accounts []account.ID // ascending, each once: the order in which rows are locked
 	Events   []Ref
 	Meters   []string // each once
+	PassOver bool     // accounts that somebody else holds are left out, instead of being waited for
 	// Of operations on reservations, where there are any:
 	Reservations []ReservationRef
 	Answers      []AnswerRef
@@ -108,8 +109,9 @@ type Hold struct {
 // Known is what an ingest transaction has read, with the accounts' entitlements locked.
 type Known struct {
 	Admissions map[account.ID]*Admission
-	Events     map[Ref]Stored    // those of the asked that are stored
-	Totals     map[TotalKey]Held // of open periods, for the accounts that have a limit
+	Held       map[account.ID]bool // those that were passed over
+	Events     map[Ref]Stored      // those of the asked that are stored
+	Totals     map[TotalKey]Held   // of open periods, for the accounts that have a limit
 	// Of operations on reservations, where there are any:
 	Now          time.Time // by the database's clock
 	Reservations map[ReservationRef]entitlement.Reservation
@@ -192,9 +194,12 @@ type Journal interface {
 	// Append runs one transaction: it locks what is asked, reads what is known of it, calls decide
 	// once and stores what that returns. Any error but ErrOutcomeUnknown means that nothing was
 	// stored. ErrRefused in the chain says that the writes themselves were refused and that a
-	// repetition cannot succeed; any other error may pass.
+	// repetition cannot succeed, ErrHeld that an account was waited for in vain; any other error may pass.
 	Append(ctx context.Context, ask Ask, decide func(context.Context, Known, Lookup) (Writes, error)) error
 }
+
+// ErrHeld says that somebody else holds an account for longer than a transaction that stores usage takes.
+var ErrHeld = errors.New("an account is held")
 
 // ErrRefused says that the database refused the written values, not the moment.
 var ErrRefused = errors.New("the values were refused")

@@ -117,8 +117,7 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 	// Every statement reaches few rows by key: compiling one costs more than running it.
 	pc.ConnConfig.RuntimeParams["jit"] = "off"
 	primaryOnly(pc)
-	// A session that died holding locks must not hold them for ever.
-	pc.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "60000"
+	pc.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = standstill
 	if !c.Owner {
 		pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 			_, err := conn.Exec(ctx, "SET ROLE "+AppRole)
@@ -133,7 +132,9 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 		pool.Close()
 		return nil, err
 	}
-	byKey, err := openByKey(ctx, pc, cmp.Or(c.ByKey, 4))
+	usage := pc.Copy()
+	usage.ConnConfig.RuntimeParams["lock_timeout"] = lockPatience
+	byKey, err := openByKey(ctx, usage, cmp.Or(c.ByKey, 4))
 	if err != nil {
 		pool.Close()
 		return nil, err
@@ -167,6 +168,14 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 	d.company = company{host: d.host, sql: stdlib.OpenDBFromPool(shared), patience: patience, oneAccount: c.OneAccount}
 	return d, nil
 }
+
+const (
+	// standstill, in milliseconds, ends a session that asks for nothing within a transaction: a machine that died holds
+	// its locks for no longer. No transaction waits for anything but the database.
+	standstill = "10000"
+	// lockPatience, in milliseconds, is after what time an account counts as held for those who store usage of many.
+	lockPatience = "1000"
+)
 
 // primaryOnly refuses connections to a standby, which an address with several hosts may lead to and which a primary
 // becomes when another takes its place: it knows what was, and decisions are made on what is.

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
@@ -163,4 +166,25 @@ func TestTransaction_WritesThatWait(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A machine that dies in the middle of a transaction says nothing to the database, which must let go of what it held
+// soon. Who stores usage of many waits for one account's lock for less.
+func TestOpen_SessionsThatStandStillLetGo(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	for name, c := range map[string]struct {
+		pool *pgxpool.Pool
+		lock time.Duration
+	}{"Pool": {db.Pool(), 0}, "ByKey": {db.ByKey(), time.Second}, "Shared": {db.Shared(), 0}} {
+		var idle, lock int64
+		err := c.pool.QueryRow(t.Context(), `SELECT (SELECT setting FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout')::bigint,
+			(SELECT setting FROM pg_settings WHERE name = 'lock_timeout')::bigint`).Scan(&idle, &lock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if idle == 0 || time.Duration(idle)*time.Millisecond > 10*time.Second || time.Duration(lock)*time.Millisecond != c.lock {
+			t.Errorf("%s: sessions stand still for %d ms, and wait for locks for %d ms", name, idle, lock)
+		}
+	}
 }

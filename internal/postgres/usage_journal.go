@@ -75,18 +75,22 @@ func (l *limitedAccounts) learn(read map[account.ID]*metering.Admission, expecte
 	return missed
 }
 
+const lockAdmissions = `
+SELECT e.account_id, e.status, e.level, e.currency, e.period_starts, e.period_end, e.limits::text,
+       e.spend_limit, e.spend_mode, e.version, a.clock_at, e.earlier_limits::text
+FROM entitlements e JOIN accounts a ON a.id = e.account_id
+WHERE e.account_id = ANY ($1::uuid[])
+ORDER BY e.account_id FOR NO KEY UPDATE OF e`
+
 // The statements of a flush. All arrays of one statement have the same length. Rows come sorted by
 // key wherever rows are locked.
 var (
 	sqlBegin  = named("BEGIN")
 	sqlCommit = named("COMMIT")
 
-	sqlLockAdmissions = named(`
-SELECT e.account_id, e.status, e.level, e.currency, e.period_starts, e.period_end, e.limits::text,
-       e.spend_limit, e.spend_mode, e.version, a.clock_at, e.earlier_limits::text
-FROM entitlements e JOIN accounts a ON a.id = e.account_id
-WHERE e.account_id = ANY ($1::uuid[])
-ORDER BY e.account_id FOR NO KEY UPDATE OF e`)
+	sqlLockAdmissions = named(lockAdmissions)
+	sqlLockFree       = named(lockAdmissions + ` SKIP LOCKED`)
+	sqlEntitled       = named(`SELECT e.account_id FROM entitlements e WHERE e.account_id = ANY ($1::uuid[])`)
 
 	sqlKnownEvents = named(`
 SELECT u.i, k.content, k.occurred_at
@@ -210,15 +214,20 @@ func (f *flush) read(ctx context.Context, ask metering.Ask, limited *limitedAcco
 		keys.uuid(ask.Events[i].Key)
 	}
 	expected := limited.of(ask.Accounts)
+	lock := sqlLockAdmissions
+	if ask.PassOver {
+		lock = sqlLockFree
+	}
 	err = errors.Join(
 		f.queue(ctx, sqlBegin, nil),
 		// Everything behind the lock sees what the holder before committed: each statement has its own
 		// snapshot.
-		f.queue(ctx, sqlLockAdmissions, func(v *value) error {
+		f.queue(ctx, lock, func(v *value) error {
 			ad, err := admission(v)
 			known.Admissions[ad.Account] = ad
 			return err
 		}, accountArray(ask.Accounts)),
+		f.queueHeld(ctx, ask, &known),
 		f.queueHeldTotals(ctx, expected, ask.Meters, known.Totals),
 		f.queueReservationReads(ctx, ask, &known),
 	)
@@ -232,10 +241,27 @@ func (f *flush) read(ctx context.Context, ask metering.Ask, limited *limitedAcco
 		return known, err
 	}
 	if err := f.send(ctx); err != nil {
+		if sqlState(err) == lockNotAvailable { // see lockPatience
+			err = errors.Join(metering.ErrHeld, err)
+		}
 		return known, err
 	}
 	missed := limited.learn(known.Admissions, expected)
 	return known, errors.Join(f.queueHeldTotals(ctx, missed, ask.Meters, known.Totals), f.send(ctx))
+}
+
+// queueHeld finds the accounts that were passed over.
+func (f *flush) queueHeld(ctx context.Context, ask metering.Ask, known *metering.Known) error {
+	if !ask.PassOver {
+		return nil
+	}
+	known.Held = map[account.ID]bool{}
+	return f.queue(ctx, sqlEntitled, func(v *value) error {
+		if a := id.FromUUID[account.Account](v.uuid(0)); known.Admissions[a] == nil {
+			known.Held[a] = true
+		}
+		return nil
+	}, accountArray(ask.Accounts))
 }
 
 func accountArray(accounts []account.ID) []byte {

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -178,6 +179,69 @@ func TestIngest(t *testing.T) {
 		if results[0].Stored != nil {
 			t.Error("shows an event that is not kept any more")
 		}
+	})
+
+	// A replica whose machine dies in the middle of a flush, or an account that is being billed: whatever holds an
+	// account's row for long is that account's trouble alone.
+	t.Run("AnAccountThatIsHeldKeepsNobodyElseWaiting", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{Committers: 1})
+		other := *b
+		other.account = mustAccount(t, b.db)
+		mustEntitle(t, b.db, other.account.ID, nil)
+		holder, err := b.db.Pool().Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = holder.Rollback(context.WithoutCancel(t.Context())) }()
+		if _, err := holder.Exec(t.Context(), "SELECT FROM entitlements WHERE account_id = $1 FOR NO KEY UPDATE", b.account.ID); err != nil {
+			t.Fatal(err)
+		}
+		var held sync.WaitGroup
+		for i := range 3 {
+			held.Go(func() {
+				results, err := b.in.Add(t.Context(), []metering.Event{b.event(fmt.Sprint("held-", i), "text", "1"), other.event(fmt.Sprint("beside-", i), "text", "1")})
+				if err != nil || statuses(results) != "accepted accepted" {
+					t.Errorf("after the row was let go: %s, %v", statuses(results), err)
+				}
+			})
+		}
+		short, cancel := context.WithTimeout(t.Context(), 8*time.Second) // of which a second passes before the row counts as held
+		defer cancel()
+		for i := range 20 {
+			if results, err := other.in.Add(short, []metering.Event{other.event(fmt.Sprint("free-", i), "text", "1")}); err != nil || statuses(results) != "accepted" {
+				t.Fatalf("beside an account that is held: %s, %v", statuses(results), err)
+			}
+		}
+		if err := holder.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		held.Wait()
+		if mine, theirs := b.total(t, "text"), other.total(t, "text"); mine != "3/3" || theirs != "23/23" {
+			t.Errorf("totals %s and %s", mine, theirs)
+		}
+		wantRecount(t, b.db)
+	})
+
+	t.Run("AnAccountThatStaysHeldIsToBeSentAgain", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{Committers: 1, Patience: 1500 * time.Millisecond})
+		holder, err := b.db.Pool().Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = holder.Rollback(context.WithoutCancel(t.Context())) }()
+		if _, err := holder.Exec(t.Context(), "SELECT FROM entitlements WHERE account_id = $1 FOR NO KEY UPDATE", b.account.ID); err != nil {
+			t.Fatal(err)
+		}
+		e := b.event("1", "text", "1")
+		if _, err := b.in.Add(t.Context(), []metering.Event{e}); !errors.Is(err, metering.ErrStore) {
+			t.Errorf("got %v", err)
+		}
+		if err := holder.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wantStatuses(t, b.mustAdd(t, e), "accepted")
 	})
 
 	t.Run("AnswersEachItem", func(t *testing.T) {
