@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -170,7 +171,8 @@ func (s deploymentSecrets) derived(use string) secret.Text {
 }
 
 // gateway connects to the payment provider; the sandbox is played by this process, on a listener of
-// its own for everyone else. Where it is to be reached another way, it is spoken to over the network like any other.
+// its own for everyone else. Where it is to be reached another way, it is spoken to over the network like any other, and
+// may be played by another instance with the same data folder.
 func (a *App) gateway() (payment.Gateway, error) {
 	if a.cfg.Provider != sandbox.Name {
 		return a.stripe()
@@ -180,12 +182,14 @@ func (a *App) gateway() (payment.Gateway, error) {
 		Mode: a.cfg.mode(), Dir: filepath.Join(a.cfg.DataDir, "sandbox"), SecretKey: key, WebhookSecret: signing,
 		WebhookURL: "http://" + reachable(a.Addr("api")) + "/v1/gateway-events/" + sandbox.Name, Clock: a.clock, Logger: a.log,
 	})
-	if err != nil {
+	switch {
+	case err == nil:
+		a.serve("sandbox", provider)
+		a.closers = append(a.closers, provider.Close)
+		a.background = append(a.background, part{"sandbox provider", provider.Run})
+	case !errors.Is(err, sandbox.ErrInUse) || a.cfg.SandboxURL == "":
 		return nil, err
 	}
-	a.serve("sandbox", provider)
-	a.closers = append(a.closers, provider.Close)
-	a.background = append(a.background, part{"sandbox provider", provider.Run})
 	cc := sandbox.ClientConfig{
 		Mode: a.cfg.mode(), BaseURL: a.cfg.SandboxURL, SecretKey: key,
 		WebhookSecrets: []payment.Secret{signing}, Timeout: a.cfg.ProviderTimeout,

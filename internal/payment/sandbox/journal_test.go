@@ -179,6 +179,22 @@ func TestJournalSurvivesAnyCut(t *testing.T) {
 	}
 }
 
+// Two processes on one folder would write two journals, of which one is lost.
+func TestOneProcessPlaysTheProvider(t *testing.T) {
+	t.Parallel()
+
+	in := sandbox.Config{Mode: payment.ModeTest, Dir: t.TempDir(), SecretKey: secretKey, Clock: clock.Fixed(now)}
+	first, err := sandbox.New(in)
+	must(t, err)
+	if second, err := sandbox.New(in); !errors.Is(err, sandbox.ErrInUse) {
+		t.Errorf("a second one on the folder: %v, %v", second, err)
+	}
+	must(t, first.Close())
+	second, err := sandbox.New(in)
+	must(t, err)
+	must(t, second.Close())
+}
+
 func TestEverythingIsThereAfterARestart(t *testing.T) {
 	t.Parallel()
 

@@ -23,6 +23,9 @@ import (
 // ErrLiveMode refuses the sandbox where money is real.
 var ErrLiveMode = errs.New(errs.Invalid, "sandbox_in_live_mode", "The sandbox provider exists in test mode only.")
 
+// ErrInUse says that another process plays the provider from the same folder.
+var ErrInUse = errors.New("another process plays the sandbox provider from this folder; give sandbox-url the address where it does, or this one a data folder of its own")
+
 const (
 	maxBody        = 64 << 10
 	defaultHangFor = 30 * time.Second

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -144,6 +145,7 @@ type store struct {
 	writing bool
 	turn    *sync.Cond
 	file    *os.File // nil: in memory only
+	lock    *os.File // of the folder; it goes with the process, whatever kills it
 }
 
 // openStore replays the journal in dir, or keeps everything in memory where dir is empty. A last line
@@ -157,6 +159,16 @@ func openStore(dir string, now time.Time) (*store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open the sandbox's journal: %w", err)
 	}
+	lock, err := lockFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	s.lock = lock
+	defer func() {
+		if s.file == nil {
+			_ = lock.Close()
+		}
+	}()
 	path := filepath.Join(dir, journalName)
 	found, err := replay(path, s.state)
 	if err != nil {
@@ -169,11 +181,28 @@ func openStore(dir string, now time.Time) (*store, error) {
 			return nil, fmt.Errorf("compact the sandbox's journal: %w", err)
 		}
 	}
-	s.file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // in the data folder
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // in the data folder
 	if err != nil {
 		return nil, fmt.Errorf("open the sandbox's journal: %w", err)
 	}
+	s.file = file
 	return s, nil
+}
+
+// lockFolder makes this process the only one that writes the journal: what another writes beside it would be lost.
+func lockFolder(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // in the data folder
+	if err != nil {
+		return nil, fmt.Errorf("open the sandbox's journal: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, ErrInUse
+		}
+		return nil, fmt.Errorf("lock the sandbox's journal: %w", err)
+	}
+	return f, nil
 }
 
 // replay applies the journal, if there is one.
@@ -354,7 +383,7 @@ func (s *store) close() error {
 	}
 	err := s.await(s.last)
 	s.failed = os.ErrClosed
-	return errors.Join(err, s.file.Close())
+	return errors.Join(err, s.file.Close(), s.lock.Close())
 }
 
 func sortedEvents(st *state) []event {
