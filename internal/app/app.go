@@ -16,6 +16,7 @@ import (
 
 	"github.com/accrue-billing/accrue/api"
 	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/telemetry"
 )
@@ -91,6 +92,25 @@ func (a *App) openDatabase(ctx context.Context) (err error) {
 	if a.database, err = openDatabase(ctx, a.cfg, a.log, alone); err != nil {
 		return err
 	}
+	for {
+		err = a.connect(ctx)
+		if errs.KindOf(err) != errs.Unavailable {
+			return err
+		}
+		a.log.WarnContext(ctx, "the database is not there yet; trying again", "err", err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(databasePause):
+		}
+	}
+}
+
+// databasePause is how long a start waits before it tries again whether the database is there.
+const databasePause = 500 * time.Millisecond
+
+// connect sees to the schema, and opens the pools.
+func (a *App) connect(ctx context.Context) (err error) {
 	if a.cfg.MigrateOnStart {
 		err = a.database.migrate(ctx, a.log)
 	} else {

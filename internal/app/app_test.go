@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -50,6 +51,12 @@ type program struct {
 // serve runs `accrue serve` and returns when it is ready.
 func serve(t *testing.T, args ...string) *program {
 	t.Helper()
+	return serveOn(t, func(*program) {}, args...)
+}
+
+// serveOn is serve with something that is looked after until it is ready.
+func serveOn(t *testing.T, look func(p *program), args ...string) *program {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	p := &program{log: &buffer{}, stop: stop, done: make(chan error, 1)}
 	go func() {
@@ -58,6 +65,7 @@ func serve(t *testing.T, args ...string) *program {
 	t.Cleanup(stop)
 	deadline := time.Now().Add(time.Minute)
 	for {
+		look(p)
 		if _, after, ok := strings.Cut(p.log.String(), "msg=listening server=api address="); ok && strings.Contains(after, "\n") {
 			p.addr, _, _ = strings.Cut(after, "\n")
 			if status, _ := p.get(t, "/readyz"); status == http.StatusOK {
@@ -159,6 +167,31 @@ func TestServe_OnAGivenDatabase(t *testing.T) {
 	p.end(t)
 	if strings.Contains(p.log.String(), "level=ERROR") {
 		t.Error(p.log)
+	}
+}
+
+// A database that comes up after the service is waited for.
+func TestServe_WaitsForItsDatabase(t *testing.T) {
+	t.Parallel()
+	direct, err := url.Parse(postgrestest.DSN(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder, err := os.MkdirTemp("", "db") // short, as the names of sockets must be
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	later := *direct
+	later.RawQuery = url.Values{"host": {filepath.Join(folder, "s")}}.Encode()
+	p := serveOn(t, func(p *program) {
+		if strings.Contains(p.log.String(), "the database is not there yet") {
+			_ = os.Symlink(direct.Query().Get("host"), filepath.Join(folder, "s"))
+		}
+	}, "--data-dir", t.TempDir(), "--database-url", later.String())
+	p.end(t)
+	if !strings.Contains(p.log.String(), "the database is not there yet") {
+		t.Error("it was there at once")
 	}
 }
 

@@ -39,7 +39,7 @@ type Config struct {
 	DatabaseConns    int           `group:"Database" default:"16" help:"Connections in the pool. Usage is stored and looked up over others: those of ingest-committers, and two."`
 	PgBin            string        `group:"Database" help:"Folder of PostgreSQL's programs, for the private database; by default the usual places are searched."`
 	MigrateOnStart   bool          `group:"Database" negatable:"" default:"true" help:"Apply missing migrations when the service starts."`
-	DatabaseDeadline time.Duration `group:"Database" default:"60s" help:"How long the database may take to start, recover and migrate."`
+	DatabaseDeadline time.Duration `group:"Database" default:"60s" help:"How long the database may take to be there, start, recover and migrate, when the service starts."`
 
 	// Who may call.
 	JWTIssuer          []IssuerOption `group:"Identity" name:"jwt-issuer" sep:";" help:"An identity provider, as issuer=URL,audience=NAME and either jwks=URL or keys=FILE (JWK Set or PEM); optionally type=at+jwt and scopes=A B, which are all that it may give (without them any, operator too). May be repeated; in one text, separated by semicolons."`

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/postgres/embedded"
 	"github.com/accrue-billing/accrue/internal/secret"
@@ -102,6 +103,9 @@ func (d *database) complete(ctx context.Context, log *slog.Logger) error {
 	}
 	defer m.Close()
 	all, err := m.Status(ctx)
+	if errs.KindOf(err) == errs.Unavailable {
+		return err
+	}
 	if err != nil { // a role that may not look
 		log.WarnContext(ctx, "whether migrations are missing is not known", "err", err)
 		return nil

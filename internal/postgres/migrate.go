@@ -37,8 +37,11 @@ const (
 	// migrationLockPoll is how often the others ask for it.
 	migrationLockPoll = 50 * time.Millisecond
 	// migrationLockTimeout bounds how long a migration's statement queues for a table, since everything
-	// that comes after it queues behind it.
-	migrationLockTimeout = "10s"
+	// that comes after it queues behind it: instances that serve meanwhile stand still for so long. Then it lets them
+	// through, and is tried again.
+	migrationLockTimeout = "2s"
+	migrationTries       = 20
+	migrationPause       = time.Second
 )
 
 // Migration is one numbered change of the schema.
@@ -92,7 +95,7 @@ func newMigrator(ctx context.Context, url string, files fs.FS) (_ *Migrator, err
 	}()
 	var version int
 	if err := pool.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
-		return nil, err
+		return nil, translate(err)
 	}
 	if version < minServerVersion {
 		return nil, fmt.Errorf("the server is PostgreSQL %d; at least %d is needed", version/10000, minServerVersion/10000)
@@ -110,9 +113,27 @@ func (m *Migrator) Close() {
 	m.pool.Close()
 }
 
-// Up applies what is missing, the job queue's tables after ours, and returns it.
+// Up applies what is missing, the job queue's tables after ours, and returns it. A migration that does not get a table is
+// tried again: one that failed has left nothing, and those before it stay.
 func (m *Migrator) Up(ctx context.Context) (applied []Migration, err error) {
 	defer errs.Wrap(&err, "migrate up")
+	for range migrationTries {
+		var some []Migration
+		some, err = m.up(ctx)
+		applied = append(applied, some...)
+		if sqlState(err) != lockNotAvailable {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return applied, translate(err)
+		case <-time.After(migrationPause):
+		}
+	}
+	return applied, translate(err)
+}
+
+func (m *Migrator) up(ctx context.Context) (applied []Migration, err error) {
 	err = m.alone(ctx, func(ctx context.Context) error {
 		results, err := m.goose.Up(ctx)
 		applied = append(applied, fromGoose(results)...)
@@ -184,7 +205,7 @@ func (m *Migrator) Status(ctx context.Context) (all []Migration, err error) {
 	defer errs.Wrap(&err, "migration status")
 	ours, err := m.goose.Status(ctx)
 	if err != nil {
-		return nil, err
+		return nil, translate(err)
 	}
 	for _, s := range ours {
 		mig := Migration{Set: "accrue", Version: s.Source.Version, Name: path.Base(s.Source.Path), Applied: s.State == goose.StateApplied}

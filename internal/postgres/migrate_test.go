@@ -137,6 +137,57 @@ func TestMigrate_WaitingRunnerHeedsItsContext(t *testing.T) {
 	}
 }
 
+// What serves meanwhile holds a table now and then, an export for long. A migration that cannot have it lets everybody
+// else through after a moment, and comes back.
+func TestMigrate_LetsOthersThroughWhileATableIsHeld(t *testing.T) {
+	t.Parallel()
+	dsn := postgrestest.DSN(t)
+	m := migrator(t, dsn)
+	if _, err := m.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	owner := postgrestest.Connect(t, dsn)
+	holder, err := owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = holder.Rollback(context.WithoutCancel(t.Context())) }()
+	if _, err := holder.Exec(t.Context(), "LOCK TABLE payments, payment_methods IN ROW EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	var g errgroup.Group
+	var applied []postgres.Migration
+	g.Go(func() (err error) {
+		applied, err = m.Up(t.Context())
+		return err
+	})
+	for _, waits := range []bool{true, false} { // it queues, and gives up for a while
+		for is := !waits; is != waits; {
+			if err := owner.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))").Scan(&is); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := holder.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Wait(); err != nil || len(applied) != 1 {
+		t.Errorf("applied %v, %v", applied, err)
+	}
+}
+
+// An instance of an older version starts on the schema of a newer one.
+func TestMigrate_LeavesANewerSchemaAlone(t *testing.T) {
+	t.Parallel()
+	dsn := postgrestest.DSN(t)
+	if _, err := postgrestest.Connect(t, dsn).Exec(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)"); err != nil {
+		t.Fatal(err)
+	}
+	if applied, err := migrator(t, dsn).Up(t.Context()); err != nil || len(applied) != 0 {
+		t.Errorf("applied %v, %v", applied, err)
+	}
+}
+
 func TestMigrate_Status(t *testing.T) {
 	t.Parallel()
 	m := migrator(t, postgrestest.DSN(t))

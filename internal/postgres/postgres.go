@@ -130,7 +130,7 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 	}
 	if err = pool.Ping(ctx); err != nil {
 		pool.Close()
-		return nil, err
+		return nil, translate(err)
 	}
 	usage := pc.Copy()
 	usage.ConnConfig.RuntimeParams["lock_timeout"] = lockPatience
