@@ -89,6 +89,9 @@ func (w Watcher) alerts(ctx context.Context, a account.ID) error {
 func (w Watcher) softLimit(ctx context.Context, acct account.Account, e entitlement.Entitlement, meter string, used money.Decimal) error {
 	limit := e.Limits[meter].Quantity
 	return w.DB.InTx(ctx, func(tx Tx) error {
+		if _, err := tx.Accounts().Lock(ctx, acct.ID); err != nil {
+			return err
+		}
 		first, err := tx.Entitlements().TellLimit(ctx, acct.ID, meter, limit, e.PeriodStart())
 		if err != nil || !first {
 			return err
@@ -110,6 +113,9 @@ func (w Watcher) spendLimit(ctx context.Context, acct account.Account, e entitle
 		}
 	}
 	return w.DB.InTx(ctx, func(tx Tx) error {
+		if _, err := tx.Accounts().Lock(ctx, acct.ID); err != nil {
+			return err
+		}
 		first, err := tx.Entitlements().TellSpendLimit(ctx, acct.ID, e.PeriodStart())
 		if err != nil || !first {
 			return err

@@ -1,6 +1,7 @@
 package billing_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -51,6 +52,38 @@ func (w *world) check(t *testing.T, a account.ID) {
 			t.Error(err)
 		}
 	})
+}
+
+// A payment that brings paid use back holds the account and its counters, and takes the entitlement then. Whoever tells of
+// a limit must not hold the entitlement meanwhile, and wait for the counters.
+func TestSpendLimit_IsToldInTheOrderOfLocks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.limitSpend(t, a, 100, entitlement.Soft)
+	w.use(t, a, "voice", "90000")
+	settling, err := w.db.Pool().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = settling.Rollback(context.WithoutCancel(t.Context())) }()
+	if _, err := settling.Exec(t.Context(), "SELECT FROM accounts a JOIN account_counters c ON c.account_id = a.id WHERE a.id = $1 FOR NO KEY UPDATE", a); err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan error, 1)
+	go func() { told <- billing.Watcher{Core: w.Core}.Check(t.Context(), a) }()
+	for waits := false; !waits; {
+		if err := w.db.Pool().QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity s USING (pid) WHERE NOT l.granted AND s.datname = current_database())").Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := settling.Exec(t.Context(), "SELECT FROM entitlements WHERE account_id = $1 FOR NO KEY UPDATE NOWAIT", a); err != nil {
+		t.Errorf("whoever tells of the limit holds the entitlement while it waits: %v", err)
+	}
+	if err := errors.Join(settling.Rollback(t.Context()), <-told); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestSpendLimit_IsToldOnceWhenFirstReached(t *testing.T) {

@@ -12,7 +12,14 @@
 //     change of plan, the events and the stored answer;
 //   - the second transaction is the same code whether the request, a webhook or a sweep runs it, finds
 //     out under the account's lock whether it has been run, and then does nothing;
-//   - locks are taken in one order: account, subscription, entitlement, invoice, payment, counters.
+//   - locks are taken in one order. The account's row is first, and whoever holds it is alone with all that the account
+//     has, in whatever order: subscription, invoice, payment, counters, balances. Three go without it. Whoever stores or
+//     corrects usage takes entitlement rows, in ascending order, and behind each the account's totals and reservations;
+//     it writes nothing that is counted. Whoever only tells something (an event) takes the counters, last. Whoever
+//     publishes a plan takes the plan's row. An idempotency key is taken before the account where it is claimed first
+//     (once), after it elsewhere, and by no operation in both ways but on the second try of what shared a transaction;
+//     that, and what a new path gets wrong, PostgreSQL ends as a deadlock, which is run again.
+//   - no lock is held while a provider is asked.
 package billing
 
 import (
