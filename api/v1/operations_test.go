@@ -9,6 +9,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/accrue-billing/accrue/api"
 	"github.com/accrue-billing/accrue/api/route"
@@ -273,5 +276,92 @@ func TestReads_OutliveColumnsOfANewerVersion(t *testing.T) {
 		if status != before[name] {
 			t.Errorf("%s: %d, and %d before there were more columns", name, status, before[name])
 		}
+	}
+}
+
+// A list that grows while it is read, page by page, neither skips nor repeats what was there at the start. A cursor that is
+// not this list's, to the letter, is refused.
+func TestLists_HoldWhileTheyGrow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	o := w.owning(t)
+	grow := func() {
+		t.Helper()
+		o.user.post(t, "/v1/top-ups", funds(5000)).want(t, http.StatusCreated)
+		o.user.post(t, "/v1/sales-inquiries", `{"name":"Ada","email":"ada@example.com"}`).want(t, http.StatusCreated)
+		o.user.post(t, "/v1/usage/reservations", `{"meter":"voice","quantity":"5","ttl_seconds":86400}`).want(t, http.StatusCreated)
+		o.user.post(t, "/v1/usage/events", toJSON(t, map[string]any{"events": []any{map[string]any{
+			"id": uuid.NewString(), "meter": "text", "quantity": "1", "timestamp": w.clock().Format(time.RFC3339)}}})).want(t, http.StatusOK)
+		o.support.post(t, "/v1/admin/credits", `{"amount":{"amount":5,"currency":"USD"},"reason":"more"}`).want(t, http.StatusCreated)
+		o.support.post(t, "/v1/admin/refunds", refundOf(o.user.get(t, "/v1/top-ups").str(t, "data", 0, "payment"), 100)).want(t, http.StatusCreated)
+		w.open(t)
+	}
+	o.user.post(t, "/v1/top-ups", funds(90_000)).want(t, http.StatusCreated) // pays the open invoice
+	for range 2 {
+		grow()
+	}
+	name := func(item any) string { // what tells an item from the others, and does not change
+		m, _ := item.(map[string]any)
+		if id, ok := m["id"]; ok {
+			return fmt.Sprint(m["source"], id, m["part"], m["change"])
+		}
+		return toJSON(t, item)
+	}
+	walked, foreign := 0, ""
+	for _, op := range operations() {
+		if op.Method != http.MethodGet || !slices.Contains(op.queries, "cursor") {
+			continue
+		}
+		c := o.user
+		if op.byStaff() {
+			c = o.support
+		}
+		page := func(limit int, cursor string) (names []string, next string) {
+			t.Helper()
+			got := c.get(t, fmt.Sprintf("%s?limit=%d&cursor=%s", op.Path, limit, cursor)).want(t, http.StatusOK)
+			data, _ := got.at(t, "data").([]any)
+			for _, item := range data {
+				names = append(names, name(item))
+			}
+			next, _ = got.at(t, "next_cursor").(string)
+			return names, next
+		}
+		whole, _ := page(100, "")
+		seen, cursor := map[string]int{}, ""
+		for range len(whole) + 20 {
+			var names []string
+			names, cursor = page(1, cursor)
+			for _, n := range names {
+				seen[n]++
+			}
+			if cursor == "" {
+				break
+			}
+			if len(seen) < 4 {
+				grow()
+			}
+			if len(seen) == 2 {
+				for what, broken := range map[string]string{"altered": cursor[:len(cursor)-2] + "AA", "of another list": foreign, "cut": cursor[:len(cursor)/2]} {
+					if broken == "" {
+						continue
+					}
+					if got := c.get(t, op.Path+"?limit=1&cursor="+broken); got.Status != http.StatusUnprocessableEntity || !strings.Contains(string(got.Body), "invalid_cursor") {
+						t.Errorf("%s with a cursor that is %s: %d %s", op.Name(), what, got.Status, got.Body)
+					}
+				}
+				foreign = cursor
+			}
+		}
+		for _, n := range whole {
+			if seen[n] != 1 {
+				t.Errorf("%s: %s was there at the start, and was shown %d times", op.Name(), n, seen[n])
+			}
+		}
+		if len(whole) > 2 {
+			walked++
+		}
+	}
+	if walked < 9 {
+		t.Errorf("only %d lists have three items or more", walked)
 	}
 }
