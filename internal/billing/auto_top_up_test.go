@@ -10,6 +10,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/wallet"
 )
 
@@ -170,5 +171,59 @@ func TestAutoTopUp_AsksNoCardThatHasBeenDeclinedTooOften(t *testing.T) {
 	}
 	if w.told(t, a, outbox.AutoTopUpTripped) != 0 {
 		t.Error("what was not asked was not declined")
+	}
+}
+
+// A card whose holder's bank has taken a payment back is not charged again by itself, to fill the gap that this has left,
+// until the customer says so.
+func TestAutoTopUp_NotAfterADispute(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.keepFunds(t, sandbox.TokenVisa, 100_000)
+	if got := w.checkedFunds(t, a); got != 5000 {
+		t.Fatalf("funds of %d, want the target", got)
+	}
+	dispute, err := w.control.Dispute(t.Context(), w.charges(t)[a][0].Ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.tell(t, dispute)
+	if got := w.checkedFunds(t, a); got != 0 {
+		t.Errorf("funds of %d, want none: what was fetched back was taken again", got)
+	}
+	w.saveRule(t, a, 100_000)
+	if got := w.checkedFunds(t, a); got != 5000 {
+		t.Errorf("funds of %d after the rule was saved again", got)
+	}
+}
+
+// The rule of automatic top-ups outlives its plan: on one that takes no funds, and of an account that is closed, there is
+// nothing to do, and nothing goes wrong.
+func TestAutoTopUp_OnAPlanThatTakesNoFunds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.keepFunds(t, sandbox.TokenVisa, 100_000)
+	if _, err := (billing.Downgrader{Core: w.Core}).Plan(t.Context(), asked(a, newKey()), plan.Developer, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	if l := w.level(t, a); l != plan.Developer {
+		t.Fatalf("the account is on %s", l)
+	}
+	w.check(t, a)
+	if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.check(t, a)
+}
+
+func TestAutoTopUp_ChargesWhatTheProviderTakes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Gateway = limited{w.Gateway, inSteps}
+	a := w.keepFunds(t, sandbox.TokenVisa, 100_000)
+	w.use(t, a, "voice", "60600") // 27 cents, so that 50.27 is missing
+	if got := w.checkedFunds(t, a); got != 5000 {
+		t.Errorf("funds of %d, want 5000", got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
@@ -66,4 +67,24 @@ func TestAddCard_WhatHasMadeACardIsUsed(t *testing.T) {
 	if got, err := (billing.Upgrader{Core: w.Core}).Upgrade(t.Context(), a, in, nil); err != nil || got.Record.Status != payment.Succeeded {
 		t.Errorf("the next upgrade is %s, %v", got.Record.Status, err)
 	}
+}
+
+// A card that is put in the place of one that is gone brings paid use back.
+func TestUseCard_BringsPaidUseBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	first := w.defaultCard(t, asked(a, ""))
+	second := w.addCard(t, a, sandbox.TokenMastercard)
+	if err := (billing.Cards{Core: w.Core}).RemoveByOperator(t.Context(), asked(a, ""), second.ID, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.tryUse(t, a, "voice", "90000"); r.Status == metering.Accepted {
+		t.Fatalf("%+v without a card that is charged", r)
+	}
+	if _, err := (billing.Cards{Core: w.Core}).Use(t.Context(), asked(a, newKey()), first.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.use(t, a, "voice", "90000")
 }

@@ -6,18 +6,24 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/idempotency"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/upgrade"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // often is how many times a test of chance is repeated: few in every run, full with ACCRUE_TEST_FULL.
@@ -364,4 +370,145 @@ func TestSweep_OnSeveralReplicasAtOnce(t *testing.T) {
 			t.Errorf("%s has %d invoices and %d charges, want 1 and 1", a, len(invoices.Data), len(charged[a]))
 		}
 	}
+}
+
+// Write skew: two sessions each read several rows, decide that there is room, and write different ones, so that
+// neither overwrites the other and a rule over all the rows breaks. Each of these pairs is allowed alone; at the same
+// moment, on two replicas, one of the two must be refused.
+func TestWriteSkew_OneOfTwoIsRefused(t *testing.T) {
+	t.Parallel()
+	rounds := often(40, 200)
+
+	// The rule is over usage of two meters, which are two rows.
+	t.Run("SpendLimitOverTwoMeters", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		replicas := [2]*metering.Ingester{w.ingest, w.ingester(t, w.replica(t))}
+		for range rounds {
+			a := w.open(t).ID
+			w.upgrade(t, a, sandbox.TokenVisa)
+			w.limitSpend(t, a, 1000, entitlement.Hard)
+			w.use(t, a, "voice", "60000") // the allowances
+			w.use(t, a, "text", "10000")
+			six := [2]metering.Event{
+				{Account: a, ID: "voice", Meter: "voice", Quantity: money.MustDecimal("13320"), OccurredAt: w.clock()}, // 222 minutes of 0.027
+				{Account: a, ID: "text", Meter: "text", Quantity: money.MustDecimal("30000"), OccurredAt: w.clock()},   // words of 0.0002
+			}
+			oneOf(t, func(i int) (bool, error) {
+				res, err := replicas[i].Add(t.Context(), six[i:i+1])
+				if err != nil {
+					return false, err
+				}
+				return res[0].Status == metering.Accepted, nil
+			})
+		}
+	})
+
+	// The rule is that one of the versions stays on sale.
+	t.Run("LastVersionOfTheStartPlan", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		replicas := [2]*billing.Core{w.Core, w.replica(t)}
+		latest := 1
+		for round := range rounds {
+			c := plan.Shipped()
+			for i := range c.Offers {
+				if v := &c.Offers[i].Version; v.Plan == plan.Developer {
+					v.Limits[0].Quantity = money.DecimalFromInt(int64(1000 + round))
+				}
+			}
+			if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			latest++
+			onSale := [2]int{latest - 1, latest}
+			if round > 0 { // of the two of the last round one is left
+				versions, err := w.DB.Plans().Versions(t.Context(), plan.Developer)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n := 0
+				for _, v := range versions {
+					if v.ArchivedAt.IsZero() {
+						onSale[n], n = v.Number, n+1
+					}
+				}
+			}
+			oneOf(t, func(i int) (bool, error) {
+				_, err := billing.Publisher{Core: replicas[i]}.Archive(t.Context(), asked(account.ID{}, newKey()), plan.Developer, onSale[i], "old", nil)
+				if errors.Is(err, billing.ErrStartPlan) {
+					return false, nil
+				}
+				return true, err
+			})
+		}
+	})
+
+	// The rule is over the credit notes of an invoice.
+	t.Run("CreditBeyondAnInvoice", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		replicas := [2]*billing.Core{w.Core, w.replica(t)}
+		for range often(3, 20) {
+			a := w.open(t).ID
+			w.upgrade(t, a, sandbox.TokenVisa)
+			w.use(t, a, "voice", "120000") // 27.00
+			w.until(t, w.clock().Add(35*24*time.Hour))
+			all, err := w.DB.Invoices().List(t.Context(), a, invoice.Paid, page.Request{Limit: 10})
+			if err != nil || len(all.Data) != 1 {
+				t.Fatalf("%+v, %v; want one invoice", all.Data, err)
+			}
+			oneOf(t, func(i int) (bool, error) {
+				_, err := billing.Adjuster{Core: replicas[i]}.Credit(t.Context(), asked(a, newKey()),
+					billing.CreditInput{Invoice: all.Data[0].ID, Amount: usd(1600), Reason: "an outage"}, nil)
+				if errors.Is(err, billing.ErrCreditTooLarge) {
+					return false, nil
+				}
+				return true, err
+			})
+		}
+	})
+}
+
+// oneOf does both at the same moment and fails the test unless exactly one has its way.
+func oneOf(t *testing.T, do func(i int) (bool, error)) {
+	t.Helper()
+	var done atomic.Int64
+	together(2, func(i int) {
+		ok, err := do(i)
+		if err != nil {
+			t.Error(err)
+		}
+		if ok {
+			done.Add(1)
+		}
+	})
+	if n := done.Load(); n != 1 {
+		t.Errorf("%d of two had their way, want 1", n)
+	}
+}
+
+// replica is the core of another process on a pool of its own.
+func (w *world) replica(t *testing.T) *billing.Core {
+	t.Helper()
+	db, err := postgres.Open(t.Context(), postgres.Config{URL: w.dsn, MaxConns: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	core := w.another(w.Gateway)
+	core.DB = db
+	return core
+}
+
+// ingester takes usage in on a replica.
+func (w *world) ingester(t *testing.T, replica *billing.Core) *metering.Ingester {
+	t.Helper()
+	in := metering.NewIngester(postgres.Journal(replica.DB.(*postgres.DB).ByKey()), billing.Meters(plan.Shipped().Meters), w.clock, w.Log,
+		metering.Options{Pricer: billing.Pricer{Core: replica}})
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan struct{})
+	go func() { defer close(done); _ = in.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-done })
+	return in
 }

@@ -1,6 +1,7 @@
 package billing_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/alert"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/ledger"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -138,5 +140,17 @@ func TestSpendLimit_TheBillNeverPassesIt(t *testing.T) {
 	content, err := w.DB.Invoices().Content(t.Context(), a, list.Data[0].ID)
 	if err != nil || content.Total != usd(1000) || content.Absorbed != usd(1700) {
 		t.Errorf("billed %s and absorbed %s, %v; want 10.00 and 17.00", content.Total, content.Absorbed, err)
+	}
+}
+
+// What an account cannot hold is refused, and is no fault of the service.
+func TestGrant_BeyondWhatABalanceHolds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.grant(t, a, 1_000_000_000_000_000, 0, 0)
+	_, err := billing.Granter{Core: w.Core}.Grant(t.Context(), asked(a, newKey()), billing.GrantInput{Amount: usd(1), Reason: "test"}, nil)
+	if !errors.Is(err, ledger.ErrBalance) {
+		t.Errorf("%v, want ErrBalance", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
@@ -301,4 +302,73 @@ func TestWebhooks_ADisputeOfAParkedPayment(t *testing.T) {
 	if got := w.disputedOf(t, a, p.ID); got != 5000 {
 		t.Errorf("disputed are %d cents, want 5000", got)
 	}
+}
+
+// inquiring is a provider whose disputes are mere questions of the bank: no money has moved.
+type inquiring struct{ payment.Gateway }
+
+func (g inquiring) Fetch(ctx context.Context, k payment.ObjectKind, ref string) (payment.Object, error) {
+	o, err := g.Gateway.Fetch(ctx, k, ref)
+	if o.Dispute != nil {
+		o.Dispute.Withdrawn = false
+	}
+	return o, err
+}
+
+func TestDispute_AnInquiryTakesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, inv, p := w.charged(t)
+	provider := w.Gateway
+	w.Gateway = inquiring{provider}
+	dispute := w.disputed(t, p)
+	w.wantInvoice(t, a, inv, invoice.Paid, 0)
+	w.Gateway = provider // the bank has made up its mind
+	if err := w.control.CloseDispute(t.Context(), dispute, false); err != nil {
+		t.Fatal(err)
+	}
+	w.tell(t, dispute)
+	w.wantInvoice(t, a, inv, invoice.Open, 2700)
+	w.wantBalance(t, a, 0, 2700)
+}
+
+// A dispute that is won gives the money back. Where funds have paid for the invoice meanwhile, it becomes funds.
+func TestDispute_WonAfterTheInvoiceWasPaidOtherwise(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, inv, p := w.charged(t)
+	dispute := w.disputed(t, p)
+	w.wantInvoice(t, a, inv, invoice.Open, 2700)
+	w.topUp(t, a, 3000)
+	w.wantInvoice(t, a, inv, invoice.Paid, 0)
+	w.won(t, dispute)
+	w.wantInvoice(t, a, inv, invoice.Paid, 0)
+	w.wantBalance(t, a, 3000, 0)
+}
+
+// A dispute that is won while the customer pays the invoice once more pays it; the second payment becomes funds.
+func TestDispute_WonWhileTheInvoiceIsPaidOnceMore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, inv, p := w.charged(t)
+	dispute := w.disputed(t, p)
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultRequiresAction}); err != nil {
+		t.Fatal(err)
+	}
+	again, err := billing.Collector{Core: w.Core}.Pay(t.Context(), asked(a, newKey()), inv, payment.MethodID{}, nil)
+	if err != nil || again.Record.Status != payment.RequiresAction {
+		t.Fatalf("%+v, %v", again.Record, err)
+	}
+	w.won(t, dispute)
+	w.wantInvoice(t, a, inv, invoice.Paid, 0)
+	if err := w.control.Act(t.Context(), again.Record.ProviderRef, true); err != nil {
+		t.Fatal(err)
+	}
+	w.tell(t, again.Record.ProviderRef)
+	w.wantInvoice(t, a, inv, invoice.Paid, 0)
+	w.wantBalance(t, a, 2700, 0)
+	// One of the two was not needed: what is given back of them comes from the funds first.
+	w.refund(t, a, again.Record.ID, 2700)
+	w.wantInvoice(t, a, inv, invoice.Paid, 0)
+	w.wantBalance(t, a, 0, 0)
 }

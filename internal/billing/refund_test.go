@@ -2,6 +2,7 @@ package billing_test
 
 import (
 	"context"
+	"runtime"
 	"testing"
 	"time"
 
@@ -201,4 +202,117 @@ func TestRefund_OfAnAmountThatTheProviderCannotWrite(t *testing.T) {
 	}
 	w.wantRefunds(t, p, "operator 2001 failed")
 	w.wantBalance(t, a, 5000, 0)
+}
+
+// dying is a provider that is asked for a refund by a process which dies before it hears the answer.
+type dying struct{ payment.Gateway }
+
+func (g dying) Refund(ctx context.Context, r payment.RefundRequest) (payment.RefundResult, error) {
+	_, _ = g.Gateway.Refund(ctx, r)
+	runtime.Goexit()
+	return payment.RefundResult{}, nil
+}
+
+// Whoever carries on the refund of a request that died asks what became of it: the provider may have forgotten its key.
+func TestRefund_ResumedWhenTheProviderHasForgottenItsKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	p := w.topUp(t, a, 5000).Charge
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "refund", Kind: sandbox.FaultProcessing}); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(core *billing.Core, key string) (billing.Result[payment.Refund], error) {
+		return billing.Refunder{Core: core}.Refund(t.Context(), asked(a, key),
+			billing.RefundInput{Payment: p.ID, Amount: usd(2000), Reason: "test", Origin: payment.ByOperator}, asJSON[payment.Refund](202))
+	}
+	key, died := newKey(), make(chan struct{})
+	go func() {
+		defer close(died)
+		_, _ = ask(w.another(dying{w.Gateway}), key)
+	}()
+	<-died
+	if err := w.control.ForgetKeys(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.advance(25 * time.Hour)
+	if _, err := w.db.Pool().Exec(t.Context(), "UPDATE idempotency_keys SET locked_until = now() - interval '1 second'"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ask(w.Core, key)
+	if err != nil || got.Record.Status != payment.Processing {
+		t.Fatalf("%+v, %v", got.Record, err)
+	}
+	ch, err := w.Gateway.LookupCharge(t.Context(), payment.ChargeLookup{Ref: p.ProviderRef})
+	if err != nil || ch.Refunded != usd(2000) {
+		t.Errorf("given back %s, %v; want 20.00 USD, once", ch.Refunded, err)
+	}
+	if err := w.control.SettleRefund(t.Context(), got.Record.ProviderRef, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.tell(t, got.Record.ProviderRef)
+	w.wantBalance(t, a, 3000, 0)
+}
+
+// A provider may find out days later that money which it has given back did not arrive.
+func TestRefund_FailsAfterItHasSucceeded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	p := w.topUp(t, a, 5000).Charge
+	ref := w.refund(t, a, p.ID, 2000)
+	if ref.Status != payment.Succeeded {
+		t.Fatalf("%+v", ref)
+	}
+	w.wantBalance(t, a, 3000, 0)
+	if err := w.control.SettleRefund(t.Context(), ref.ProviderRef, "expired_or_canceled_card"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		w.tell(t, ref.ProviderRef)
+	}
+	if ref, err := w.DB.Payments().Refund(t.Context(), a, ref.ID); err != nil || ref.Status != payment.Failed {
+		t.Errorf("the refund is %s, %v", ref.Status, err)
+	}
+	w.wantBalance(t, a, 5000, 0)
+}
+
+// A refund that fails gives the money back to us. Where its invoice is void by then, it becomes funds.
+func TestRefund_FailsWhenItsInvoiceIsVoid(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, inv, p := w.charged(t)
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "refund", Kind: sandbox.FaultProcessing}); err != nil {
+		t.Fatal(err)
+	}
+	ref := w.refund(t, a, p.ID, 2700)
+	if ref.Status != payment.Processing {
+		t.Fatalf("%+v", ref)
+	}
+	if _, err := (billing.Adjuster{Core: w.Core}).Void(t.Context(), asked(a, newKey()), inv, "by mistake", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.control.SettleRefund(t.Context(), ref.ProviderRef, "expired_or_canceled_card"); err != nil {
+		t.Fatal(err)
+	}
+	w.tell(t, ref.ProviderRef)
+	w.wantInvoice(t, a, inv, invoice.Void, 0)
+	w.wantBalance(t, a, 2700, 0)
+}
+
+// What was given back is not taken again by itself, whatever card comes.
+func TestRefund_IsNotUndoneByANewCard(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, inv, p := w.charged(t)
+	w.refund(t, a, p.ID, 2700)
+	w.addCard(t, a, sandbox.TokenMastercard)
+	w.advance(time.Hour)
+	w.sweep(t)
+	if n := len(w.charges(t)[a]); n != 1 {
+		t.Errorf("%d charges: what was given back was taken again", n)
+	}
+	w.wantInvoice(t, a, inv, invoice.Open, 2700)
 }

@@ -8,7 +8,9 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/ledger"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -166,4 +168,46 @@ func TestSweep_AProviderThatHangsHoldsUpNothing(t *testing.T) {
 	}
 	w.advance(24 * time.Hour)
 	w.sweep(t)
+}
+
+// A period that cannot be closed does not keep the others from being closed, nor the sweep from its end.
+func TestSweep_APeriodThatCannotBeClosed(t *testing.T) {
+	t.Parallel()
+	w := buildWorld(t) // an account of it is spoilt
+	broken, sound := w.open(t).ID, w.open(t).ID
+	if _, err := w.db.Pool().Exec(t.Context(), "UPDATE accounts SET time_zone = 'Nowhere' WHERE id = $1", broken.UUID()); err != nil {
+		t.Fatal(err)
+	}
+	w.advance(35 * 24 * time.Hour)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := (billing.Sweeper{Core: w.Core}).Sweep(ctx); err == nil || ctx.Err() != nil {
+		t.Errorf("%v, %v; want the fault of the one, soon", err, ctx.Err())
+	}
+	if sub, err := w.DB.Subscriptions().Active(t.Context(), sound); err != nil || sub.Index != 1 {
+		t.Errorf("the other is in period %d, %v", sub.Index, err)
+	}
+}
+
+// One account's fault does not keep the credit of others from running out.
+func TestSweep_OneAccountDoesNotHoldUpTheCreditOfOthers(t *testing.T) {
+	t.Parallel()
+	w := buildWorld(t) // its books are spoilt
+	broken, sound := w.open(t).ID, w.open(t).ID
+	first, second := w.grant(t, broken, 500, 0, 1), w.grant(t, sound, 500, 0, 2)
+	err := w.DB.InTx(t.Context(), func(tx billing.Tx) error {
+		return tx.Ledger().Append(t.Context(), books.PromoExpired(books.Fact{
+			Account: broken, Reference: first.String(), At: w.clock(), RecordedAt: w.clock(),
+		}, usd(1)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.advance(72 * time.Hour)
+	if _, err := (billing.Sweeper{Core: w.Core}).Sweep(t.Context()); !errors.Is(err, ledger.ErrAlreadyBooked) {
+		t.Errorf("%v, want the fault of the one", err)
+	}
+	if left := w.left(t, sound, second); left != 0 {
+		t.Errorf("%d are left of the other's credit", left)
+	}
 }

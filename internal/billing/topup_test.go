@@ -3,6 +3,7 @@ package billing_test
 import (
 	"testing"
 
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
@@ -25,4 +26,22 @@ func TestTopUp_OfACardThatIsGoneAtTheProvider(t *testing.T) {
 	if got := w.card(t, a, m.ID); got.Status != payment.MethodRemoved || got.Default {
 		t.Errorf("the card is %s", got.Status)
 	}
+}
+
+// Funds may pay for an invoice as often as parts of it are given back, also when what is paid of it comes to the same
+// sum again.
+func TestTopUp_PaysAgainForWhatWasGivenBackAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, inv, p := w.charged(t)
+	w.refund(t, a, p.ID, 1000)
+	w.topUp(t, a, 500)
+	w.wantInvoice(t, a, inv, invoice.Open, 500)
+	w.refund(t, a, p.ID, 500)
+	w.wantInvoice(t, a, inv, invoice.Open, 1000)
+	if top := w.topUp(t, a, 500); top.Status != payment.Succeeded {
+		t.Errorf("the second top-up is %s", top.Status)
+	}
+	w.wantInvoice(t, a, inv, invoice.Open, 500)
+	w.wantBalance(t, a, 0, 500)
 }

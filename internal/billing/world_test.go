@@ -17,7 +17,9 @@ import (
 	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/invariant/invarianttest"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
@@ -216,4 +218,75 @@ func asJSON[R any](status int) billing.Renderer[R] {
 		b, err := json.Marshal(r)
 		return idempotency.Answer{Status: status, Body: b}, err
 	}
+}
+
+// charged is an account whose card has paid an invoice of 27.00 USD.
+func (w *world) charged(t *testing.T) (account.ID, invoice.ID, payment.Payment) {
+	t.Helper()
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.use(t, a, "voice", "120000")
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	all, err := w.DB.Invoices().List(t.Context(), a, invoice.Paid, page.Request{Limit: 10})
+	if err != nil || len(all.Data) != 1 || all.Data[0].Total != usd(2700) {
+		t.Fatalf("%+v, %v", all.Data, err)
+	}
+	paid, err := w.DB.Payments().PaymentsOf(t.Context(), a, all.Data[0].ID)
+	if err != nil || len(paid) != 1 {
+		t.Fatalf("%d payments, %v", len(paid), err)
+	}
+	return a, all.Data[0].ID, paid[0]
+}
+
+// disputed has the bank take a payment back, and tells us.
+func (w *world) disputed(t *testing.T, p payment.Payment) (dispute string) {
+	t.Helper()
+	dispute, err := w.control.Dispute(t.Context(), p.ProviderRef)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.tell(t, dispute)
+	return dispute
+}
+
+// won has the bank give a disputed payment to us again, and tells us.
+func (w *world) won(t *testing.T, dispute string) {
+	t.Helper()
+	if err := w.control.CloseDispute(t.Context(), dispute, true); err != nil {
+		t.Fatal(err)
+	}
+	w.tell(t, dispute)
+}
+
+// tell delivers all webhooks about an object.
+func (w *world) tell(t *testing.T, ref string) {
+	t.Helper()
+	for _, e := range w.eventsOf(t, ref) {
+		w.deliver(t, e)
+	}
+}
+
+func (w *world) wantInvoice(t *testing.T, a account.ID, i invoice.ID, s invoice.Status, due int64) {
+	t.Helper()
+	inv, err := w.DB.Invoices().Get(t.Context(), a, i)
+	if err != nil || inv.Status != s || inv.AmountDue() != usd(due) {
+		t.Errorf("the invoice is %s with %s due, %v; want %s with %s", inv.Status, inv.AmountDue(), err, s, usd(due))
+	}
+}
+
+func (w *world) wantBalance(t *testing.T, a account.ID, funds, due int64) {
+	t.Helper()
+	if b := w.balance(t, a); b.Funds != usd(funds) || b.Due != usd(due) {
+		t.Errorf("funds %s and %s due, want %s and %s", b.Funds, b.Due, usd(funds), usd(due))
+	}
+}
+
+func (w *world) refund(t *testing.T, a account.ID, p payment.ID, minor int64) payment.Refund {
+	t.Helper()
+	got, err := billing.Refunder{Core: w.Core}.Refund(t.Context(), asked(a, newKey()),
+		billing.RefundInput{Payment: p, Amount: usd(minor), Reason: "test", Origin: payment.ByOperator}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got.Record
 }

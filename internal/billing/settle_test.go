@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/billing"
-	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
@@ -88,56 +87,4 @@ func TestPayment_ARefusedAuthenticationIsMadeFinal(t *testing.T) {
 	if provider.confirmed != 1 {
 		t.Errorf("confirmed %d times, want once", provider.confirmed)
 	}
-}
-
-// inquiring is a provider whose disputes are mere questions of the bank: no money has moved.
-type inquiring struct{ payment.Gateway }
-
-func (g inquiring) Fetch(ctx context.Context, k payment.ObjectKind, ref string) (payment.Object, error) {
-	o, err := g.Gateway.Fetch(ctx, k, ref)
-	if o.Dispute != nil {
-		o.Dispute.Withdrawn = false
-	}
-	return o, err
-}
-
-func TestDispute_AnInquiryTakesNothing(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	a, inv, p := w.charged(t)
-	provider := w.Gateway
-	w.Gateway = inquiring{provider}
-	dispute := w.disputed(t, p)
-	w.wantInvoice(t, a, inv, invoice.Paid, 0)
-	w.Gateway = provider // the bank has made up its mind
-	if err := w.control.CloseDispute(t.Context(), dispute, false); err != nil {
-		t.Fatal(err)
-	}
-	w.tell(t, dispute)
-	w.wantInvoice(t, a, inv, invoice.Open, 2700)
-	w.wantBalance(t, a, 0, 2700)
-}
-
-// A provider may find out days later that money which it has given back did not arrive.
-func TestRefund_FailsAfterItHasSucceeded(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
-	p := w.topUp(t, a, 5000).Charge
-	ref := w.refund(t, a, p.ID, 2000)
-	if ref.Status != payment.Succeeded {
-		t.Fatalf("%+v", ref)
-	}
-	w.wantBalance(t, a, 3000, 0)
-	if err := w.control.SettleRefund(t.Context(), ref.ProviderRef, "expired_or_canceled_card"); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		w.tell(t, ref.ProviderRef)
-	}
-	if ref, err := w.DB.Payments().Refund(t.Context(), a, ref.ID); err != nil || ref.Status != payment.Failed {
-		t.Errorf("the refund is %s, %v", ref.Status, err)
-	}
-	w.wantBalance(t, a, 5000, 0)
 }

@@ -1,0 +1,57 @@
+package billing_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// A downgrade that was planned to what can no longer be bought when the period ends is not made, and nothing stands still.
+func TestDowngrade_ToWhatIsNoLongerSold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.withFees(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.moveTo(t, a, "scale")
+	if _, err := (billing.Downgrader{Core: w.Core}).Plan(t.Context(), asked(a, newKey()), "growth", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (billing.Publisher{Core: w.Core}).Archive(t.Context(), billing.Asked{Actor: "operator:test"}, "growth", 1, "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	sub, err := w.DB.Subscriptions().Active(t.Context(), a)
+	if err != nil || sub.Plan != "scale" || sub.NextPlan != "" || sub.Index != 1 {
+		t.Errorf("%+v, %v", sub, err)
+	}
+}
+
+// What is not sold in the account's currency, it cannot go to.
+func TestDowngrade_InAnotherCurrency(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.withFees(t)
+	c := plan.Shipped()
+	c.Offers = append(c.Offers, plan.Offer{
+		Plan:    plan.Plan{Code: "euro", Name: "Euro", Position: 20},
+		Version: plan.Version{Plan: "euro", Currencies: []money.Currency{money.Currency("EUR")}, Fee: &plan.Fee{Name: "Euro", Prices: plan.Sums{money.New(100, money.Currency("EUR"))}}},
+	})
+	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	acct, err := billing.Opener{Core: w.Core}.Open(t.Context(), billing.NewAccount{Currency: money.Currency("EUR")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.moveTo(t, acct.ID, "euro")
+	_, err = billing.Downgrader{Core: w.Core}.Plan(t.Context(), asked(acct.ID, newKey()), "growth", nil)
+	if !errors.Is(err, billing.ErrCurrency) {
+		t.Errorf("%v, want ErrCurrency", err)
+	}
+}

@@ -1,0 +1,57 @@
+package billing_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+)
+
+// A card that waits for its holder when the account is closed never becomes one.
+func TestClosedAccount_ItsLastCardComesTooLate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	got, err := billing.Cards{Core: w.Core}.Add(t.Context(), asked(a, newKey()), billing.NewCard{
+		CardSource: billing.CardSource{Token: sandbox.Token3DSSetup}, Profile: profile,
+	}, nil)
+	if err != nil || got.Record.Status != payment.MethodRequiresAction {
+		t.Fatalf("%+v, %v", got.Record, err)
+	}
+	if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.control.Act(t.Context(), got.Record.SetupRef, true); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		w.advance(time.Hour)
+		w.sweep(t)
+	}
+	m, err := w.DB.Payments().Method(t.Context(), a, got.Record.ID)
+	if err != nil || m.Status != payment.MethodRemoved || !m.CheckAt.IsZero() {
+		t.Errorf("the card is %s and to be checked at %s, %v; want it removed and detached", m.Status, m.CheckAt, err)
+	}
+}
+
+// An account is not closed with a debt: credit that has run out, and was not taken back yet, pays for nothing.
+func TestEnd_CreditThatHasRunOutPaysForNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.grant(t, a, 10000, 0, 1)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.advance(25 * time.Hour)
+	_, err := billing.Ender{Core: w.Core}.End(t.Context(), asked(a, newKey()), "test", nil)
+	if !errors.Is(err, billing.ErrOwing) {
+		t.Errorf("%v, want ErrOwing", err)
+	}
+	if acct, err := w.DB.Accounts().Get(t.Context(), a); err != nil || acct.Status != account.Active {
+		t.Errorf("the account is %s, %v", acct.Status, err)
+	}
+}
