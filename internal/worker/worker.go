@@ -35,6 +35,10 @@ type Config struct {
 	RelayEvery time.Duration
 	// SweepEvery is how often everything due is looked for; default 15 s.
 	SweepEvery time.Duration
+	// Within bounds one sweep and one relay; default 10 minutes. A question to a database that has died without a word is
+	// otherwise not answered for as long as the network believes in it, and nothing is billed meanwhile. What a sweep has
+	// not come to is the next one's.
+	Within time.Duration
 	// Sweepers are run with each sweep, after billing's own: upkeep of other rooms.
 	Sweepers []Sweeper
 }
@@ -63,6 +67,9 @@ func New(cfg Config) (_ *Worker, err error) {
 	}
 	if cfg.SweepEvery <= 0 {
 		cfg.SweepEvery = 15 * time.Second
+	}
+	if cfg.Within <= 0 {
+		cfg.Within = 10 * time.Minute
 	}
 	w := &Worker{cfg: cfg, log: cfg.Core.Log}
 	workers := river.NewWorkers()
@@ -141,6 +148,8 @@ const relayBatch = 500
 // relay hands due intents to the queue. The insert comes before the mark, so a crash between the two
 // hands an intent on twice, which its unique key and the job's nature make harmless.
 func (w *Worker) relay(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.Within)
+	defer cancel()
 	db, now := w.cfg.Core.DB, w.cfg.Core.Clock()
 	for {
 		due, err := db.Jobs().Due(ctx, now, relayBatch)
@@ -166,7 +175,9 @@ func (w *Worker) relay(ctx context.Context) error {
 }
 
 // sweep does what is due whether anybody asked for it or not.
-func (w *Worker) sweep(ctx context.Context) {
+func (w *Worker) sweep(running context.Context) {
+	ctx, cancel := context.WithTimeout(running, w.cfg.Within)
+	defer cancel()
 	done, err := billing.Sweeper{Core: w.cfg.Core}.Sweep(ctx)
 	if done.Any() {
 		w.log.InfoContext(ctx, "swept", "closed", done.Closed, "finalized", done.Finalized, "collected", done.Collected,
@@ -177,7 +188,7 @@ func (w *Worker) sweep(ctx context.Context) {
 			err = errors.Join(err, fmt.Errorf("%s: %w", s.Name, serr))
 		}
 	}
-	if err != nil && ctx.Err() == nil {
+	if err != nil && running.Err() == nil {
 		w.log.ErrorContext(ctx, "some of what is due could not be done; tried again with the next sweep", "err", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
@@ -165,6 +166,40 @@ func TestJobs_AreDoneWhileASweepGoesOn(t *testing.T) {
 		case <-look.C:
 		case <-limit:
 			t.Fatal("the job waits for the sweep")
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// What is stuck, as a question to a database that has died without a word is, ends some time, and is asked again.
+func TestSweep_ThatIsStuckEndsAndComesAgain(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	core := &billing.Core{DB: db, Clock: clock.System, Policy: billing.DefaultPolicy(), Log: slog.New(slog.DiscardHandler)}
+	again := make(chan struct{}, 100)
+	stuck := worker.Sweeper{Name: "stuck", Sweep: func(ctx context.Context) error {
+		select {
+		case again <- struct{}{}:
+		default:
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}}
+	w, err := worker.New(worker.Config{Core: core, Pool: db.Pool(), SweepEvery: 10 * time.Millisecond, Within: 100 * time.Millisecond, Sweepers: []worker.Sweeper{stuck}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	for range 3 {
+		select {
+		case <-again:
+		case <-time.After(20 * time.Second):
+			t.Fatal("the sweep is stuck")
 		}
 	}
 	stop()
