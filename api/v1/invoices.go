@@ -68,7 +68,7 @@ type InvoiceTexts struct {
 	Subtotal Money         `json:"subtotal" validate:"required"`
 	Tax      Money         `json:"tax" validate:"required"`
 	Total    Money         `json:"total" validate:"required"`
-	Absorbed Money         `json:"absorbed" validate:"required"` // used beyond the spend limit and not billed
+	Absorbed Money         `json:"absorbed" validate:"required"` // used beyond the spend limit and not billed; less than nothing: taken back of what was absorbed on earlier invoices
 	Hash     string        `json:"hash" validate:"required" format:"hex" example:"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"`
 } //@name InvoiceContent
 
@@ -211,7 +211,7 @@ func (h invoices) upcoming(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	out := UpcomingInvoice{Period: Period{u.Period.Start, u.Period.End}, Lines: []InvoiceLine{}, Absorbed: toMoney(u.Bill.Absorbed), Total: toMoney(u.Total)}
+	out := UpcomingInvoice{Period: Period{u.Period.Start, u.Period.End}, Lines: []InvoiceLine{}, Absorbed: toMoney(u.Absorbed), Total: toMoney(u.Total)}
 	for _, lines := range [][]pricing.Line{u.Bill.Lines, u.Late} {
 		for _, l := range lines {
 			line := toLine(l.Derivation, invoice.Line{

@@ -167,6 +167,9 @@ func (c Closer) finalize(ctx context.Context, tx Tx, acct account.Account, inv i
 	if err := c.issue(ctx, tx, acct, inv, p, r, now); err != nil {
 		return err
 	}
+	if err := keepAbsorbed(ctx, tx, inv, r); err != nil {
+		return err
+	}
 	if err := markBilled(ctx, tx, acct.ID, p, r.totals); err != nil {
 		return err
 	}
@@ -259,7 +262,7 @@ func (c Closer) content(ctx context.Context, tx Tx, acct account.Account, inv in
 		return invoice.Content{}, err
 	}
 	out := invoice.Content{
-		Invoice: inv.ID, Account: acct.ID, Number: number, BillTo: profile, Absorbed: r.bill.Absorbed, IssuedAt: now,
+		Invoice: inv.ID, Account: acct.ID, Number: number, BillTo: profile, Absorbed: r.absorbed(), IssuedAt: now,
 	}
 	for _, l := range r.bill.Lines {
 		if err := c.addLine(ctx, tx, &out, p, l); err != nil {

@@ -174,6 +174,7 @@ var brokenData = []struct {
 	{"PaidWithoutPayment", invariant.Invoices, `UPDATE invoices SET status = 'paid' WHERE account_id = $debtor AND status = 'open'`, "is paid with 0 paid"},
 	{"RevenueOfNoInvoice", invariant.Invoices, `UPDATE ledger_balances SET balance = balance - 1 WHERE account_id = $payer AND name = 'operator:revenue'`, "operator:revenue stands at"},
 	{"CreditedWithoutNote", invariant.Invoices, `UPDATE invoices SET amount_credited = 1 WHERE account_id = $debtor AND status = 'open'`, "its credit notes say 0"},
+	{"AbsorbedByNoInvoice", invariant.Invoices, `UPDATE invoices SET absorbed = 1 WHERE account_id = $payer AND id = $first`, "are kept with 1"},
 
 	{"TwoInvoicesForAPeriod", invariant.Periods, `DROP INDEX invoices_one_per_cycle; INSERT INTO invoices (account_id, id, kind, status, subscription_id, period_start, period_end, currency, finalize_at, created_at, updated_at) SELECT account_id, $stranger, kind, 'draft', subscription_id, period_start, period_end, currency, finalize_at, created_at, updated_at FROM invoices WHERE account_id = $payer AND id = $first`, "has 2 invoices"},
 	{"InvoiceOfNoPeriod", invariant.Periods, `UPDATE invoices SET period_start = period_start + interval '1 day' WHERE account_id = $payer AND id = $first`, "never opened"},

@@ -144,17 +144,19 @@ func TestLateUsage_OfTwoPeriodsPassesNoSpendLimit(t *testing.T) {
 	w.limitSpend(t, a, limit, entitlement.Hard)
 	tell := func(seconds, refusal string, at time.Time) {
 		t.Helper()
-		r := w.useAt(t, a, "voice", seconds, at)
+		event := newKey()
+		if seconds == "18000" {
+			event = "call of " + at.String()
+		}
+		r := w.useAs(t, a, event, "voice", seconds, at)
 		if refused := r.Status == metering.Rejected; refused != (refusal != "") || refused && r.Problem.Code != refusal {
 			t.Errorf("%s s at %s: %+v, want it refused for %q", seconds, at.Format(time.DateTime), r, refusal)
 		}
 	}
 
 	first := day(time.April, 9)
-	for _, end := range []time.Time{day(time.April, 11), day(time.May, 11)} {
-		w.until(t, end)
-		w.until(t, end.Add(w.Policy.Grace+time.Hour))
-	}
+	w.closed(t, day(time.April, 11))
+	w.closed(t, day(time.May, 11))
 	second := day(time.May, 9)
 	for _, at := range []time.Time{first, second} {
 		tell("60000", "", at)
@@ -170,5 +172,117 @@ func TestLateUsage_OfTwoPeriodsPassesNoSpendLimit(t *testing.T) {
 	w.until(t, day(time.June, 12))
 	if got, want := w.lines(t, a, day(time.May, 10)), "usage 540, absorbed -1160, adjustment 810, adjustment 810"; got != want {
 		t.Errorf("billed %s, want %s", got, want)
+	}
+
+	// What is voided of it was billed on that invoice, with what it absorbed: that comes off first.
+	for _, step := range []struct {
+		void, want        string
+		revenue, absorbed int64
+	}{
+		{"call of " + first.String(), "adjustment -810, absorbed 810", 1350, 350},
+		{"call of " + second.String(), "adjustment -810, absorbed 350, credit_to_balance 460", 1000, 0},
+	} {
+		w.correct(t, a, step.void, "")
+		sub, err := w.DB.Subscriptions().Active(t.Context(), a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := sub.Period.Start
+		w.closed(t, start.AddDate(0, 1, 0))
+		if got := w.lines(t, a, start); got != step.want {
+			t.Errorf("without the %s: billed %q, want %q", step.void, got, step.want)
+		}
+		w.wantEarned(t, a, step.revenue, step.absorbed)
+	}
+}
+
+// What was billed by an invoice that is void was taken back with it: less usage is not credited once more. What comes
+// late is billed all the same.
+func TestLateUsage_OfAVoidInvoice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	start := day(time.March, 10)
+	w.useAs(t, a, "wrong", "voice", "78000", w.clock())
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultDecline}); err != nil {
+		t.Fatal(err)
+	}
+	w.closed(t, start.AddDate(0, 1, 0))
+	p, err := w.DB.Subscriptions().Period(t.Context(), a, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inv, err := w.DB.Invoices().OfPeriod(t.Context(), a, p.Subscription, start)
+	if err != nil || inv.Status != invoice.Open {
+		t.Fatalf("%+v, %v; want it open", inv, err)
+	}
+	if _, err := (billing.Adjuster{Core: w.Core}).Void(t.Context(), asked(a, newKey()), inv.ID, "never happened", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.correct(t, a, "wrong", "")
+	w.closed(t, start.AddDate(0, 2, 0))
+	if got, want := w.lines(t, a, start.AddDate(0, 1, 0)), "adjustment -810, absorbed 810"; got != want {
+		t.Errorf("billed %q, want %q", got, want)
+	}
+	w.wantBalance(t, a, 0, 0)
+	w.useAt(t, a, "voice", "78000", day(time.April, 9))
+	w.closed(t, start.AddDate(0, 3, 0))
+	if got, want := w.lines(t, a, start.AddDate(0, 2, 0)), "adjustment 810"; got != want {
+		t.Errorf("billed %q, want %q", got, want)
+	}
+}
+
+// Usage can be corrected for as long as its event is kept, however many periods have closed since.
+func TestLateUsage_CorrectedAfterHalfAYear(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	start := day(time.March, 10)
+	w.useAs(t, a, "wrong", "voice", "78000", w.clock())
+	for i := range 6 {
+		w.closed(t, start.AddDate(0, i+1, 0))
+	}
+	w.correct(t, a, "wrong", "")
+	w.closed(t, start.AddDate(0, 7, 0))
+	if got, want := w.lines(t, a, start.AddDate(0, 6, 0)), "adjustment -810, credit_to_balance 810"; got != want {
+		t.Errorf("billed %q, want %q", got, want)
+	}
+	w.wantBalance(t, a, 810, 0)
+}
+
+// What one model used less and another used more is billed by the prices of each, also where they come to the same total.
+// A minute by Opus costs ten times that of others:
+//
+//	10 minutes of others in time         0.10
+//	0 of others and 10 of Opus, late     1.00
+func TestLateUsage_OfOtherDimensions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	def := perMinute("by model")
+	opus := def.Charges[0]
+	opus.Code, opus.Match, opus.Prices = "opus", map[string]string{"model": "opus"}, []plan.Price{{
+		Currency: money.USD, Model: plan.PerUnit, UnitPrice: money.MustDecimal("10"),
+	}}
+	def.Charges = append([]plan.Charge{opus}, def.Charges...)
+	w.agree(t, a, def)
+	start := day(time.April, 10)
+	w.closed(t, start)
+	w.useAs(t, a, "other", "voice", "60", w.clock())
+	w.closed(t, start.AddDate(0, 1, 0))
+	w.correct(t, a, "other", "")
+	res, err := w.ingest.Add(t.Context(), []metering.Event{{
+		Account: a, Source: "test", ID: newKey(), Meter: "voice", Quantity: money.MustDecimal("60"), OccurredAt: start.AddDate(0, 1, -1),
+		Dimensions: metering.DimensionsOf(map[string]string{"model": "opus"}),
+	}})
+	if err != nil || res[0].Status != metering.Accepted {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	w.closed(t, start.AddDate(0, 2, 0))
+	if got, want := w.lines(t, a, start.AddDate(0, 1, 0)), "adjustment 1000, adjustment -100"; got != want {
+		t.Errorf("billed %q, want %q", got, want)
 	}
 }

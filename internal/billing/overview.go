@@ -120,6 +120,7 @@ type Upcoming struct {
 	Currency money.Currency
 	Bill     pricing.Bill
 	Late     []pricing.Line // usage of earlier periods that came after their invoices
+	Absorbed money.Amount   // by the spend limit, less what is taken back of what it absorbed on earlier invoices
 	Total    money.Amount
 }
 
@@ -138,7 +139,7 @@ func (r Reader) Upcoming(ctx context.Context, a account.ID) (u Upcoming, err err
 	if err != nil {
 		return u, err
 	}
-	u = Upcoming{Period: sub.Period, Currency: acct.Currency, Bill: got.bill}
+	u = Upcoming{Period: sub.Period, Currency: acct.Currency, Bill: got.bill, Absorbed: got.absorbed()}
 	for _, adj := range got.adjusted {
 		u.Late = append(u.Late, adj.lines...)
 	}

@@ -2,8 +2,6 @@ package billing
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -11,7 +9,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/errs"
-	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/period"
 	"github.com/accrue-billing/accrue/internal/plan"
@@ -28,17 +25,11 @@ type rated struct {
 	adjusted []adjustment // late usage of earlier periods that enters this one's invoice
 }
 
-// adjustment is what came late for a period whose invoice is final.
-type adjustment struct {
-	period subscription.Period
-	totals []metering.Total
-	lines  []pricing.Line
-}
-
 // total is the bill with its adjustments, tax not included.
-func (r rated) total() (money.Amount, error) {
-	sum := r.bill.Total
-	var err error
+func (r rated) total() (money.Amount, error) { return r.late(r.bill.Total) }
+
+// late adds what came late for earlier periods to a sum.
+func (r rated) late(sum money.Amount) (_ money.Amount, err error) {
 	for _, a := range r.adjusted {
 		for _, l := range a.lines {
 			if sum, err = sum.Add(l.Amount); err != nil {
@@ -47,6 +38,15 @@ func (r rated) total() (money.Amount, error) {
 		}
 	}
 	return sum, nil
+}
+
+// absorbed is what the spend limit keeps off the bill, less what is taken back of what it kept off earlier ones.
+func (r rated) absorbed() money.Amount {
+	sum := r.bill.Absorbed
+	for _, a := range r.adjusted {
+		sum.Minor += a.absorbed.Minor
+	}
+	return sum
 }
 
 // usageOf turns a period's totals into what pricing takes, less what was waived. Series are told apart
@@ -204,15 +204,18 @@ func termOf(ctx context.Context, tx Tx, acct account.Account, p subscription.Per
 // rate prices a period as its usage stands, with what came late for earlier periods.
 func rate(ctx context.Context, tx Tx, acct account.Account, p subscription.Period) (rated, error) {
 	var out rated
-	late, lateSum, err := adjustments(ctx, tx, acct, p)
+	limit, err := spendLimitOf(ctx, tx, acct)
 	if err != nil {
 		return out, err
 	}
-	limit, err := capOf(ctx, tx, acct, lateSum)
+	if out.adjusted, err = adjustments(ctx, tx, acct, p, limit); err != nil {
+		return out, err
+	}
+	most, err := out.leaves(limit)
 	if err != nil {
 		return out, err
 	}
-	in, err := input(ctx, tx, acct, p, limit)
+	in, err := input(ctx, tx, acct, p, most)
 	if err != nil {
 		return out, err
 	}
@@ -226,7 +229,7 @@ func rate(ctx context.Context, tx Tx, acct account.Account, p subscription.Perio
 	if out.bill, err = pricing.Rate(in); err != nil {
 		return out, fmt.Errorf("rate %s: %w", p.Bounds.Start.Format(time.DateOnly), err)
 	}
-	out.input, out.totals, out.adjusted = in, totals, late
+	out.input, out.totals = in, totals
 	return out, nil
 }
 
@@ -263,116 +266,28 @@ func (r rated) spent() (money.Amount, error) {
 	return pricing.Accrued(in)
 }
 
-// capOf is the account's spend limit as what a period's own usage may still come to. Late usage of several earlier
-// periods, each within the limit, can come to more than it on one invoice: then less than nothing is left, and
-// what is absorbed brings the invoice down to the limit.
-func capOf(ctx context.Context, tx Tx, acct account.Account, late money.Amount) (*money.Amount, error) {
+// spendLimitOf is the account's spend limit, nil where it has none that holds its bills down.
+func spendLimitOf(ctx context.Context, tx Tx, acct account.Account) (*money.Amount, error) {
 	e, err := tx.Entitlements().Get(ctx, acct.ID)
-	if err != nil {
+	if err != nil || !e.HasHardSpendLimit() {
 		return nil, err
 	}
-	if !e.HasHardSpendLimit() {
+	return new(money.New(*e.SpendLimit, acct.Currency)), nil
+}
+
+// leaves is what the spend limit leaves to the period's own usage. Late usage of several earlier periods, each within
+// the limit, can come to more than it on one invoice: then less than nothing is left, and what is absorbed brings the
+// invoice down to the limit. What is credited of earlier periods leaves no more than the limit.
+func (r rated) leaves(limit *money.Amount) (*money.Amount, error) {
+	if limit == nil {
 		return nil, nil //nolint:nilnil // no cap
 	}
-	left := money.New(*e.SpendLimit-late.Minor, acct.Currency)
-	return &left, nil
-}
-
-// adjustments prices what came late for periods whose cycle invoice is final, at those periods' own
-// prices: the difference between the usage as it stands and as it was billed.
-func adjustments(ctx context.Context, tx Tx, acct account.Account, before subscription.Period) ([]adjustment, money.Amount, error) {
-	sum := zeroOf(acct)
-	periods, err := tx.Subscriptions().Periods(ctx, acct.ID, openPeriods)
-	if err != nil {
-		return nil, sum, err
+	late, err := r.late(money.Zero(limit.Currency))
+	if err != nil || late.Sign() <= 0 {
+		return limit, err
 	}
-	var out []adjustment
-	for _, p := range periods {
-		if !p.Bounds.Start.Before(before.Bounds.Start) {
-			continue
-		}
-		inv, err := tx.Invoices().OfPeriod(ctx, acct.ID, p.Subscription, p.Bounds.Start)
-		if errors.Is(err, invoice.ErrNotFound) || (err == nil && inv.Status == invoice.Draft) {
-			continue // nothing was billed for it, or it is not billed yet
-		}
-		if err != nil {
-			return nil, sum, err
-		}
-		totals, err := tx.Usage().Totals(ctx, acct.ID, p.Bounds.Start, true)
-		if err != nil {
-			return nil, sum, err
-		}
-		if !changed(totals) && p.Contract.IsZero() {
-			continue
-		}
-		most, err := billedAtMost(ctx, tx, inv)
-		if err != nil {
-			return nil, sum, err
-		}
-		full, err := input(ctx, tx, acct, p, most)
-		if err != nil {
-			return nil, sum, err
-		}
-		was := full
-		if was.Term, err = termOf(ctx, tx, acct, p, full, billed); err != nil {
-			return nil, sum, err
-		}
-		if was.Usage, err = usageOf(full, totals, p.Waived, billed); err != nil {
-			return nil, sum, err
-		}
-		if full.Usage, err = usageOf(full, totals, p.Waived, used); err != nil {
-			return nil, sum, err
-		}
-		lines, err := pricing.Adjust(full, was)
-		if err != nil {
-			return nil, sum, fmt.Errorf("adjust %s: %w", p.Bounds.Start.Format(time.DateOnly), err)
-		}
-		if len(lines) == 0 && !changed(totals) {
-			continue
-		}
-		for _, l := range lines {
-			if sum, err = sum.Add(l.Amount); err != nil {
-				return nil, sum, err
-			}
-		}
-		out = append(out, adjustment{p, totals, lines})
-	}
-	return out, sum, nil
-}
-
-// billedAtMost is what the usage of a final invoice's period was held to, nil where nothing of it was absorbed. It holds
-// ever after: what is taken back comes off what was absorbed first, and what is told late is absorbed as well.
-func billedAtMost(ctx context.Context, tx Tx, inv invoice.Invoice) (*money.Amount, error) {
-	content, err := tx.Invoices().Content(ctx, inv.Account, inv.ID)
-	if err != nil || content.Absorbed.IsZero() {
-		return nil, err
-	}
-	for _, l := range content.Lines {
-		if l.Kind == string(pricing.KindAbsorbed) {
-			var d pricing.Derivation
-			if err := json.Unmarshal(l.Derivation, &d); err != nil {
-				return nil, fmt.Errorf("derivation of line %d of %s: %w", l.Number, inv.ID, err)
-			}
-			return d.Against, nil
-		}
-	}
-	return nil, nil //nolint:nilnil // no cap
-}
-
-// changed reports whether any usage differs from what was billed.
-func changed(totals []metering.Total) bool {
-	for _, t := range totals {
-		if t.Billed == nil {
-			if !t.Quantity.IsZero() {
-				return true // a meter that nobody had used when the invoice was made
-			}
-			continue
-		}
-		if t.Late().Sign() != 0 {
-			return true
-		}
-	}
-	return false
+	left, err := limit.Sub(late)
+	return &left, err
 }
 
 // Pricer prices an account's use inside the transaction that admits it. It implements entitlement.Pricer.

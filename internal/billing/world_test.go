@@ -14,6 +14,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/invariant/invarianttest"
@@ -153,13 +154,51 @@ func (w *world) tryUse(t *testing.T, a account.ID, meter, quantity string) meter
 
 func (w *world) useAt(t *testing.T, a account.ID, meter, quantity string, at time.Time) metering.Result {
 	t.Helper()
+	return w.useAs(t, a, newKey(), meter, quantity, at)
+}
+
+// useAs reports usage under an id by which it can be corrected.
+func (w *world) useAs(t *testing.T, a account.ID, event, meter, quantity string, at time.Time) metering.Result {
+	t.Helper()
 	res, err := w.ingest.Add(t.Context(), []metering.Event{{
-		Account: a, Source: "test", ID: newKey(), Meter: meter, Quantity: money.MustDecimal(quantity), OccurredAt: at,
+		Account: a, Source: "test", ID: event, Meter: meter, Quantity: money.MustDecimal(quantity), OccurredAt: at,
 	}})
 	if err != nil || len(res) != 1 {
 		t.Fatalf("ingest: %v, %v", res, err)
 	}
 	return res[0]
+}
+
+// correct amends an event to a quantity, or voids it where there is none.
+func (w *world) correct(t *testing.T, a account.ID, event, quantity string) {
+	t.Helper()
+	x := metering.Correction{Source: "test", EventID: event, Kind: metering.Void, Reason: "it was otherwise"}
+	if quantity != "" {
+		x.Kind, x.Quantity = metering.Amend, money.MustDecimal(quantity)
+	}
+	fix := billing.Corrections{Core: w.Core, Catalogue: billing.Meters(plan.Shipped().Meters)}
+	if _, err := fix.Correct(t.Context(), asked(a, newKey()), x, nil); err != nil {
+		t.Fatalf("correct %s: %v", event, err)
+	}
+}
+
+// closed lets the period that ends then pass, with its grace.
+func (w *world) closed(t *testing.T, end time.Time) {
+	t.Helper()
+	w.until(t, end.Add(time.Hour))
+	w.until(t, end.Add(w.Policy.Grace+time.Hour))
+}
+
+// wantEarned checks what the ledger says was earned, and how much of it the operator bears.
+func (w *world) wantEarned(t *testing.T, a account.ID, revenue, absorbed int64) {
+	t.Helper()
+	b, err := w.DB.Ledger().Balances(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b[books.Revenue] != -revenue || b[books.Absorbed] != absorbed {
+		t.Errorf("earned %d and absorbed %d, want %d and %d", -b[books.Revenue], b[books.Absorbed], revenue, absorbed)
+	}
 }
 
 func (w *world) sweep(t *testing.T) billing.Swept {

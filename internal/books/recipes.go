@@ -60,12 +60,14 @@ func TopUp(f Fact, amount money.Amount) *ledger.Transaction {
 }
 
 // Invoice books a finalised invoice: net is earned, tax is owed to the state, both are due from the
-// customer. What a spend limit kept off the bill is earned too, and borne by the operator.
+// customer. What a spend limit kept off the bill is earned too, and borne by the operator; less than nothing is what
+// corrections take back of what it kept off earlier bills.
 func Invoice(f Fact, net, tax, absorbed money.Amount) *ledger.Transaction {
-	return f.transaction(KindInvoice,
-		move(net, Receivable, Revenue),
-		move(tax, Receivable, Tax),
-		move(absorbed, Absorbed, Revenue))
+	kept := move(absorbed, Absorbed, Revenue)
+	if absorbed.Sign() < 0 {
+		kept = move(absorbed.Neg(), Revenue, Absorbed)
+	}
+	return f.transaction(KindInvoice, move(net, Receivable, Revenue), move(tax, Receivable, Tax), kept)
 }
 
 // FundsApplied books that prepaid funds pay for an invoice.

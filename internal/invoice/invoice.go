@@ -185,9 +185,17 @@ type Content struct {
 	Subtotal money.Amount
 	Tax      money.Amount
 	Total    money.Amount
-	Absorbed money.Amount // used beyond the spend limit and not billed
+	Absorbed money.Amount // used beyond the spend limit and not billed, less what is taken back of what earlier invoices absorbed
 	IssuedAt time.Time
 	Hash     [32]byte // Fingerprint, when it was issued
+}
+
+// Part is what a final invoice says of one period: its own, or one that late usage came for.
+type Part struct {
+	Invoice  ID
+	Period   time.Time    // its start
+	Amount   money.Amount // before what is absorbed
+	Absorbed money.Amount // of the whole invoice: what it absorbed and has not been taken back since
 }
 
 // Number writes the n-th number of an account's series: the tail of the account's identifier keeps the

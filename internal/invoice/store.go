@@ -7,6 +7,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // Ref names an invoice that is due for something.
@@ -44,6 +45,12 @@ type Store interface {
 	Content(ctx context.Context, a account.ID, id ID) (Content, error)
 	// Contents returns what several final invoices say, without their lines.
 	Contents(ctx context.Context, a account.ID, ids []ID) (map[ID]Content, error)
+
+	// Parts returns what final cycle invoices bill for the periods that start at the given times, with what spend limits
+	// kept off: a part for each invoice and period, oldest invoice first.
+	Parts(ctx context.Context, a account.ID, starts []time.Time) ([]Part, error)
+	// Absorb raises what a final invoice has absorbed, or lowers it where some of it is taken back.
+	Absorb(ctx context.Context, a account.ID, id ID, amount money.Amount) error
 
 	// AddCreditNote writes a credit note, or returns ErrNotFound. CreditNote returns one or
 	// ErrCreditNoteNotFound, CreditNotesOf those of an invoice, oldest first; CreditNotes pages through

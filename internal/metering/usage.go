@@ -29,15 +29,6 @@ type Total struct {
 	Series []SeriesTotal
 }
 
-// Late returns what came after the period's invoice was final (negative where a correction took usage
-// back), and nothing before that.
-func (t Total) Late() money.Decimal {
-	if t.Billed == nil {
-		return money.Decimal{}
-	}
-	return t.Quantity.Sub(*t.Billed)
-}
-
 // SeriesTotal is what was used with one combination of dimensions.
 type SeriesTotal struct {
 	Dimensions map[string]string
@@ -185,9 +176,9 @@ type Fate struct {
 type Store interface {
 	// Totals returns an account's totals of a period, by meter code, with their series if wanted.
 	Totals(ctx context.Context, a account.ID, period time.Time, series bool) ([]Total, error)
-	// LateTotals returns the totals of periods that start before a time whose quantity is not what was
-	// billed, oldest first.
-	LateTotals(ctx context.Context, a account.ID, before time.Time) ([]Total, error)
+	// LatePeriods returns the starts of periods before a time whose invoice is final and whose usage is not what was
+	// billed, oldest first. That only its parts by dimensions differ is seen of periods of the last months.
+	LatePeriods(ctx context.Context, a account.ID, before time.Time) ([]time.Time, error)
 	// MarkBilled records what stands on finalised invoices: the given quantities of the meters, and
 	// their series as they stand. The caller holds the entitlement's lock.
 	MarkBilled(ctx context.Context, a account.ID, period time.Time, billed []Billed) error

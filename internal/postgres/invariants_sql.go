@@ -56,6 +56,9 @@ LEFT JOIN (SELECT account_id, invoice_id, count(*) AS n, max(number) AS last, su
 WHERE coalesce(l.sum, 0) <> c.subtotal OR c.subtotal + c.tax <> c.total OR coalesce(l.n, 0) <> c.lines OR coalesce(l.last, 0) <> c.lines`, `
 SELECT i.account_id, format('invoice inv:%s says %s and is kept as %s', i.id, c.total, i.total)
 FROM invoices i JOIN invoice_contents c ON c.account_id = i.account_id AND c.invoice_id = i.id WHERE i.total <> c.total`, `
+SELECT i.account_id, format('the invoices absorbed %s and are kept with %s', sum(c.absorbed), sum(i.absorbed))
+FROM invoices i JOIN invoice_contents c ON c.account_id = i.account_id AND c.invoice_id = i.id
+GROUP BY i.account_id HAVING sum(i.absorbed) <> sum(c.absorbed)`, `
 SELECT account_id, format('invoice inv:%s over %s is %s with %s paid and %s credited', id, total, status, amount_paid, amount_credited)
 FROM invoices
 WHERE amount_paid + amount_credited > total OR amount_paid < 0 OR amount_credited < 0

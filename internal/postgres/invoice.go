@@ -304,6 +304,32 @@ func (s invoiceStore) Contents(ctx context.Context, a account.ID, ids []invoice.
 	return out, nil
 }
 
+func (s invoiceStore) Parts(ctx context.Context, a account.ID, starts []time.Time) (_ []invoice.Part, err error) {
+	defer errs.Wrap(&err, "what is billed for %d periods of %s", len(starts), a)
+	type row struct {
+		InvoiceID        invoice.ID
+		PeriodStart      time.Time
+		Currency         string
+		Amount, Absorbed int64
+	}
+	return find(s.db.WithContext(ctx).Raw(`
+SELECT l.invoice_id, l.period_start, i.currency, sum(l.amount)::bigint AS amount, i.absorbed
+FROM invoice_lines l JOIN invoices i ON i.account_id = l.account_id AND i.id = l.invoice_id
+WHERE l.account_id = ? AND l.period_start IN ? AND i.kind = 'cycle' AND l.kind NOT IN ('absorbed', 'credit_to_balance')
+GROUP BY l.invoice_id, l.period_start, i.currency, i.absorbed, i.finalized_at
+ORDER BY i.finalized_at, l.invoice_id`, a, starts), func(r row) invoice.Part {
+		return invoice.Part{
+			Invoice: r.InvoiceID, Period: r.PeriodStart.UTC(), Amount: minor(r.Amount, r.Currency), Absorbed: minor(r.Absorbed, r.Currency),
+		}
+	})
+}
+
+func (s invoiceStore) Absorb(ctx context.Context, a account.ID, id invoice.ID, amount money.Amount) (err error) {
+	defer errs.Wrap(&err, "absorb %s of invoice %s", amount, id)
+	return changed(s.db.WithContext(ctx).Exec(
+		"UPDATE invoices SET absorbed = absorbed + ? WHERE account_id = ? AND id = ?", amount.Minor, a, id), invoice.ErrNotFound)
+}
+
 func (s invoiceStore) AddCreditNote(ctx context.Context, n invoice.CreditNote) (err error) {
 	defer errs.Wrap(&err, "add credit note %s", n.ID)
 	err = s.db.WithContext(ctx).Create(&creditNoteRow{

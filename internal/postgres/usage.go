@@ -91,7 +91,7 @@ func (s usageStore) Totals(ctx context.Context, a account.ID, start time.Time, s
 SELECT s.meter, s.series, s.quantity, s.events, s.billed, s.billed_events, d.dimensions
 FROM usage_series_totals s
 LEFT JOIN usage_series d ON d.account_id = s.account_id AND d.meter = s.meter AND d.series = s.series
-WHERE s.account_id = $1 AND s.period_start = $2 AND s.events > 0
+WHERE s.account_id = $1 AND s.period_start = $2 AND (s.events > 0 OR s.billed_events > 0)
 ORDER BY s.meter, s.series`, mustOwner(a), start)
 	for i := range totals {
 		if t := &totals[i]; len(t.Series) == 0 {
@@ -105,17 +105,23 @@ ORDER BY s.meter, s.series`, mustOwner(a), start)
 	return totals, err
 }
 
-func (s usageStore) LateTotals(ctx context.Context, a account.ID, before time.Time) (totals []metering.Total, err error) {
+func (s usageStore) LatePeriods(ctx context.Context, a account.ID, before time.Time) (starts []time.Time, err error) {
 	defer errs.Wrap(&err, "late usage of %s", a)
 	err = s.each(ctx, func(rows *sql.Rows) error {
-		var t metering.Total
-		err := scanTotal(rows, &t)
-		totals = append(totals, t)
+		var t time.Time
+		err := rows.Scan(&t)
+		starts = append(starts, t.UTC())
 		return err
-	}, `SELECT `+totalColumns+` FROM usage_totals
-WHERE account_id = $1 AND period_start < $2 AND billed IS NOT NULL AND quantity <> billed
-ORDER BY period_start, meter`, mustOwner(a), before)
-	return totals, err
+	}, `
+SELECT DISTINCT t.period_start FROM usage_totals t
+JOIN invoices i ON i.account_id = t.account_id AND i.period_start = t.period_start AND i.kind = 'cycle' AND i.status <> 'draft'
+WHERE t.account_id = $1 AND t.period_start < $2
+  AND (t.quantity <> coalesce(t.billed, 0)
+    OR t.period_start > $2::timestamptz - interval '100 days' AND EXISTS (
+      SELECT FROM usage_series_totals s WHERE s.account_id = t.account_id AND s.meter = t.meter AND s.period_start = t.period_start
+        AND s.quantity <> s.billed))
+ORDER BY t.period_start`, mustOwner(a), before)
+	return starts, err
 }
 
 func (s usageStore) MarkBilled(ctx context.Context, a account.ID, start time.Time, billed []metering.Billed) (err error) {

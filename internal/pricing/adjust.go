@@ -78,3 +78,19 @@ func appendDifference(out []Line, before, after *Line) ([]Line, error) {
 		Amount: amount, Derivation: d,
 	}), nil
 }
+
+// Absorbed returns the line that brings what came late for a period to what is billed of it.
+func Absorbed(in Input, why string, came, billed money.Amount) (Line, error) {
+	r := rater{in: &in, v: &in.Version, explain: true, lines: make([]Line, 0, 1), total: money.Zero(in.Currency)}
+	err := r.terms()
+	if err == nil {
+		line := r.line(KindAbsorbed, "", "", why)
+		if err = r.derive(line, came, whole, &billed); err == nil {
+			err = r.add(line)
+		}
+	}
+	if err != nil {
+		return Line{}, refine(err)
+	}
+	return r.lines[0], nil
+}

@@ -34,7 +34,7 @@ type Derivation struct {
 	// A line of another kind. What is due is the share of Base from From to Numerator, in parts of
 	// Denominator, each end rounded: that is a fee's or a percentage's amount. A minimum, maximum,
 	// true-up or adjustment is what is due less Against; a credit or drawdown takes off what is due, at most
-	// Against; the absorbed part is Against (the limit) less what is due.
+	// Against; the absorbed part is Against (the limit, or what is billed of late usage) less what is due.
 	Base        *money.Amount `json:"base,omitempty"`
 	Numerator   int64         `json:"numerator,omitempty"`
 	From        int64         `json:"from,omitempty"`

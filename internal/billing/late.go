@@ -1,0 +1,241 @@
+package billing
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/pricing"
+	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// adjustment is what came late for a period whose invoice is final.
+type adjustment struct {
+	period   subscription.Period
+	totals   []metering.Total
+	lines    []pricing.Line
+	absorbed money.Amount // of it, by the spend limit; less than nothing: what is taken back of what was absorbed before
+	takenOff []takenOff
+}
+
+// takenOff is what is taken back of what an invoice absorbed.
+type takenOff struct {
+	invoice invoice.ID
+	amount  money.Amount
+}
+
+// adjustments prices what came late for periods whose cycle invoice is final, at those periods' own
+// prices: the difference between the usage as it stands and as it was billed. What the spend limit has to say of it is
+// one more line for each period.
+func adjustments(ctx context.Context, tx Tx, acct account.Account, before subscription.Period, limit *money.Amount) ([]adjustment, error) {
+	periods, err := latePeriods(ctx, tx, acct.ID, before)
+	if err != nil {
+		return nil, err
+	}
+	var out []adjustment
+	var changes []change
+	for _, p := range periods {
+		inv, err := tx.Invoices().OfPeriod(ctx, acct.ID, p.Subscription, p.Bounds.Start)
+		if err != nil {
+			return nil, err
+		}
+		totals, err := tx.Usage().Totals(ctx, acct.ID, p.Bounds.Start, true)
+		if err != nil {
+			return nil, err
+		}
+		c, err := changeOf(ctx, tx, acct, p, totals)
+		if err != nil {
+			return nil, err
+		}
+		c.void = inv.Status == invoice.Void
+		out = append(out, adjustment{period: p, totals: totals, lines: c.lines, absorbed: zeroOf(acct)})
+		changes = append(changes, c)
+	}
+	return out, absorb(ctx, tx, acct, out, changes, limit)
+}
+
+// latePeriods returns the periods before one whose invoices are final and whose bill may not be what it was, the latest
+// first: those whose usage changed since, and where that was under a contract, those after it that the contract bills too.
+func latePeriods(ctx context.Context, tx Tx, a account.ID, before subscription.Period) (out []subscription.Period, err error) {
+	starts, err := tx.Usage().LatePeriods(ctx, a, before.Bounds.Start)
+	if err != nil || len(starts) == 0 {
+		return nil, err
+	}
+	periods, err := tx.Subscriptions().Periods(ctx, a, maxTerm)
+	if err != nil {
+		return nil, err
+	}
+	late := map[int64]bool{}
+	for _, s := range starts {
+		late[s.UnixMicro()] = true
+	}
+	held := map[subscription.ContractID]bool{} // with late usage in a period before
+	for _, p := range slices.Backward(periods) {
+		switch {
+		case late[p.Bounds.Start.UnixMicro()]:
+			held[p.Contract] = !p.Contract.IsZero()
+		case !held[p.Contract] || !p.Bounds.Start.Before(before.Bounds.Start):
+			continue
+		}
+		out = append(out, p)
+	}
+	slices.Reverse(out)
+	return out, nil
+}
+
+// change is what late usage changes in what a period comes to.
+type change struct {
+	full  pricing.Input
+	lines []pricing.Line
+	sum   money.Amount // of the lines
+	void  bool         // the period's invoice
+}
+
+func changeOf(ctx context.Context, tx Tx, acct account.Account, p subscription.Period, totals []metering.Total) (c change, err error) {
+	if c.full, err = input(ctx, tx, acct, p, nil); err != nil {
+		return c, err
+	}
+	was := c.full
+	if was.Term, err = termOf(ctx, tx, acct, p, c.full, billed); err != nil {
+		return c, err
+	}
+	if was.Usage, err = usageOf(c.full, totals, p.Waived, billed); err != nil {
+		return c, err
+	}
+	if c.full.Usage, err = usageOf(c.full, totals, p.Waived, used); err != nil {
+		return c, err
+	}
+	if c.lines, err = pricing.Adjust(c.full, was); err != nil {
+		return c, fmt.Errorf("adjust %s: %w", p.Bounds.Start.Format(time.DateOnly), err)
+	}
+	c.sum = zeroOf(acct)
+	for _, l := range c.lines {
+		if c.sum, err = c.sum.Add(l.Amount); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+// absorb holds what came late to the spend limit:
+//
+//   - More usage is billed so far as the period, with all that was used in it, stays within the limit as it is now. Of a
+//     limit that was raised since, what was absorbed before stays absorbed, and what comes then is billed.
+//   - Less usage takes back what was billed last, and of each invoice what it absorbed before what it billed: that was
+//     never paid. Of an invoice that is void all was taken back with it.
+func absorb(ctx context.Context, tx Tx, acct account.Account, out []adjustment, changes []change, limit *money.Amount) error {
+	var back takingBack
+	for i := range changes {
+		c, adj := &changes[i], &out[i]
+		bills, why := c.sum, "Beyond the spending limit, not billed"
+		switch {
+		case c.sum.Sign() > 0 && limit != nil:
+			now, err := pricing.Accrued(c.full)
+			if err != nil {
+				return err
+			}
+			bills.Minor = max(0, min(c.sum.Minor, limit.Minor-(now.Minor-c.sum.Minor)))
+		case c.sum.Sign() < 0 && c.void:
+			bills, why = zeroOf(acct), "Taken back with its invoice, which is void"
+		case c.sum.Sign() < 0:
+			why = "Was beyond the spending limit, and not billed"
+			if back.parts == nil {
+				if err := back.read(ctx, tx, acct, out); err != nil {
+					return err
+				}
+			}
+			adj.takenOff = back.take(adj.period.Bounds.Start, c.sum.Neg())
+			for _, off := range adj.takenOff {
+				bills.Minor += off.amount.Minor
+			}
+		}
+		if bills == c.sum {
+			continue
+		}
+		l, err := pricing.Absorbed(c.full, why, c.sum, bills)
+		if err != nil {
+			return err
+		}
+		adj.lines = append(adj.lines, l)
+		if !c.void || c.sum.Sign() > 0 {
+			adj.absorbed = l.Amount.Neg()
+		}
+	}
+	return nil
+}
+
+// takingBack knows what invoices bill for periods, and what each of them has absorbed.
+type takingBack struct {
+	parts    map[int64][]invoice.Part // by the start of the period, the latest invoice last
+	absorbed map[invoice.ID]money.Amount
+}
+
+func (b *takingBack) read(ctx context.Context, tx Tx, acct account.Account, of []adjustment) error {
+	starts := make([]time.Time, len(of))
+	for i := range of {
+		starts[i] = of[i].period.Bounds.Start
+	}
+	parts, err := tx.Invoices().Parts(ctx, acct.ID, starts)
+	b.parts, b.absorbed = map[int64][]invoice.Part{}, map[invoice.ID]money.Amount{}
+	for _, p := range parts {
+		at := p.Period.UnixMicro()
+		b.absorbed[p.Invoice] = p.Absorbed
+		if p.Amount.Sign() > 0 {
+			b.parts[at] = append(b.parts[at], p)
+		} else {
+			b.less(at, p.Amount.Neg(), func(invoice.ID, money.Amount) {})
+		}
+	}
+	return err
+}
+
+// take takes an amount back of what was billed for a period, and returns what of it was never paid.
+func (b *takingBack) take(start time.Time, amount money.Amount) (out []takenOff) {
+	b.less(start.UnixMicro(), amount, func(i invoice.ID, part money.Amount) {
+		off := money.New(min(part.Minor, b.absorbed[i].Minor), part.Currency)
+		if off.Sign() > 0 {
+			b.absorbed[i] = money.New(b.absorbed[i].Minor-off.Minor, off.Currency)
+			out = append(out, takenOff{i, off})
+		}
+	})
+	return out
+}
+
+// less takes an amount off what was billed last, part by part.
+func (b *takingBack) less(period int64, amount money.Amount, each func(invoice.ID, money.Amount)) {
+	parts := b.parts[period]
+	for amount.Sign() > 0 && len(parts) > 0 {
+		last := &parts[len(parts)-1]
+		part := money.New(min(amount.Minor, last.Amount.Minor), amount.Currency)
+		each(last.Invoice, part)
+		amount.Minor -= part.Minor
+		if last.Amount.Minor -= part.Minor; last.Amount.IsZero() {
+			parts = parts[:len(parts)-1]
+		}
+	}
+	b.parts[period] = parts
+}
+
+// keepAbsorbed records what a final invoice has absorbed, and what it takes back of what earlier ones had.
+func keepAbsorbed(ctx context.Context, tx Tx, inv invoice.Invoice, r rated) error {
+	kept := r.bill.Absorbed
+	for _, adj := range r.adjusted {
+		if adj.absorbed.Sign() > 0 {
+			kept.Minor += adj.absorbed.Minor
+		}
+		for _, off := range adj.takenOff {
+			if err := tx.Invoices().Absorb(ctx, inv.Account, off.invoice, off.amount.Neg()); err != nil {
+				return err
+			}
+		}
+	}
+	if kept.IsZero() {
+		return nil
+	}
+	return tx.Invoices().Absorb(ctx, inv.Account, inv.ID, kept)
+}
