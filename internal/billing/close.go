@@ -72,6 +72,9 @@ func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub su
 	if err != nil {
 		return err
 	}
+	if err := dropped(ctx, tx, acct, sub, next, now); err != nil {
+		return err
+	}
 	if err := contractTurn(ctx, tx, acct, ended, next, now); err != nil {
 		return err
 	}

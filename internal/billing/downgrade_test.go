@@ -6,29 +6,55 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
-// A downgrade that was planned to what can no longer be bought when the period ends is not made, and nothing stands still.
+// A downgrade that was planned to what can no longer be bought when the period ends is not made, and nothing stands still:
+// what is held goes on, and who planned it is told.
 func TestDowngrade_ToWhatIsNoLongerSold(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.withFees(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
-	w.moveTo(t, a, "scale")
-	if _, err := (billing.Downgrader{Core: w.Core}).Plan(t.Context(), asked(a, newKey()), "growth", nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := (billing.Publisher{Core: w.Core}).Archive(t.Context(), billing.Asked{Actor: "operator:test"}, "growth", 1, "test", nil); err != nil {
-		t.Fatal(err)
-	}
-	w.until(t, w.clock().Add(35*24*time.Hour))
-	sub, err := w.DB.Subscriptions().Active(t.Context(), a)
-	if err != nil || sub.Plan != "scale" || sub.NextPlan != "" || sub.Index != 1 {
-		t.Errorf("%+v, %v", sub, err)
+	for name, end := range map[string]func(*world, *testing.T) error{
+		"AtAll": func(w *world, t *testing.T) error {
+			_, err := (billing.Publisher{Core: w.Core}).Archive(t.Context(), billing.Asked{Actor: "operator:test"}, "growth", 1, "test", nil)
+			return err
+		},
+		"InTheAccountsCurrency": func(w *world, t *testing.T) error {
+			const eur = money.Currency("EUR")
+			c := plan.Shipped()
+			c.Offers = append(c.Offers, plan.Offer{
+				Plan:    plan.Plan{Code: "growth", Name: "growth", Position: 10, RequiresCard: true},
+				Version: plan.Version{Plan: "growth", Currencies: []money.Currency{eur}, Fee: &plan.Fee{Name: "Growth", Prices: plan.Sums{money.New(100, eur)}}},
+			})
+			_, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.withFees(t)
+			a := w.open(t).ID
+			w.upgrade(t, a, sandbox.TokenVisa)
+			w.moveTo(t, a, "scale")
+			if _, err := (billing.Downgrader{Core: w.Core}).Plan(t.Context(), asked(a, newKey()), "growth", nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := end(w, t); err != nil {
+				t.Fatal(err)
+			}
+			w.until(t, w.clock().Add(35*24*time.Hour))
+			sub, err := w.DB.Subscriptions().Active(t.Context(), a)
+			if err != nil || sub.Plan != "scale" || sub.NextPlan != "" || sub.Index != 1 {
+				t.Errorf("%+v, %v", sub, err)
+			}
+			w.use(t, a, "voice", "60")
+			if n := w.told(t, a, outbox.SubscriptionUnchanged); n != 1 {
+				t.Errorf("told %d times, want once", n)
+			}
+		})
 	}
 }
 

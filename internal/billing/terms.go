@@ -7,6 +7,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/subscription"
 )
@@ -15,7 +16,7 @@ import (
 // the database when the period closes, so that nothing depends on somebody remembering it:
 //
 //   - a contract that holds for that period; of several the one that begins last,
-//   - else the plan that was planned for it, if it can still be bought,
+//   - else the plan that was planned for it, if it can still be bought in the account's currency (see dropped),
 //   - else, after a contract, the plan that the contract leads to,
 //   - else the version of the plan that a migration planned,
 //   - else what was held.
@@ -31,8 +32,11 @@ func (c *Core) nextTerms(ctx context.Context, tx Tx, acct account.Account, sub s
 	}
 	if sub.NextPlan != "" {
 		v, err := tx.Plans().Current(ctx, sub.NextPlan)
-		if errs.KindOf(err) != errs.NotFound {
-			return subscription.TermsOf(v), err
+		if err != nil && errs.KindOf(err) != errs.NotFound {
+			return subscription.Terms{}, err
+		}
+		if err == nil && sells(v, acct.Currency) {
+			return subscription.TermsOf(v), nil
 		}
 	}
 	switch {
@@ -42,6 +46,24 @@ func (c *Core) nextTerms(ctx context.Context, tx Tx, acct account.Account, sub s
 		return subscription.Terms{Plan: sub.Plan, Version: sub.NextVersion}, nil
 	}
 	return sub.Terms, nil
+}
+
+// dropped tells that a planned change was not made, since the plan cannot be bought any more: what is held goes on, and
+// customer and operator may plan another. A contract that comes instead is told of by itself.
+func dropped(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, next subscription.Terms, now time.Time) error {
+	if sub.NextPlan == "" || sub.NextPlan == next.Plan || !next.Contract.IsZero() {
+		return nil
+	}
+	err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{
+		Actor: "system", Action: "subscription.change_dropped", Reason: "The plan is no longer sold in " + string(acct.Currency) + ".",
+		Detail: detail("plan", sub.NextPlan), At: now,
+	})
+	if err != nil {
+		return err
+	}
+	return tx.Outbox().Publish(ctx, acct.ID, outbox.SubscriptionUnchanged, map[string]any{
+		"subscription": sub.ID, "plan": sub.NextPlan, "kept": next.Plan,
+	}, now)
 }
 
 // afterContract returns where an account goes whose contract is over: to the plan that the contract
