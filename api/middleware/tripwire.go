@@ -8,11 +8,12 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/accrue-billing/accrue/api/body"
+	"github.com/accrue-billing/accrue/api/strictjson"
 	"github.com/accrue-billing/accrue/internal/cardguard"
 	"github.com/accrue-billing/accrue/internal/errs"
 )
 
-// ErrCardData refuses a request that holds card data. It names the place and never the value, and
+// ErrCardData refuses a request that holds card data. It names the places and never the value, and
 // nothing of the request has been kept when it is returned.
 var ErrCardData = errs.New(errs.Invalid, "card_data_not_accepted",
 	"The request seems to hold card data. Card numbers and security codes go to the payment provider's own form, never to this API.")
@@ -51,7 +52,7 @@ func tripwire(next echo.HandlerFunc) echo.HandlerFunc {
 func searchAddress(u *url.URL) error {
 	for segment := range strings.SplitSeq(u.Path, "/") {
 		if cardguard.HasNumber(segment) {
-			return cardData("", "path")
+			return cardData("path")
 		}
 	}
 	if u.RawQuery == "" {
@@ -61,7 +62,7 @@ func searchAddress(u *url.URL) error {
 		name, value, _ := strings.Cut(parameter, "=")
 		name = unescaped(name)
 		if cardguard.ForbiddenName(name) || cardguard.HasNumber(name) || !cardguard.IsIdentifier(name) && cardguard.HasNumber(unescaped(value)) {
-			return cardData("", "query")
+			return cardData("query")
 		}
 	}
 	return nil
@@ -81,7 +82,7 @@ func searchHeaders(h http.Header) error {
 			continue
 		}
 		if cardguard.HasNumber(name) {
-			return cardData("", "headers")
+			return cardData("headers")
 		}
 		for _, v := range values {
 			if cardguard.HasNumber(v) {
@@ -101,12 +102,12 @@ func searchBody(contentType string, data []byte) error {
 	media, _, _ := body.MediaType(contentType)
 	if media == "text/csv" || media == echo.MIMETextPlain {
 		if cardguard.HasNumber(string(data)) {
-			return cardData("", "body")
+			return cardData("body")
 		}
 		return nil
 	}
-	if f, found := cardguard.JSON(data); found {
-		return cardData("#"+f.Pointer, "body")
+	if found := cardguard.JSON(data); len(found) > 0 {
+		return cardData("body", found...)
 	}
 	return nil
 }
@@ -116,10 +117,10 @@ func inHeader(name string) error {
 	return ErrCardData.With("location", "headers").With("header", name)
 }
 
-func cardData(pointer, where string) error {
+func cardData(where string, found ...cardguard.Finding) error {
 	e := *ErrCardData
-	if pointer != "" {
-		e.Fields = []errs.Field{{Pointer: pointer, Detail: "looks like card data", Code: "card_data"}}
+	for _, f := range found {
+		e.Fields = append(e.Fields, errs.Field{Pointer: strictjson.Fragment(f.Pointer), Detail: "looks like card data", Code: "card_data"})
 	}
 	return e.With("location", where)
 }

@@ -63,48 +63,65 @@ type Finding struct {
 	Name    bool // the name asks for card data; otherwise a value is a card number
 }
 
+// MaxFindings bounds what is said of one document.
+const MaxFindings = 100
+
 // JSON searches a document, or several that follow one another (NDJSON), by its names, texts and
-// numbers. What is not JSON is searched as text. It returns the first finding.
-func JSON(doc []byte) (Finding, bool) {
+// numbers. What is not JSON is searched as text. It returns the first findings, one of each place: whoever
+// sent many things in one document then knows which of them to leave out.
+func JSON(doc []byte) []Finding {
 	if harmless(doc) {
-		return Finding{}, false
+		return nil
 	}
-	dec := jsontext.NewDecoder(bytes.NewBuffer(doc), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	for {
-		tok, err := dec.ReadToken()
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				return Finding{}, false
+	s := search{dec: jsontext.NewDecoder(bytes.NewBuffer(doc), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))}
+	for len(s.found) < MaxFindings {
+		if err := s.next(); err != nil {
+			// What cannot be read the decoder behind will refuse; until then nothing of it may be kept.
+			if !errors.Is(err, io.EOF) && len(s.found) == 0 && HasNumber(string(doc)) {
+				s.add("", false)
 			}
-			// The decoder behind will refuse it; until then nothing of it may be kept.
-			if HasNumber(string(doc)) {
-				return Finding{}, true
-			}
-			return Finding{}, false
+			break
 		}
-		kind := tok.Kind()
-		if kind != '"' && kind != '0' {
-			continue
-		}
-		parent, length := dec.StackIndex(dec.StackDepth())
-		text := tok.String()
-		if kind == '"' && parent == '{' && length%2 == 1 { // a name
-			if ForbiddenName(text) {
-				return Finding{Pointer: string(dec.StackPointer()), Name: true}, true
-			}
-			if HasNumber(text) {
-				return Finding{Pointer: string(dec.StackPointer().Parent())}, true
-			}
-			continue
-		}
-		pointer := dec.StackPointer()
-		if identifies(pointer, parent) {
-			continue
-		}
+	}
+	return s.found
+}
+
+type search struct {
+	dec   *jsontext.Decoder
+	found []Finding
+}
+
+func (s *search) add(p jsontext.Pointer, name bool) {
+	if n := len(s.found); n == 0 || s.found[n-1].Pointer != string(p) {
+		s.found = append(s.found, Finding{string(p), name})
+	}
+}
+
+// next looks at one token. What belongs to a name that is found is not looked at: a pointer to it would hold the name.
+func (s *search) next() error {
+	tok, err := s.dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	kind := tok.Kind()
+	if kind != '"' && kind != '0' {
+		return nil
+	}
+	parent, length := s.dec.StackIndex(s.dec.StackDepth())
+	text, pointer := tok.String(), s.dec.StackPointer()
+	switch {
+	case kind == '"' && parent == '{' && length%2 == 1 && ForbiddenName(text):
+		s.add(pointer, true)
+		return s.dec.SkipValue()
+	case kind == '"' && parent == '{' && length%2 == 1:
 		if HasNumber(text) {
-			return Finding{Pointer: string(pointer)}, true
+			s.add(pointer.Parent(), false)
+			return s.dec.SkipValue()
 		}
+	case !identifies(pointer, parent) && HasNumber(text):
+		s.add(pointer, false)
 	}
+	return nil
 }
 
 // harmless is a quick no for almost every document: ASCII without escapes, without a text or number that

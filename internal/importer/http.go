@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -35,7 +36,7 @@ var _ Sender = (*HTTPSender)(nil)
 // unprocessableError says that the request was refused for what one of its events holds.
 type unprocessableError struct {
 	Code, Detail string
-	Errors       []struct{ Detail string }
+	Errors       []struct{ Pointer, Detail string }
 }
 
 func (e *unprocessableError) Error() string {
@@ -45,24 +46,64 @@ func (e *unprocessableError) Error() string {
 	return e.Detail
 }
 
-// Send implements Sender. Where the service refuses all for the sake of one (a text that looks like a card number),
-// it looks for that one by halves: the others are taken.
+// refused returns the outcomes of the events that the answer names, by their place among n.
+func (e *unprocessableError) refused(n int) map[int]Outcome {
+	out := map[int]Outcome{}
+	for _, f := range e.Errors {
+		place, _, _ := strings.Cut(strings.TrimPrefix(f.Pointer, "#/events/"), "/")
+		if i, err := strconv.Atoi(place); err == nil && i >= 0 && i < n {
+			out[i] = Outcome{Status: "rejected", Code: e.Code, Detail: e.Detail + " " + f.Detail}
+		}
+	}
+	if n == 1 && len(out) == 0 {
+		out[0] = Outcome{Status: "rejected", Code: e.Code, Detail: e.Error()}
+	}
+	return out
+}
+
+// Send implements Sender. Where the service refuses all for the sake of some (texts that look like card numbers), it
+// leaves out those that the answer names, and sends the others again. Where the answer names none, it looks for them by
+// halves.
 func (s *HTTPSender) Send(ctx context.Context, events []json.RawMessage) ([]Outcome, error) {
 	outcomes, err := s.send(ctx, events)
-	refused, ok := errors.AsType[*unprocessableError](err)
-	switch {
-	case !ok:
+	e, ok := errors.AsType[*unprocessableError](err)
+	if !ok {
 		return outcomes, err
-	case len(events) == 1:
-		return []Outcome{{Status: "rejected", Code: refused.Code, Detail: refused.Error()}}, nil
 	}
-	half := len(events) / 2
-	first, err := s.Send(ctx, events[:half])
-	if err != nil {
-		return nil, err
+	refused := e.refused(len(events))
+	if len(refused) == 0 {
+		half := len(events) / 2
+		first, err := s.Send(ctx, events[:half])
+		if err != nil {
+			return nil, err
+		}
+		rest, err := s.Send(ctx, events[half:])
+		return append(first, rest...), err
 	}
-	rest, err := s.Send(ctx, events[half:])
-	return append(first, rest...), err
+	var others []json.RawMessage
+	for i := range events {
+		if _, no := refused[i]; !no {
+			others = append(others, events[i])
+		}
+	}
+	var taken []Outcome
+	if len(others) > 0 {
+		if taken, err = s.Send(ctx, others); err != nil {
+			return nil, err
+		}
+	}
+	if len(taken) != len(others) {
+		return nil, fmt.Errorf("%d answers to %d events", len(taken), len(others))
+	}
+	outcomes = make([]Outcome, len(events))
+	for i := range outcomes {
+		if o, no := refused[i]; no {
+			outcomes[i] = o
+		} else {
+			outcomes[i], taken = taken[0], taken[1:]
+		}
+	}
+	return outcomes, nil
 }
 
 func (s *HTTPSender) send(ctx context.Context, events []json.RawMessage) ([]Outcome, error) {

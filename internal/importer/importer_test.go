@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -14,10 +15,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/accrue-billing/accrue/internal/cardguard"
 	"github.com/accrue-billing/accrue/internal/importer"
 )
 
@@ -247,49 +250,112 @@ func TestHTTPSender(t *testing.T) {
 	}
 }
 
-// A row for whose sake the service refuses the whole request is found and written down, and the others are taken.
-func TestHTTPSender_FindsTheRowThatSpoilsARequest(t *testing.T) {
-	t.Parallel()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		var sent struct{ Events []struct{ ID string } }
-		if err := json.NewDecoder(req.Body).Decode(&sent); err != nil {
-			t.Error(err)
+// guarded is a service that refuses a whole request for the sake of the events that seem to hold card data, as the API
+// does, and names them where it is told to.
+type guarded struct {
+	names    bool
+	requests atomic.Int64
+}
+
+func (g *guarded) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	g.requests.Add(1)
+	doc, err := io.ReadAll(req.Body)
+	var sent struct{ Events []struct{ ID string } }
+	if err == nil {
+		err = json.Unmarshal(doc, &sent)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	var refusal struct {
+		Code   string              `json:"code"`
+		Detail string              `json:"detail"`
+		Errors []map[string]string `json:"errors"`
+	}
+	refusal.Code, refusal.Detail = "card_data_not_accepted", "No cards."
+	found := cardguard.JSON(doc)
+	for _, f := range found {
+		pointer := "#" + f.Pointer
+		if !g.names {
+			pointer = "#/"
 		}
-		var out struct {
-			Results []importer.Outcome `json:"results"`
-		}
-		for _, e := range sent.Events {
-			if strings.HasPrefix(e.ID, "card") {
-				w.WriteHeader(http.StatusUnprocessableEntity)
-				_, _ = w.Write([]byte(`{"code":"card_data_not_accepted","detail":"No cards.","errors":[{"pointer":"#/events/0/source","detail":"looks like card data"}]}`))
-				return
-			}
-			out.Results = append(out.Results, importer.Outcome{Status: "accepted", Detail: e.ID})
-		}
-		_ = json.NewEncoder(w).Encode(out)
-	}))
+		refusal.Errors = append(refusal.Errors, map[string]string{"pointer": pointer, "detail": "It looks like card data."})
+	}
+	if len(found) > 0 {
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		_ = json.NewEncoder(w).Encode(refusal)
+		return
+	}
+	var out struct {
+		Results []importer.Outcome `json:"results"`
+	}
+	for _, e := range sent.Events {
+		out.Results = append(out.Results, importer.Outcome{Status: "accepted", Detail: e.ID})
+	}
+	_ = json.NewEncoder(w).Encode(out)
+}
+
+func (g *guarded) sender(t *testing.T) *importer.HTTPSender {
+	t.Helper()
+	server := httptest.NewServer(g)
 	t.Cleanup(server.Close)
-	s := &importer.HTTPSender{BaseURL: server.URL, Token: "key", Client: server.Client(), Log: slog.New(slog.DiscardHandler)}
-	var events []json.RawMessage
-	for i := range 100 {
-		id := strconv.Itoa(i)
-		if i == 17 || i == 64 {
-			id = "card" + id
-		}
-		events = append(events, json.RawMessage(`{"id":"`+id+`"}`))
-	}
-	got, err := s.Send(t.Context(), events)
-	if err != nil || len(got) != len(events) {
-		t.Fatalf("%d answers, %v", len(got), err)
-	}
-	for i, o := range got {
-		switch {
-		case i == 17 || i == 64:
-			if o.Status != "rejected" || o.Code != "card_data_not_accepted" || !strings.Contains(o.Detail, "looks like card data") {
-				t.Errorf("row %d: %+v", i, o)
+	return &importer.HTTPSender{BaseURL: server.URL, Token: "key", Client: server.Client(), Log: slog.New(slog.DiscardHandler)}
+}
+
+// Rows for whose sake the service refuses the whole request are found and written down, and the others are taken, whether
+// the answer names them or not.
+func TestHTTPSender_FindsTheRowsThatSpoilARequest(t *testing.T) {
+	t.Parallel()
+	for name, g := range map[string]*guarded{"Named": {names: true}, "Unnamed": {}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := g.sender(t)
+			var events []json.RawMessage
+			for i := range 100 {
+				note := "a call"
+				if i == 17 || i == 64 {
+					note = "4242424242424242"
+				}
+				events = append(events, json.RawMessage(fmt.Sprintf(`{"id":"%d","source":%q}`, i, note)))
 			}
-		case o.Status != "accepted" || o.Detail != strconv.Itoa(i):
-			t.Errorf("row %d: %+v", i, o)
+			got, err := s.Send(t.Context(), events)
+			if err != nil || len(got) != len(events) {
+				t.Fatalf("%d answers, %v", len(got), err)
+			}
+			for i, o := range got {
+				switch {
+				case i == 17 || i == 64:
+					if o.Status != "rejected" || o.Code != "card_data_not_accepted" || !strings.Contains(o.Detail, "looks like card data") {
+						t.Errorf("row %d: %+v", i, o)
+					}
+				case o.Status != "accepted" || o.Detail != strconv.Itoa(i):
+					t.Errorf("row %d: %+v", i, o)
+				}
+			}
+		})
+	}
+}
+
+// A file with very many of them is imported with few requests more than its batches: two of each batch of 1,000 name 100
+// rows each, and the third takes the others.
+func TestImport_OfAFileFullOfRowsThatSpoilRequests(t *testing.T) {
+	t.Parallel()
+	var rows strings.Builder
+	rows.WriteString("id,source\n")
+	for i := range 10_000 {
+		note := "a call"
+		if i%5 == 0 {
+			note = "4242424242424242"
 		}
+		fmt.Fprintf(&rows, "%d,%s\n", i, note)
+	}
+	g := &guarded{names: true}
+	counts, err := importer.Run(t.Context(), write(t, "a.csv", rows.String()), g.sender(t), importer.Options{})
+	if want := (importer.Counts{Rows: 10_000, Accepted: 8_000, Rejected: 2_000}); err != nil || counts != want {
+		t.Errorf("%+v, %v; want %+v", counts, err, want)
+	}
+	if n := g.requests.Load(); n != 30 {
+		t.Errorf("%d requests, want 30", n)
 	}
 }
