@@ -43,9 +43,9 @@ type UsageCost struct {
 	Amount   money.Amount
 }
 
-// accountNames finds the account that a platform service or an operator names.
+// accountNames finds the accounts that a platform service or an operator names; names of nobody are left out.
 type accountNames interface {
-	Lookup(ctx context.Context, ref string) (account.ID, error)
+	LookupAll(ctx context.Context, refs []string) (map[string]account.ID, error)
 }
 
 func usageRoutes(d Deps) []route.Route {

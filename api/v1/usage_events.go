@@ -17,7 +17,6 @@ import (
 	"github.com/accrue-billing/accrue/api/middleware"
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/api/strictjson"
-	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -187,7 +186,17 @@ func decodeUsage(h http.Header, data []byte) (in []incoming, listed bool, err er
 func (h usageEvents) settleSubjects(c echo.Context, in []incoming) error {
 	own := middleware.AccountIfAny(c)
 	anyAccount := middleware.Principal(c).ActsForAny() && own.IsZero()
-	known := map[string]account.ID{}
+	var named []string
+	seen := map[string]bool{"": true}
+	for i := range in {
+		if ref := in[i].subject; !seen[ref] {
+			seen[ref], named = true, append(named, ref)
+		}
+	}
+	known, err := h.Metering.Accounts.LookupAll(c.Request().Context(), named)
+	if err != nil {
+		return err
+	}
 	for i := range in {
 		e := &in[i]
 		e.Account = own
@@ -197,15 +206,7 @@ func (h usageEvents) settleSubjects(c echo.Context, in []incoming) error {
 			}
 			continue
 		}
-		a, ok := known[e.subject]
-		if !ok {
-			var err error
-			a, err = h.Metering.Accounts.Lookup(c.Request().Context(), e.subject)
-			if err != nil && !errors.Is(err, account.ErrNotFound) {
-				return err
-			}
-			known[e.subject] = a
-		}
+		a := known[e.subject]
 		if a.IsZero() || (!anyAccount && a != own) {
 			e.fail("/subject", "unknown_account", "There is no such account.")
 			continue

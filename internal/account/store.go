@@ -77,6 +77,9 @@ type Store interface {
 	Get(ctx context.Context, id ID) (Account, error)
 	// ByExternalID returns the account that the operator calls by this name, or ErrNotFound.
 	ByExternalID(ctx context.Context, externalID string) (Account, error)
+	// Known returns those of the accounts that are there, by what they were asked for: by name, and by id. It
+	// asks once for all of them.
+	Known(ctx context.Context, names []string, ids []ID) (map[string]ID, error)
 	// Lock returns the account and holds it until the transaction ends. Every operation that moves
 	// money or changes what an account has agreed to begins with it, so those of one account queue.
 	Lock(ctx context.Context, id ID) (Account, error)

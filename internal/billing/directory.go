@@ -3,6 +3,7 @@ package billing
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"unicode"
@@ -67,6 +68,44 @@ func (d *Directory) Lookup(ctx context.Context, ref string) (account.ID, error) 
 	}
 	d.remember(ref, acct.ID)
 	return acct.ID, nil
+}
+
+// lookupAtOnce bounds the names of one query.
+const lookupAtOnce = 1000
+
+// LookupAll returns the accounts that an operator names, by name; names of nobody are left out. It opens none.
+func (d *Directory) LookupAll(ctx context.Context, refs []string) (map[string]account.ID, error) {
+	out := make(map[string]account.ID, len(refs))
+	var asked []string
+	d.mu.RLock()
+	for _, ref := range refs {
+		if a, ok := d.known[ref]; ok {
+			out[ref] = a
+		} else if nameable(ref) {
+			asked = append(asked, ref)
+		}
+	}
+	d.mu.RUnlock()
+	for some := range slices.Chunk(asked, lookupAtOnce) {
+		var names []string
+		var ids []account.ID
+		for _, ref := range some {
+			if a, err := id.Parse[account.Account](ref); err == nil {
+				ids = append(ids, a)
+			} else {
+				names = append(names, ref)
+			}
+		}
+		found, err := d.DB.Accounts().Known(ctx, names, ids)
+		if err != nil {
+			return nil, err
+		}
+		for ref, a := range found {
+			out[ref] = a
+			d.remember(ref, a)
+		}
+	}
+	return out, nil
 }
 
 func (d *Directory) remember(ref string, a account.ID) {

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"strings"
 	"time"
@@ -133,6 +134,32 @@ func (s accountStore) ByExternalID(ctx context.Context, externalID string) (_ ac
 		return account.Account{}, notFound(err, account.ErrNotFound)
 	}
 	return s.Get(ctx, id.FromUUID[account.Account](found.AccountID))
+}
+
+func (s accountStore) Known(ctx context.Context, names []string, ids []account.ID) (_ map[string]account.ID, err error) {
+	defer errs.Wrap(&err, "find %d accounts", len(names)+len(ids))
+	keys := make([]string, len(ids))
+	for i, a := range ids {
+		keys[i] = a.UUID().String()
+	}
+	found := make(map[string]account.ID, len(names)+len(ids))
+	err = usageStore(s).each(ctx, func(rows *sql.Rows) error {
+		var name *string
+		var key uuid.UUID
+		if err := rows.Scan(&name, &key); err != nil {
+			return err
+		}
+		a := id.FromUUID[account.Account](key)
+		if name == nil {
+			found[a.String()] = a
+		} else {
+			found[*name] = a
+		}
+		return nil
+	}, `
+SELECT external_id, account_id FROM account_external_ids WHERE external_id = ANY($1::text[])
+UNION ALL SELECT NULL, id FROM accounts WHERE id = ANY($2::uuid[])`, names, keys)
+	return found, err
 }
 
 func (s accountStore) Lock(ctx context.Context, a account.ID) (_ account.Account, err error) {
