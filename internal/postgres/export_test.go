@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/accrue-billing/accrue/internal/billing"
@@ -37,4 +38,22 @@ func TransactionID(ctx context.Context, tx billing.Tx) (id int64) {
 // Break makes the database refuse whatever the transaction asks from now on.
 func Break(ctx context.Context, tx billing.Tx) {
 	_ = tx.(stores).db.WithContext(ctx).Exec("SELECT 1 / 0")
+}
+
+// MaxMixes bounds the statements of joined writes.
+const MaxMixes = maxMixes
+
+// KeptMixes is how many of them the process keeps.
+func KeptMixes() int { return mixes.Len() }
+
+// SendJoined sends the texts over a connection as one statement.
+func SendJoined(ctx context.Context, conn *pgx.Conn, texts ...string) error {
+	p := pipeline{conn: conn}
+	for _, text := range texts {
+		p.join(named(text))
+	}
+	if err := p.queueJoined(ctx); err != nil {
+		return err
+	}
+	return p.send(ctx)
 }

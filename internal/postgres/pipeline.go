@@ -6,8 +6,8 @@ import (
 	"hash/fnv"
 	"strconv"
 	"strings"
-	"sync"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -122,28 +122,51 @@ func (p *pipeline) queueJoined(ctx context.Context) error {
 		names.WriteString(parts[i].name)
 		params = append(params, parts[i].params...)
 	}
-	return p.queue(ctx, joinedStatements.of(names.String(), parts), nil, params...)
-}
-
-// joinedStatements are made once for the names of their parts.
-var joinedStatements statements
-
-type statements struct {
-	mu     sync.RWMutex
-	byName map[string]statement
-}
-
-func (s *statements) of(names string, parts []part) statement {
-	s.mu.RLock()
-	joined, ok := s.byName[names]
-	s.mu.RUnlock()
-	if !ok {
-		joined = joinStatements(parts)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		put(&s.byName, names, joined)
+	mix := names.String()
+	s, known := mixes.Get(mix)
+	if !known {
+		s = joinStatements(parts)
+		mixes.Add(mix, s)
 	}
-	return joined
+	if err := p.makeRoom(ctx, s.name); err != nil {
+		return err
+	}
+	return p.queue(ctx, s, nil, params...)
+}
+
+// maxMixes bounds the joined statements that are kept, and those that one connection has prepared. Which writes come
+// together is a matter of load, and there are more mixes of them than anybody has memory for; those that come again and
+// again are a few dozen.
+const maxMixes = 200
+
+// mixes are the joined statements by the names of their parts. A text of its parts alone never goes stale.
+var mixes = mixesOf[statement]()
+
+func mixesOf[V any]() *lru.Cache[string, V] {
+	c, err := lru.New[string, V](maxMixes)
+	if err != nil {
+		panic(err) // a size that is not positive
+	}
+	return c
+}
+
+// makeRoom lets the connection forget the joined statement that it has gone without the longest, if there are too many.
+func (p *pipeline) makeRoom(ctx context.Context, name string) error {
+	const key = "accrue.mixes"
+	data := p.conn.PgConn().CustomData()
+	prepared, ok := data[key].(*lru.Cache[string, struct{}])
+	if !ok {
+		prepared = mixesOf[struct{}]()
+		data[key] = prepared
+	}
+	if !prepared.Contains(name) && prepared.Len() == maxMixes {
+		oldest, _, _ := prepared.RemoveOldest()
+		if err := p.conn.Deallocate(ctx, oldest); err != nil {
+			return err
+		}
+	}
+	prepared.Add(name, struct{}{})
+	return nil
 }
 
 // joinStatements makes a WITH query of each part. What they are joined to counts the rows that must be found.

@@ -1,6 +1,9 @@
 package postgres
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // steps are what several lists of statements come to when they are sent together: in each step all that is written is
 // one statement, and what else is asked comes after it.
@@ -29,6 +32,8 @@ func together(lists [][]stmt, last ...stmt) []stmt {
 	var out []stmt
 	for _, s := range all {
 		if len(s.writes) > 0 {
+			// In one order, whoever came first, so that there are as few statements as can be.
+			slices.SortFunc(s.writes, func(a, b stmt) int { return strings.Compare(a.kind.part.name, b.kind.part.name) })
 			out = append(out, stmt{parts: s.writes})
 		}
 		out = append(out, s.asks...)
