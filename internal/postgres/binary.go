@@ -38,31 +38,22 @@ func appendArrayHeader(b []byte, element uint32, elements int) []byte {
 	return binary.BigEndian.AppendUint32(b, 1)             // lower bound
 }
 
-// size counts one more element and writes its length; a negative length is NULL.
-func (a *array) size(n int) {
+// more counts one more element, which the caller appends.
+func (a *array) more() []byte {
 	binary.BigEndian.PutUint32(a.b[12:], binary.BigEndian.Uint32(a.b[12:])+1)
-	a.b = binary.BigEndian.AppendUint32(a.b, uint32(int32(n))) //nolint:gosec // an element is far below 2 GiB
+	return a.b
 }
 
 func (a *array) null() {
-	a.b[7] = 1
-	a.size(-1)
+	a.b[7] = 1 // there is one
+	a.b = appendSize(a.more(), -1)
 }
 
-func (a *array) uuid(u uuid.UUID) {
-	a.size(16)
-	a.b = append(a.b, u[:]...)
-}
-
-func (a *array) text(s string) {
-	a.size(len(s))
-	a.b = append(a.b, s...)
-}
-
-func (a *array) int8(n int64) {
-	a.size(8)
-	a.b = binary.BigEndian.AppendUint64(a.b, uint64(n)) //nolint:gosec // two's complement is what the wire wants
-}
+func (a *array) uuid(u uuid.UUID) { a.b = appendUUID(a.more(), u) }
+func (a *array) text(s string)    { a.b = appendText(a.more(), s) }
+func (a *array) bytes(b []byte)   { a.b = appendText(a.more(), b) }
+func (a *array) bool(v bool)      { a.b = appendBool(a.more(), v) }
+func (a *array) int8(n int64)     { a.b = appendInt8(a.more(), n) }
 
 // micros appends a timestamptz given in microseconds since 1970.
 func (a *array) micros(t int64) { a.int8(t - pgEpoch) }
@@ -70,8 +61,7 @@ func (a *array) micros(t int64) { a.int8(t - pgEpoch) }
 // numeric appends a decimal as its text says it: an optional sign, digits, and digits after a point.
 func (a *array) numeric(s string) {
 	begin := len(a.b)
-	a.size(0)
-	a.b = appendNumeric(a.b, s)
+	a.b = appendNumeric(appendSize(a.more(), 0), s)
 	a.setSize(begin)
 }
 
@@ -226,9 +216,9 @@ func elementSize(b []byte) (n int, null bool) {
 func appendElement(b []byte, v any, document bool) []byte {
 	switch v := v.(type) {
 	case string:
-		return append(appendSize(b, len(v)), v...)
+		return appendText(b, v)
 	case *string:
-		return append(appendSize(b, len(*v)), *v...)
+		return appendText(b, *v)
 	case int64:
 		return appendInt8(b, v)
 	case *int64:
@@ -240,19 +230,16 @@ func appendElement(b []byte, v any, document bool) []byte {
 	case *int16:
 		return appendInt8(b, int64(*v))
 	case *bool:
-		if *v {
-			return append(appendSize(b, 1), 1)
-		}
-		return append(appendSize(b, 1), 0)
+		return appendBool(b, *v)
 	case *time.Time:
 		return appendInt8(b, v.UnixMicro()-pgEpoch)
 	case uuid.UUID:
-		return append(appendSize(b, len(v)), v[:]...)
+		return appendUUID(b, v)
 	case *uuid.UUID:
-		return append(appendSize(b, len(v)), v[:]...)
+		return appendUUID(b, *v)
 	case interface{ UUID() uuid.UUID }:
 		if u := v.UUID(); u != uuid.Nil {
-			return append(appendSize(b, len(u)), u[:]...)
+			return appendUUID(b, u)
 		}
 	case []byte:
 		return appendBytes(b, v, document)
@@ -278,7 +265,20 @@ func appendElements(b []byte, values []any) []byte {
 	return b
 }
 
+// appendSize begins an element; a negative length is NULL.
 func appendSize(b []byte, n int) []byte { return binary.BigEndian.AppendUint32(b, uint32(int32(n))) } //nolint:gosec // an element is far below 2 GiB
+
+func appendUUID(b []byte, u uuid.UUID) []byte { return append(appendSize(b, len(u)), u[:]...) }
+
+func appendText[T string | []byte](b []byte, s T) []byte { return append(appendSize(b, len(s)), s...) }
+
+func appendBool(b []byte, v bool) []byte {
+	b = append(appendSize(b, 1), 0)
+	if v {
+		b[len(b)-1] = 1
+	}
+	return b
+}
 
 func appendInt8(b []byte, n int64) []byte {
 	return binary.BigEndian.AppendUint64(appendSize(b, 8), uint64(n)) //nolint:gosec // two's complement
@@ -291,7 +291,7 @@ func appendBytes(b, v []byte, document bool) []byte {
 	case document:
 		return append(append(appendSize(b, len(v)+1), 1), v...) // the version of the format
 	}
-	return append(appendSize(b, len(v)), v...)
+	return appendText(b, v)
 }
 
 // into reads a column to where a pointer leads, as appendElement writes it.

@@ -449,7 +449,7 @@ func appendDimensions(a *array, d metering.Dimensions) (err error) {
 		return nil
 	}
 	begin := len(a.b)
-	a.size(0)
+	a.b = appendSize(a.more(), 0)
 	next := byte('{')
 	for i := range d {
 		name, err1 := jsontext.AppendQuote(append(a.b, next), d[i].Name)

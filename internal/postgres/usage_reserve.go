@@ -59,20 +59,6 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::b
 func newBytes(n int) *array { return newArray(pgtype.ByteaOID, n, 64) }
 func newBools(n int) *array { return newArray(pgtype.BoolOID, n, 1) }
 
-func (a *array) bytes(b []byte) {
-	a.size(len(b))
-	a.b = append(a.b, b...)
-}
-
-func (a *array) bool(v bool) {
-	a.size(1)
-	if v {
-		a.b = append(a.b, 1)
-	} else {
-		a.b = append(a.b, 0)
-	}
-}
-
 // one returns an array's only element as a parameter of its own.
 func (a *array) one() []byte { return a.b[arrayHeader+4:] }
 
