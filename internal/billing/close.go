@@ -78,7 +78,15 @@ func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub su
 	if err := contractTurn(ctx, tx, acct, ended, next, now); err != nil {
 		return err
 	}
-	sub.Advance(zone, next, now)
+	every := sub.Schedule.Interval
+	if next != sub.Terms {
+		v, err := tx.Plans().Version(ctx, next.Plan, next.Version)
+		if err != nil {
+			return err
+		}
+		every = v.Every()
+	}
+	sub.Advance(zone, next, every, now)
 	if err := tx.Subscriptions().ClosePeriod(ctx, ended, sub.Opened()); err != nil {
 		return err
 	}

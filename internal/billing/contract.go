@@ -82,6 +82,11 @@ func (c Contractor) agreeable(ctx context.Context, tx Tx, acct account.Account, 
 	if applied.Priced() && !sells(applied, acct.Currency) {
 		return v, ErrCurrency.Details("The contract has no prices in %s.", acct.Currency)
 	}
+	if !def.Start.After(sub.Period.Start) {
+		if err := sameInterval(sub, applied); err != nil {
+			return v, err
+		}
+	}
 	if def.Commitment != nil {
 		for _, s := range def.Commitment.Steps {
 			if _, ok := s.Sums.In(acct.Currency); !ok {

@@ -7,6 +7,7 @@ var (
 	ErrContactSales    = errs.New(errs.Conflict, "contact_sales", "This plan is agreed with a person. Send POST /v1/sales-inquiries and we will be in touch.")
 	ErrNotAnUpgrade    = errs.New(errs.Conflict, "not_an_upgrade", "The account's plan is this one or a higher one already.")
 	ErrUpgradeRequired = errs.New(errs.Conflict, "upgrade_required", "A Developer account is free and takes no funds. Upgrade to Pro first: POST /v1/upgrades.")
+	ErrInterval        = errs.New(errs.Conflict, "interval_mismatch", "The plan is billed by another interval. It can begin with the next period.")
 	ErrCardRequired    = errs.New(errs.Invalid, "payment_method_required", "This plan needs a card. Give payment_method, or add a card first.")
 	ErrCardBudget      = errs.New(errs.Conflict, "card_attempts_exhausted", "This card was declined too often. Use another card.")
 	ErrBlocked         = errs.New(errs.Conflict, "action_blocked", "This is not possible now; blockers say why and what to do.")

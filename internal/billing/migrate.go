@@ -176,9 +176,22 @@ func (m Migrator) decide(ctx context.Context, tx Tx, acct account.Account, sub s
 	return subscription.Migrated, err
 }
 
+// atOnce reports whether a migration changes the running period: not where its version is billed by another interval.
+func atOnce(ctx context.Context, tx Tx, sub *subscription.Subscription, mig subscription.Migration) (bool, error) {
+	if mig.When != subscription.AtOnce {
+		return false, nil
+	}
+	v, err := tx.Plans().Version(ctx, mig.Plan, mig.To)
+	return v.Every() == sub.Schedule.Interval, err
+}
+
 func (m Migrator) apply(ctx context.Context, tx Tx, acct account.Account, sub *subscription.Subscription, mig subscription.Migration, now time.Time) error {
 	asked := Asked{Account: acct.ID, Actor: mig.Actor}
-	if mig.When == subscription.AtOnce {
+	soon, err := atOnce(ctx, tx, sub, mig)
+	if err != nil {
+		return err
+	}
+	if soon {
 		terms := subscription.Terms{Plan: mig.Plan, Version: mig.To}
 		planned := sub.NextPlan // a downgrade that the customer planned stays planned
 		if err := m.switchTo(ctx, tx, acct, sub, terms, asked, "plan.migrate", mig.Reason, now); err != nil || planned == "" {

@@ -94,11 +94,7 @@ func (o Opener) open(ctx context.Context, tx Tx, in NewAccount) (account.Account
 			return account.Account{}, err
 		}
 	}
-	every := v.Interval
-	if every == "" {
-		every = period.Month
-	}
-	sub := subscription.New(acct.ID, subscription.TermsOf(v), period.Anchored(acct.CreatedAt, zone, every), acct.CreatedAt)
+	sub := subscription.New(acct.ID, subscription.TermsOf(v), period.Anchored(acct.CreatedAt, zone, v.Every()), acct.CreatedAt)
 	if err := tx.Subscriptions().Create(ctx, sub); err != nil {
 		return account.Account{}, err
 	}

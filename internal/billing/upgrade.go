@@ -157,7 +157,15 @@ func (c *Core) target(ctx context.Context, tx Tx, acct account.Account, code pla
 	if !sub.Contract.IsZero() {
 		return v, ErrUnderContract
 	}
-	return v, nil
+	return v, sameInterval(sub, v)
+}
+
+// sameInterval refuses terms of another interval for the running period: its sums are for a whole one of theirs.
+func sameInterval(sub subscription.Subscription, v plan.Version) error {
+	if v.Every() != sub.Schedule.Interval {
+		return ErrInterval.Details("The plan is billed by the %s, and the running period is a %s.", v.Every(), sub.Schedule.Interval)
+	}
+	return nil
 }
 
 func sells(v plan.Version, c money.Currency) bool {

@@ -134,6 +134,14 @@ type Version struct {
 	ArchivedAt  time.Time `json:"-"` // zero while the version may be bought
 }
 
+// Every is the interval by which the version is billed: a month, unless it says otherwise.
+func (v Version) Every() period.Interval {
+	if v.Interval == "" {
+		return period.Month
+	}
+	return v.Interval
+}
+
 // Fee is a flat sum per period.
 type Fee struct {
 	Name   string `json:"name"`

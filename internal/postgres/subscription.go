@@ -260,7 +260,7 @@ func (s subscriptionStore) Save(ctx context.Context, sub *subscription.Subscript
 	}
 	row.Version++
 	err = changed(stores(s).of(ctx, sub.Account).Model(&subscriptionRow{}).Where("id = ? AND version = ?", sub.ID, sub.Revision).
-		Select("plan_code", "plan_version", "contract_id", "status", "time_zone", "interval", "period_index", "period_start",
+		Select("plan_code", "plan_version", "contract_id", "status", "anchor", "time_zone", "interval", "period_index", "period_start",
 			"period_end", "next_plan", "next_version", "waived", "held", "updated_at", "version").Updates(&row), account.ErrStale)
 	if err != nil {
 		return err

@@ -125,7 +125,7 @@ func TestSubscriptions(t *testing.T) {
 		s.NextPlan = "pro"
 		closed := s.Opened()
 		closed.ClosedAt = s.Period.End
-		s.Advance(time.UTC, pro, s.Period.End)
+		s.Advance(time.UTC, pro, s.Schedule.Interval, s.Period.End)
 		closing := func() error {
 			again := s
 			return db.InTx(t.Context(), func(tx billing.Tx) error {

@@ -186,10 +186,14 @@ func (s *Subscription) Replace(t Terms, now time.Time) error {
 	return nil
 }
 
-// Advance moves on to the period after the current one, under the terms given. zone is the account's
-// present time zone. What was planned for the end of the period is done with.
-func (s *Subscription) Advance(zone *time.Location, next Terms, now time.Time) {
+// Advance moves on to the period after the current one, under the terms given, which are billed by the interval given.
+// Where that is another one, periods count from here on. zone is the account's present time zone. What was planned for
+// the end of the period is done with.
+func (s *Subscription) Advance(zone *time.Location, next Terms, every period.Interval, now time.Time) {
 	s.Schedule.Zone = zone
+	if s.Schedule.Interval != every {
+		s.Schedule = period.Anchored(s.Period.End, zone, every)
+	}
 	s.Index++
 	s.Period = s.Schedule.Next(s.Period.End)
 	s.Waived, s.Held = map[string]money.Decimal{}, nil

@@ -55,7 +55,7 @@ func TestChangePlan_PropertyHeldTimesFillThePeriod(t *testing.T) {
 				t.Fatalf("%s was held for %s, want %s", p, got[p], d)
 			}
 		}
-		s.Advance(time.UTC, s.Terms, now)
+		s.Advance(time.UTC, s.Terms, s.Schedule.Interval, now)
 		if len(s.Held) > 0 {
 			t.Fatalf("a new period begins with %v", s.Held)
 		}
