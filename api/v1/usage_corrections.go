@@ -76,7 +76,7 @@ type usageCorrections struct{ Deps }
 //	@Param			body			body		NewUsageCorrection	true	"The correction"
 //	@Success		201				{object}	UsageCorrection
 //	@Failure		404				{object}	problem.Problem	"usage_event_not_found"
-//	@Failure		409				{object}	problem.Problem	"usage_event_gone, usage_event_voided, usage_event_not_amendable, limit_reached, total_out_of_range"
+//	@Failure		409				{object}	problem.Problem	"usage_event_gone, usage_event_voided, usage_event_not_amendable, limit_reached, total_out_of_range, account_closed"
 //	@Failure		422				{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/usage/corrections [post]
 func (h usageCorrections) create(c echo.Context) error {

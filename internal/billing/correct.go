@@ -17,8 +17,8 @@ type Corrections struct {
 }
 
 // Correct changes what one stored event counts, and keeps who did it and why. Of a period whose
-// invoice is final, the difference becomes an adjustment on the next one. The errors are those declared
-// beside metering.Correction.
+// invoice is final, the difference becomes an adjustment on the next one. The errors are account.ErrClosed and those
+// declared beside metering.Correction.
 func (c Corrections) Correct(ctx context.Context, asked Asked, wanted metering.Correction, render Renderer[metering.Correction]) (_ Result[metering.Correction], err error) {
 	defer errs.Wrap(&err, "correct usage event of %s", asked.Account)
 	return once(ctx, c.Core, asked, render, func(tx Tx) (metering.Correction, error) {

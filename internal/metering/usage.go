@@ -194,7 +194,7 @@ type Store interface {
 	// during the call.
 	Export(ctx context.Context, a account.ID, f Filter, each func(*Record) error) error
 	// Correct applies a correction to the event that it names and to all roll-ups, and returns it
-	// completed. It takes the entitlement's lock. The errors are those declared beside Correction.
+	// completed. It takes the entitlement's lock. The errors are those declared beside Correction, and account.ErrClosed.
 	Correct(ctx context.Context, c Correction, m *Meter) (Correction, error)
 	// Hours returns what is stored of a meter, hour by hour; hours without anything are left out. An
 	// empty source means every source.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -31,6 +32,9 @@ func (s usageStore) Correct(ctx context.Context, c metering.Correction, m *meter
 	e, err := entitlementStore(s).Lock(ctx, c.Account)
 	if err != nil {
 		return c, err
+	}
+	if e.Status == account.Closed {
+		return c, account.ErrClosed // no invoice comes that it could enter
 	}
 	x := corrected{account: mustOwner(c.Account), key: metering.KeyOf(c.Source, c.EventID), meter: m, void: c.Kind == metering.Void}
 	if err := s.findCorrected(ctx, &c, &x); err != nil {
