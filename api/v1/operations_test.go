@@ -291,7 +291,8 @@ func TestLists_HoldWhileTheyGrow(t *testing.T) {
 		o.user.post(t, "/v1/sales-inquiries", `{"name":"Ada","email":"ada@example.com"}`).want(t, http.StatusCreated)
 		o.user.post(t, "/v1/usage/reservations", `{"meter":"voice","quantity":"5","ttl_seconds":86400}`).want(t, http.StatusCreated)
 		o.user.post(t, "/v1/usage/events", toJSON(t, map[string]any{"events": []any{map[string]any{
-			"id": uuid.NewString(), "meter": "text", "quantity": "1", "timestamp": w.clock().Format(time.RFC3339)}}})).want(t, http.StatusOK)
+			"id": uuid.NewString(), "meter": "text", "quantity": "1", "timestamp": w.clock().Format(time.RFC3339),
+		}}})).want(t, http.StatusOK)
 		o.support.post(t, "/v1/admin/credits", `{"amount":{"amount":5,"currency":"USD"},"reason":"more"}`).want(t, http.StatusCreated)
 		o.support.post(t, "/v1/admin/refunds", refundOf(o.user.get(t, "/v1/top-ups").str(t, "data", 0, "payment"), 100)).want(t, http.StatusCreated)
 		w.open(t)

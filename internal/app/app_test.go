@@ -177,7 +177,7 @@ func TestServe_WaitsForItsDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder, err := os.MkdirTemp("", "db") // short, as the names of sockets must be
+	folder, err := os.MkdirTemp("", "db") //nolint:usetesting // short, as the names of sockets must be
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -122,11 +122,10 @@ type Store interface {
 	// Moved sums the payments that an actor asked for and that have succeeded or may yet, since t.
 	Moved(ctx context.Context, a account.ID, actor string, since time.Time, c money.Currency) (money.Amount, error)
 
-	// Refund and RefundByRef (the provider's reference) return the refund or ErrRefundNotFound; RefundsOf
-	// lists those of a payment, oldest first; Refunds pages through those of the account, newest first.
+	// Refund returns the refund or ErrRefundNotFound; RefundsOf lists those of a payment, oldest first; Refunds pages
+	// through those of the account, newest first.
 	CreateRefund(ctx context.Context, r Refund) error
 	Refund(ctx context.Context, a account.ID, id RefundID) (Refund, error)
-	RefundByRef(ctx context.Context, a account.ID, ref string) (Refund, error)
 	RefundsOf(ctx context.Context, a account.ID, p ID) ([]Refund, error)
 	Refunds(ctx context.Context, a account.ID, r page.Request) (page.Page[Refund], error)
 	SaveRefund(ctx context.Context, r Refund) error

@@ -146,7 +146,6 @@ func TestAccountsAreIsolated(t *testing.T) {
 		"PendingTopUp": {func(a account.ID) error { _, err := payments.PendingTopUp(ctx, a); return err }, payment.ErrTopUpNotFound},
 		"SaveTopUp":    {func(a account.ID) error { v := f.topUp; v.Account = a; return payments.SaveTopUp(ctx, &v) }, account.ErrStale},
 		"Refund":       {func(a account.ID) error { _, err := payments.Refund(ctx, a, f.refund.ID); return err }, payment.ErrRefundNotFound},
-		"RefundByRef":  {func(a account.ID) error { _, err := payments.RefundByRef(ctx, a, f.refund.ProviderRef); return err }, payment.ErrRefundNotFound},
 		"SaveRefund":   {func(a account.ID) error { r := f.refund; r.Account = a; return payments.SaveRefund(ctx, r) }, payment.ErrRefundNotFound},
 		"CreateRefund": {func(a account.ID) error {
 			r := f.refund

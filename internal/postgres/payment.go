@@ -336,12 +336,6 @@ func (s paymentStore) Refund(ctx context.Context, a account.ID, r payment.Refund
 	return row.refund(), err
 }
 
-func (s paymentStore) RefundByRef(ctx context.Context, a account.ID, ref string) (_ payment.Refund, err error) {
-	defer errs.Wrap(&err, "refund of %s by reference", a)
-	row, err := take[refundRow](stores(s).of(ctx, a).Where("provider_ref = ?", ref), payment.ErrRefundNotFound)
-	return row.refund(), err
-}
-
 func (s paymentStore) RefundsOf(ctx context.Context, a account.ID, p payment.ID) (_ []payment.Refund, err error) {
 	defer errs.Wrap(&err, "refunds of payment %s of %s", p, a)
 	return find(stores(s).of(ctx, a).Where("payment_id = ?", p).Order("id"), refundRow.refund)

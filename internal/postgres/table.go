@@ -188,11 +188,6 @@ type query[R schema.Tabler] struct {
 	stmt
 }
 
-// where reads the rows of which the condition is true. Its parameters are $1 and so on.
-func (t table[R]) where(condition string, args ...any) query[R] {
-	return query[R]{t, stmt{sql: "SELECT " + namesOf(t.columns) + " FROM " + t.name + " WHERE " + condition, args: args}}
-}
-
 // A read is a query by the values of some columns, of which several can go as one.
 type read[R schema.Tabler] struct {
 	table table[R]
