@@ -3,6 +3,7 @@ package billing
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -58,6 +59,7 @@ type Facts struct {
 	PendingTopUp   *payment.TopUp
 	Unpaid         []invoice.Invoice
 	Owed           money.Amount // due and accrued, less what funds cover: what removal would leave uncovered
+	OwedAtClose    money.Amount // the same if the account were closed now, and its fee due up to now
 	PaymentPending bool
 }
 
@@ -170,8 +172,8 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 		if !f.Subscription.Contract.IsZero() {
 			out = append(out, blocker(ErrUnderContract, map[string]any{"contract": f.Subscription.Contract.String()}))
 		}
-		if f.Owed.Sign() > 0 {
-			out = append(out, blocker(ErrOwing, map[string]any{"outstanding": f.Owed}))
+		if f.OwedAtClose.Sign() > 0 {
+			out = append(out, blocker(ErrOwing, map[string]any{"outstanding": f.OwedAtClose}))
 		}
 		if f.PendingUpgrade != nil || f.PendingTopUp != nil || f.PaymentPending {
 			out = append(out, blocker(payment.ErrPaymentPending, nil))
@@ -205,7 +207,7 @@ func (f Facts) removal(m payment.Method) []Blocker {
 
 // facts gathers what decides an account's actions.
 func (c *Core) facts(ctx context.Context, tx Tx, acct account.Account) (f Facts, err error) {
-	f.Account, f.Owed = acct, zeroOf(acct)
+	f.Account, f.Owed, f.OwedAtClose = acct, zeroOf(acct), zeroOf(acct)
 	if f.Subscription, err = tx.Subscriptions().Active(ctx, acct.ID); err != nil && !errors.Is(err, subscription.ErrNotFound) {
 		return f, err
 	}
@@ -244,7 +246,28 @@ func (c *Core) facts(ctx context.Context, tx Tx, acct account.Account) (f Facts,
 	if b.Available.Minor+b.Reserved.Minor < 0 {
 		f.Owed.Minor = -b.Available.Minor - b.Reserved.Minor
 	}
-	return f, nil
+	f.OwedAtClose, err = owedAtClose(ctx, tx, acct, f.Subscription, f.Owed, acct.Now(c.Clock()))
+	return f, err
+}
+
+// owedAtClose is what would be owed if the account were closed: what is owed, less what the running period's bill would
+// then come to less.
+func owedAtClose(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, owed money.Amount, now time.Time) (money.Amount, error) {
+	if owed.IsZero() || sub.ID.IsZero() {
+		return owed, nil
+	}
+	running := sub.Opened()
+	whole, err := rate(ctx, tx, acct, running)
+	if err != nil {
+		return owed, err
+	}
+	running.ClosedAt = now
+	closed, err := rate(ctx, tx, acct, running)
+	if err != nil {
+		return owed, err
+	}
+	owed.Minor = max(0, owed.Minor-(whole.bill.Total.Minor-closed.bill.Total.Minor))
+	return owed, nil
 }
 
 func (c *Core) planFacts(ctx context.Context, tx Tx, acct account.Account, f *Facts) error {

@@ -1,6 +1,7 @@
 package billing_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -16,19 +17,19 @@ import (
 // what is held goes on, and who planned it is told.
 func TestDowngrade_ToWhatIsNoLongerSold(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(*world, *testing.T) error{
-		"AtAll": func(w *world, t *testing.T) error {
-			_, err := (billing.Publisher{Core: w.Core}).Archive(t.Context(), billing.Asked{Actor: "operator:test"}, "growth", 1, "test", nil)
+	for name, end := range map[string]func(context.Context, *world) error{
+		"AtAll": func(ctx context.Context, w *world) error {
+			_, err := (billing.Publisher{Core: w.Core}).Archive(ctx, billing.Asked{Actor: "operator:test"}, "growth", 1, "test", nil)
 			return err
 		},
-		"InTheAccountsCurrency": func(w *world, t *testing.T) error {
+		"InTheAccountsCurrency": func(ctx context.Context, w *world) error {
 			const eur = money.Currency("EUR")
 			c := plan.Shipped()
 			c.Offers = append(c.Offers, plan.Offer{
 				Plan:    plan.Plan{Code: "growth", Name: "growth", Position: 10, RequiresCard: true},
 				Version: plan.Version{Plan: "growth", Currencies: []money.Currency{eur}, Fee: &plan.Fee{Name: "Growth", Prices: plan.Sums{money.New(100, eur)}}},
 			})
-			_, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c)
+			_, err := (billing.Publisher{Core: w.Core}).Publish(ctx, c)
 			return err
 		},
 	} {
@@ -42,7 +43,7 @@ func TestDowngrade_ToWhatIsNoLongerSold(t *testing.T) {
 			if _, err := (billing.Downgrader{Core: w.Core}).Plan(t.Context(), asked(a, newKey()), "growth", nil); err != nil {
 				t.Fatal(err)
 			}
-			if err := end(w, t); err != nil {
+			if err := end(t.Context(), w); err != nil {
 				t.Fatal(err)
 			}
 			w.until(t, w.clock().Add(35*24*time.Hour))

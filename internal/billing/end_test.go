@@ -55,3 +55,32 @@ func TestEnd_CreditThatHasRunOutPaysForNothing(t *testing.T) {
 		t.Errorf("the account is %s, %v", acct.Status, err)
 	}
 }
+
+// A fee is due for the time for which its plan was held, so up to the moment in which the account is closed: of 22.00 for
+// the 31 days from 10 March, 22 × 20⁄31 less 22 × 10⁄31 for those from the 20th to the 30th. That has to be paid, not the whole.
+func TestEnd_TheFeeIsDueUpToNow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.withFees(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.until(t, day(time.March, 20))
+	w.moveTo(t, a, "growth")
+	w.until(t, day(time.March, 30))
+	end := func() error {
+		_, err := billing.Ender{Core: w.Core}.End(t.Context(), asked(a, newKey()), "test", nil)
+		return err
+	}
+	w.topUp(t, a, 700)
+	if err := end(); !errors.Is(err, billing.ErrOwing) {
+		t.Fatalf("%v with 9 cents too little, want ErrOwing", err)
+	}
+	w.topUp(t, a, 500)
+	if err := end(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := w.lines(t, a, day(time.March, 10)), "fee 709"; got != want {
+		t.Errorf("billed %q, want %q", got, want)
+	}
+	w.wantBalance(t, a, 0, 0)
+}

@@ -117,12 +117,16 @@ type Period struct {
 }
 
 // Present returns the part of the period for which its terms are held: all of it, but for what others were
-// held before.
+// held before, and what is left of it when the account is closed.
 func (p Period) Present() period.Bounds {
+	held := p.Bounds
 	if n := len(p.Held); n > 0 {
-		return period.Bounds{Start: p.Held[n-1].Time.End, End: p.Bounds.End}
+		held.Start = p.Held[n-1].Time.End
 	}
-	return p.Bounds
+	if !p.ClosedAt.IsZero() && p.ClosedAt.Before(held.End) {
+		held.End = p.ClosedAt
+	}
+	return held
 }
 
 // Errors of the concept.
