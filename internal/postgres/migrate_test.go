@@ -152,9 +152,13 @@ func TestMigrate_LetsOthersThroughWhileATableIsHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = holder.Rollback(context.WithoutCancel(t.Context())) }()
-	if _, err := holder.Exec(t.Context(), "LOCK TABLE payments, payment_methods IN ROW EXCLUSIVE MODE"); err != nil {
+	const lockAll = `DO $$ BEGIN EXECUTE (SELECT 'LOCK TABLE ' || string_agg(c.oid::regclass::text, ', ') || ' IN ROW EXCLUSIVE MODE'
+		FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND c.relname <> 'goose_db_version'); END $$`
+	if _, err := holder.Exec(t.Context(), lockAll); err != nil { // whichever the last migration is about
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	var g errgroup.Group
 	var applied []postgres.Migration
 	g.Go(func() (err error) {
@@ -163,7 +167,7 @@ func TestMigrate_LetsOthersThroughWhileATableIsHeld(t *testing.T) {
 	})
 	for _, waits := range []bool{true, false} { // it queues, and gives up for a while
 		for is := !waits; is != waits; {
-			if err := owner.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))").Scan(&is); err != nil {
+			if err := owner.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))").Scan(&is); err != nil {
 				t.Fatal(err)
 			}
 		}
