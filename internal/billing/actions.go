@@ -10,6 +10,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/pricing"
 	"github.com/accrue-billing/accrue/internal/subscription"
 	"github.com/accrue-billing/accrue/internal/upgrade"
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -58,6 +59,8 @@ type Facts struct {
 	PendingUpgrade *upgrade.Upgrade
 	PendingTopUp   *payment.TopUp
 	Unpaid         []invoice.Invoice
+	Balance        Balance
+	running        rated        // what the running period comes to; the zero one where none is
 	Owed           money.Amount // due and accrued, less what funds cover: what removal would leave uncovered
 	OwedAtClose    money.Amount // the same if the account were closed now, and its fee due up to now
 	PaymentPending bool
@@ -239,34 +242,28 @@ func (c *Core) facts(ctx context.Context, tx Tx, acct account.Account) (f Facts,
 		}
 		f.PaymentPending = f.PaymentPending || active
 	}
-	b, err := balance(ctx, tx, acct)
-	if err != nil {
+	if f.Balance, f.running, err = balanceAndBill(ctx, tx, acct); err != nil {
 		return f, err
 	}
-	if b.Available.Minor+b.Reserved.Minor < 0 {
-		f.Owed.Minor = -b.Available.Minor - b.Reserved.Minor
-	}
-	f.OwedAtClose, err = owedAtClose(ctx, tx, acct, f.Subscription, f.Owed, acct.Now(c.Clock()))
+	f.Owed.Minor = max(0, -f.Balance.Available.Minor-f.Balance.Reserved.Minor)
+	f.OwedAtClose, err = owedAtClose(f.Owed, f.Subscription, f.running, acct.Now(c.Clock()))
 	return f, err
 }
 
 // owedAtClose is what would be owed if the account were closed: what is owed, less what the running period's bill would
-// then come to less.
-func owedAtClose(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, owed money.Amount, now time.Time) (money.Amount, error) {
-	if owed.IsZero() || sub.ID.IsZero() {
+// then come to less. An account under a contract cannot be closed.
+func owedAtClose(owed money.Amount, sub subscription.Subscription, running rated, now time.Time) (money.Amount, error) {
+	if owed.IsZero() || sub.ID.IsZero() || running.input.Contract != nil {
 		return owed, nil
 	}
-	running := sub.Opened()
-	whole, err := rate(ctx, tx, acct, running)
+	last, in := sub.Opened(), running.input
+	last.ClosedAt = now
+	in.Held = last.Present()
+	closed, err := pricing.Accrued(in)
 	if err != nil {
 		return owed, err
 	}
-	running.ClosedAt = now
-	closed, err := rate(ctx, tx, acct, running)
-	if err != nil {
-		return owed, err
-	}
-	owed.Minor = max(0, owed.Minor-(whole.bill.Total.Minor-closed.bill.Total.Minor))
+	owed.Minor = max(0, owed.Minor-(running.bill.Total.Minor-closed.Minor))
 	return owed, nil
 }
 

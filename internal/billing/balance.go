@@ -37,61 +37,66 @@ func (r Reader) Balance(ctx context.Context, a account.ID) (_ Balance, err error
 }
 
 func balance(ctx context.Context, tx Tx, acct account.Account) (Balance, error) {
+	b, _, err := balanceAndBill(ctx, tx, acct)
+	return b, err
+}
+
+// balanceAndBill is balance with what the running period comes to, the zero value where none is running.
+func balanceAndBill(ctx context.Context, tx Tx, acct account.Account) (b Balance, running rated, err error) {
 	ledgerBalances, err := tx.Ledger().Balances(ctx, acct.ID)
 	if err != nil {
-		return Balance{}, err
+		return b, running, err
 	}
 	st := books.StandingOf(ledgerBalances, acct.Currency)
-	accrued, reserved, err := accruedNow(ctx, tx, acct)
+	accrued, reserved, running, err := accruedNow(ctx, tx, acct)
 	if err != nil {
-		return Balance{}, err
+		return b, running, err
 	}
-	b := Balance{
+	b = Balance{
 		Currency: acct.Currency, Funds: st.Funds, Promo: st.Promo, Due: st.Due, Accrued: accrued,
 		Reserved: reserved,
 	}
 	b.Available = money.New(b.Funds.Minor+b.Promo.Minor-b.Due.Minor-b.Accrued.Minor-b.Reserved.Minor, acct.Currency)
-	return b, nil
+	return b, running, nil
 }
 
 // accruedNow is what was used and is on no final invoice (the current period, periods that are in their
-// grace, and what came late for earlier ones), and what open reservations would add to it.
-func accruedNow(ctx context.Context, tx Tx, acct account.Account) (accrued, reserved money.Amount, err error) {
+// grace, and what came late for earlier ones), what open reservations would add to it, and what of it the running period is.
+func accruedNow(ctx context.Context, tx Tx, acct account.Account) (accrued, reserved money.Amount, running rated, err error) {
 	accrued, reserved = zeroOf(acct), zeroOf(acct)
 	sub, err := tx.Subscriptions().Active(ctx, acct.ID)
 	if errors.Is(err, subscription.ErrNotFound) {
-		return accrued, reserved, nil
+		return accrued, reserved, running, nil
 	}
 	if err != nil {
-		return accrued, reserved, err
+		return accrued, reserved, running, err
 	}
-	now, err := rate(ctx, tx, acct, sub.Opened())
-	if err != nil {
-		return accrued, reserved, err
+	if running, err = rate(ctx, tx, acct, sub.Opened()); err != nil {
+		return accrued, reserved, running, err
 	}
-	if reserved, err = now.reserved(); err != nil {
-		return accrued, reserved, err
+	if reserved, err = running.reserved(); err != nil {
+		return accrued, reserved, running, err
 	}
-	if accrued, err = now.total(); err != nil {
-		return accrued, reserved, err
+	if accrued, err = running.total(); err != nil {
+		return accrued, reserved, running, err
 	}
 	drafts, err := tx.Invoices().List(ctx, acct.ID, invoice.Draft, firstPage)
 	if err != nil {
-		return accrued, reserved, err
+		return accrued, reserved, running, err
 	}
 	for _, d := range drafts.Data {
 		p, err := tx.Subscriptions().Period(ctx, acct.ID, d.Period.Start)
 		if err != nil {
-			return accrued, reserved, err
+			return accrued, reserved, running, err
 		}
 		// The late usage of older periods is counted with the current one; here the period alone.
 		own, err := rate(ctx, tx, acct, p)
 		if err != nil {
-			return accrued, reserved, err
+			return accrued, reserved, running, err
 		}
 		if accrued, err = accrued.Add(own.bill.Total); err != nil {
-			return accrued, reserved, err
+			return accrued, reserved, running, err
 		}
 	}
-	return accrued, reserved, nil
+	return accrued, reserved, running, nil
 }

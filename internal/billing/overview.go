@@ -53,21 +53,14 @@ func (r Reader) Overview(ctx context.Context, a account.ID) (o Overview, err err
 	if o.Facts, err = r.facts(ctx, r.DB, acct); err != nil {
 		return o, err
 	}
-	o.Actions = o.Facts.Actions()
-	if o.Balance, err = balance(ctx, r.DB, acct); err != nil {
-		return o, err
-	}
+	o.Actions, o.Balance = o.Facts.Actions(), o.Facts.Balance
 	if o.Entitlement, err = r.DB.Entitlements().Get(ctx, a); err != nil {
 		return o, err
 	}
 	o.SpendLimit, o.Absorbed = spendLimit(o.Entitlement), zeroOf(acct)
 	if !o.Facts.Subscription.ID.IsZero() {
-		bill, err := rate(ctx, r.DB, acct, o.Facts.Subscription.Opened())
-		if err != nil {
-			return o, err
-		}
-		o.Absorbed = bill.bill.Absorbed
-		if o.Usage, err = r.usage(ctx, acct, o.Entitlement, bill); err != nil {
+		o.Absorbed = o.Facts.running.bill.Absorbed
+		if o.Usage, err = r.usage(ctx, acct, o.Entitlement, o.Facts.running); err != nil {
 			return o, err
 		}
 	}
