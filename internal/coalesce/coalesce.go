@@ -1,7 +1,8 @@
-// Package coalesce lets many callers share one read of the database.
+// Package coalesce lets many callers share one read of the database, or one write.
 //
-// It owns: who waits for which read. It does not own: what is read, or for how long it is true. Writes that go
-// together also wait for each other a moment, which a read is too short for: those of usage in metering's queue, those of
+// It owns: who waits for which read, and when those who wait for a write begin it. It does not own: what is read or
+// written, or for how long it is true. A read is too short to wait for company: whoever asks while one is under way goes
+// with the next. Writes that go together wait for it a moment (Crowd): those of usage in metering's queue, those of
 // operations in postgres's company.
 //
 // Always true: a read that a caller gets the result of began after the caller asked, so a caller reads

@@ -48,8 +48,8 @@ type Options struct {
 
 // Ingester stores usage by group commit: a committer takes what waits, stores it in one transaction
 // and answers all of it after the commit. Alone, a caller waits for one transaction; among many, a
-// moment for the others; a transaction carries up to FlushSize events. The events of an account
-// go through one transaction of this process at a time, in the order in which they came.
+// moment for the others; a transaction carries up to FlushSize events. Those with events of one account
+// take turns, by the lock of its entitlement.
 //
 // Add may be called from any number of goroutines while Run runs.
 type Ingester struct {

@@ -84,7 +84,7 @@ func TestQueue(t *testing.T) {
 				mustPut(t, q, 0, callOf(1))
 				q.done(q.take(2000))
 			}
-			if waited := time.Since(begin); waited == 0 || waited > 10*linger {
+			if waited := time.Since(begin); waited == 0 || waited > 20*time.Millisecond {
 				t.Errorf("20 calls waited %s", waited)
 			}
 		})

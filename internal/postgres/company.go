@@ -14,13 +14,15 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/coalesce"
 )
 
-// What waits while a transaction runs goes together in the next one: the commit, and the statements that
+// Operations that wait at the same time go together in one transaction: the commit, and the statements that
 // differ in their arguments alone, are then one for all. The operations go in step. Each runs by itself until it needs
 // an answer of the database; when all of them do, what they ask is sent in one round trip. Those of one
-// account go one after the other, each seeing what the one before has done. Nobody waits for the lock of
-// another's account: where it is not free, the operations of that account share a transaction of their own.
+// account go one after the other, each seeing what the one before has done; those that come while some
+// are inside wait for these. Nobody waits for the lock of another's account: where it is not free, the operations of that
+// account share a transaction of their own.
 //
 // Nobody is the worse for company. An operation that fails and has written nothing leaves it; when one that has
 // written fails, or the database refuses a statement, or a lock is not free, nothing is
@@ -57,87 +59,88 @@ func (d *DB) InTxOf(ctx context.Context, start billing.Start, fn func(tx billing
 type company struct {
 	host func([]*guest) // runs a transaction and returns when it has ended
 	sql  *sql.DB        // over connections of its own
-	// patience is how long a transaction under way keeps what arrives from beginning another beside it.
+	// patience is how long a transaction under way keeps others from beginning.
 	patience time.Duration
 	// oneAccount gives each account transactions of its own.
 	oneAccount bool
 
 	mu      sync.Mutex
-	running bool
+	crowd   *coalesce.Crowd // says when those who wait begin
 	waiting []*guest
-	few     int           // are not enough to begin with
-	enough  chan struct{} // closed when more wait, nil if nobody asks
+	present map[account.ID]int // how many guests of an account are inside
+}
+
+func newCompany(host func([]*guest), shared *sql.DB, oneAccount bool) *company {
+	c := &company{host: host, sql: shared, patience: patience, oneAccount: oneAccount, present: map[account.ID]int{}}
+	c.crowd = coalesce.NewCrowd(&c.mu, c.begin)
+	return c
 }
 
 func (c *company) invite(g *guest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waiting = append(c.waiting, g)
-	if !c.running {
-		c.running = true
-		go c.work()
-	}
-	if c.enough != nil && len(c.waiting) > c.few {
-		close(c.enough)
-		c.enough = nil
-	}
+	c.crowd.Arrive()
+	c.begin()
 }
 
-// work runs what waits until nothing does, or until somebody else does because this has taken too long.
-func (c *company) work() {
-	for {
-		guests := c.next()
-		if len(guests) == 0 {
-			return
-		}
-		begun := time.Now() //nolint:forbidigo // how long it takes, not when
-		slow := time.AfterFunc(c.patience, c.work)
-		c.host(guests)
-		if !slow.Stop() {
-			return
-		}
-		c.regather(len(guests), time.Since(begun)/2)
-	}
-}
-
-// regather gives those who were answered together the time to ask for more together. Were the first of them to begin
-// alone, the others would wait for all of that transaction; so they are given less than one takes.
-//
-// Calls that bring usage wait for company too (metering/queue.go). There the next flush is due when as many wait as half
-// of those lately were, or 2 ms have passed: a flush takes about as long whatever is in it, and the callers are many. Here
-// they are few and a transaction is long, so how many and how long follow from the one before. Reads (package coalesce)
-// wait for nobody: a read is short, and whoever asks while one is under way goes with the next.
-func (c *company) regather(answered int, most time.Duration) {
-	c.mu.Lock()
-	c.few = answered / 2
-	if answered == 1 || len(c.waiting) > c.few {
-		c.mu.Unlock()
+// begin begins a transaction of those who wait, if it is time.
+func (c *company) begin() {
+	if !c.crowd.Due() {
 		return
 	}
-	enough := make(chan struct{})
-	c.enough = enough
-	c.mu.Unlock()
-	timer := time.NewTimer(most)
-	defer timer.Stop()
-	select {
-	case <-enough:
-	case <-timer.C:
+	if guests := c.next(); len(guests) > 0 {
+		c.crowd.Begin(len(guests))
+		go c.run(guests)
 	}
 }
 
+// next takes out those who go together. Where somebody of an account is inside, the others of it wait.
 func (c *company) next() []*guest {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	var guests, rest []*guest
 	for _, g := range c.waiting {
-		if len(guests) < mostGuests && (len(guests) == 0 || !c.oneAccount || g.account == guests[0].account && !g.account.IsZero()) {
+		if len(guests) < mostGuests && c.present[g.account] == 0 &&
+			(len(guests) == 0 || !c.oneAccount || g.account == guests[0].account && !g.account.IsZero()) {
 			guests = append(guests, g)
 		} else {
 			rest = append(rest, g)
 		}
 	}
-	c.waiting, c.running, c.enough = rest, len(guests) > 0, nil
+	c.waiting = rest
+	for _, g := range guests {
+		if !g.account.IsZero() {
+			c.present[g.account]++
+		}
+	}
 	return guests
+}
+
+func (c *company) run(guests []*guest) {
+	slow := time.AfterFunc(c.patience, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.leave(guests)
+		c.crowd.Overdue()
+		c.begin()
+	})
+	c.host(guests)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	overdue := !slow.Stop()
+	if !overdue {
+		c.leave(guests)
+	}
+	c.crowd.End(len(guests), overdue)
+	c.begin()
+}
+
+// leave lets others of the guests' accounts begin.
+func (c *company) leave(guests []*guest) {
+	for _, g := range guests {
+		if c.present[g.account]--; c.present[g.account] <= 0 {
+			delete(c.present, g.account)
+		}
+	}
 }
 
 // host runs the guests and tells them how it ended.

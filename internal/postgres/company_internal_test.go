@@ -6,66 +6,57 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/id"
 )
 
-// Those who were answered together get time to come again together.
-func TestCompany_ComesAgain(t *testing.T) {
+// Operations of an account follow each other, and nobody else waits for them.
+func TestCompany(t *testing.T) {
 	t.Parallel()
 	const takes = 10 * time.Millisecond // a transaction
-	for _, c := range []struct {
-		name   string
-		guests int
-		again  []int         // so many ms after they were answered
-		want   []int         // how many share each transaction
-		begins time.Duration // the second, after the first has ended
+	a, b, c := id.New[account.Account](), id.New[account.Account](), id.New[account.Account]()
+	for _, tc := range []struct {
+		name     string
+		patience time.Duration
+		comes    []account.ID // one a millisecond
+		ended    []int        // so many ms after the first began
 	}{
-		{"WhoIsAloneWaitsForNobody", 1, []int{0}, []int{1, 1}, 0},
-		{"TheFirstWaitsForMoreThanHalf", 8, []int{0, 1, 1, 2, 2, 3, 3, 3}, []int{8, 5, 3}, 2 * time.Millisecond},
-		{"ButNotForLongerThanHalfOfWhatOneTakes", 8, []int{0, 2, 7}, []int{8, 2, 1}, takes / 2},
-		{"WhoComesLaterFindsNobodyWaiting", 2, []int{20}, []int{2, 1}, 20 * time.Millisecond},
+		{"TwoAccountsAtATime", time.Hour, []account.ID{a, b, c}, []int{10, 11, 20}},
+		{"WhoIsOfAnAccountInsideWaitsForIt", time.Hour, []account.ID{a, a, b}, []int{10, 20, 12}},
+		{"AndGoesWithAllThatWaitForIt", time.Hour, []account.ID{a, a, a}, []int{10, 20, 20}},
+		{"ButNotForOneThatTakesLong", 5 * time.Millisecond, []account.ID{a, a, b, c}, []int{10, 15, 12, 15}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				var mu sync.Mutex
-				var got []int
-				var began []time.Time
-				together := company{patience: time.Hour}
-				together.host = func(guests []*guest) {
-					mu.Lock()
-					got, began = append(got, len(guests)), append(began, time.Now())
-					mu.Unlock()
+				together := newCompany(func(guests []*guest) {
 					time.Sleep(takes)
 					for _, g := range guests {
 						close(g.turn)
 					}
-				}
-				ask := func() *guest {
-					g := &guest{turn: make(chan struct{})}
-					together.invite(g)
-					return g
-				}
-				// They come together in the one after the first, which is alone.
-				alone := ask()
-				synctest.Wait()
+				}, nil, false)
+				together.patience = tc.patience
+				begun, ended := time.Now(), make([]int, len(tc.comes))
 				var all sync.WaitGroup
-				for i := range c.guests {
+				for i, of := range tc.comes {
 					all.Go(func() {
-						<-ask().turn
-						if i < len(c.again) {
-							time.Sleep(time.Duration(c.again[i]) * time.Millisecond)
-							<-ask().turn
-						}
+						time.Sleep(time.Duration(i) * time.Millisecond)
+						g := &guest{account: of, turn: make(chan struct{})}
+						together.invite(g)
+						<-g.turn
+						ended[i] = int(time.Since(begun).Milliseconds())
 					})
 				}
-				<-alone.turn
 				all.Wait()
-				time.Sleep(takes) // nobody comes any more
-				if got = got[1:]; !slices.Equal(got, c.want) {
-					t.Errorf("%v shared the transactions, want %v", got, c.want)
+				if !slices.Equal(ended, tc.ended) {
+					t.Errorf("ended after %v ms, want %v", ended, tc.ended)
 				}
-				if waited := began[2].Sub(began[1]) - takes; waited != c.begins {
-					t.Errorf("the second began %s after the first had ended, want %s", waited, c.begins)
+				time.Sleep(takes)
+				together.mu.Lock()
+				defer together.mu.Unlock()
+				if len(together.present) != 0 {
+					t.Errorf("%d accounts are still said to be inside", len(together.present))
 				}
 			})
 		})

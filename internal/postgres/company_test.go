@@ -27,22 +27,24 @@ import (
 
 var errRefused = errors.New("refused by a rule")
 
-// gathering lets operations wait for each other, so that they share a transaction: the first one runs, and
-// the others come together in the one after it.
+// gathering lets operations wait for each other, so that they share a transaction: two are under way, and the others come
+// together in the one after them.
 func gathering(t *testing.T, db *postgres.DB, ops map[string]func() error) map[string]error {
 	t.Helper()
 	db.BePatient()
-	first := mustAccount(t, db)
-	running, finish := make(chan struct{}), make(chan struct{})
+	finish := make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		_ = db.InTxOf(t.Context(), billing.Start{Account: first.ID}, func(billing.Tx) error {
-			close(running)
-			<-finish
-			return nil
+	for range 2 {
+		before, running := mustAccount(t, db), make(chan struct{})
+		wg.Go(func() {
+			_ = db.InTxOf(t.Context(), billing.Start{Account: before.ID}, func(billing.Tx) error {
+				close(running)
+				<-finish
+				return nil
+			})
 		})
-	})
-	<-running
+		<-running
+	}
 	var mu sync.Mutex
 	got := map[string]error{}
 	for name, op := range ops {

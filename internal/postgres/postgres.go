@@ -63,7 +63,7 @@ type DB struct {
 	byKey   *pgxpool.Pool
 	sql     *sql.DB
 	shared  *pgxpool.Pool // of the company's transactions
-	company company
+	company *company
 }
 
 // stores makes every store over a pool or over a transaction.
@@ -165,7 +165,7 @@ func Open(ctx context.Context, c Config) (_ *DB, err error) {
 		return nil, err
 	}
 	d := &DB{stores: stores{g, pooled{pool}, remembered}, pool: pool, byKey: byKey, sql: sqlDB, shared: shared}
-	d.company = company{host: d.host, sql: stdlib.OpenDBFromPool(shared), patience: patience, oneAccount: c.OneAccount}
+	d.company = newCompany(d.host, stdlib.OpenDBFromPool(shared), c.OneAccount)
 	return d, nil
 }
 
