@@ -65,6 +65,7 @@ func TestReservations(t *testing.T) {
 	t.Run("AreHeldAndSettledAtOnceOnAMeterThatKeepsTheLargestValue", func(t *testing.T) {
 		t.Parallel()
 		b := setup(t, limitOf("peak", "100"))
+		b.in = mustRun(t, b.db, metering.Options{Committers: 1}) // what waits goes into one flush
 		settled, err := b.reserve(t, "peak", "30")
 		if err != nil {
 			t.Fatal(err)
