@@ -428,17 +428,37 @@ func (l Listener) setup(ctx context.Context, res payment.Setup) (string, error) 
 	if err != nil {
 		return notOurs, nil //nolint:nilerr // the provider's account may serve others as well
 	}
-	s, err := l.DB.Payments().Setup(ctx, a, res.Ref)
-	if errors.Is(err, payment.ErrSetupNotFound) || (err == nil && s.UsedBy.IsZero()) {
+	m, err := l.cardOf(ctx, a, res.Ref)
+	switch {
+	case errors.Is(err, payment.ErrMethodNotFound):
 		return ignored, nil // nobody has said "use this card" yet
-	}
-	if err != nil {
+	case err != nil:
 		return "", err
-	}
-	m, err := l.DB.Payments().Method(ctx, a, s.UsedBy)
-	if err != nil || !m.Pending() {
-		return settled, err
+	case !m.Pending():
+		return settled, nil
 	}
 	_, err = l.resolveMethod(ctx, m)
 	return settled, err
+}
+
+// cardOf returns the card that a setup is for: the one that has used it, or that the provider made it for when we brought a token.
+func (l Listener) cardOf(ctx context.Context, a account.ID, setupRef string) (payment.Method, error) {
+	s, err := l.DB.Payments().Setup(ctx, a, setupRef)
+	switch {
+	case err == nil && s.UsedBy.IsZero():
+		return payment.Method{}, payment.ErrMethodNotFound
+	case err == nil:
+		return l.DB.Payments().Method(ctx, a, s.UsedBy)
+	case !errors.Is(err, payment.ErrSetupNotFound):
+		return payment.Method{}, err
+	}
+	held, err := l.DB.Payments().Methods(ctx, a)
+	if err != nil {
+		return payment.Method{}, err
+	}
+	at := slices.IndexFunc(held, func(m payment.Method) bool { return m.SetupRef == setupRef })
+	if at < 0 {
+		return payment.Method{}, payment.ErrMethodNotFound
+	}
+	return held[at], nil
 }

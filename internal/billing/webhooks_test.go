@@ -14,6 +14,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/plan"
 )
 
 func mustID(t *testing.T, s string) account.ID {
@@ -288,6 +289,34 @@ func TestWebhooks_BeforeTheAnswerToOurCall(t *testing.T) {
 		}
 		if b := w.balance(t, a); b.Funds != usd(5000) {
 			t.Errorf("funds %s, want 50.00 USD", b.Funds)
+		}
+	}
+}
+
+// Who closes the page after 3-D Secure has upgraded all the same, and who refused is told of it: a card that a token brought
+// has no setup of ours, and what the provider tells is about the one that the provider made for it.
+func TestWebhooks_OfACardThatItsHolderWasAskedAbout(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := t.Context()
+	for approve, want := range map[bool]payment.Status{true: payment.Succeeded, false: payment.Failed} {
+		a := w.open(t).ID
+		got, err := billing.Upgrader{Core: w.Core}.Upgrade(ctx, asked(a, newKey()), billing.UpgradeInput{
+			Plan: plan.Pro, Source: billing.CardSource{Token: sandbox.Token3DSSetup}, Profile: &profile,
+		}, nil)
+		if err != nil || got.Record.Status != payment.RequiresAction {
+			t.Fatalf("%+v, %v", got.Record, err)
+		}
+		m, err := w.DB.Payments().Method(ctx, a, got.Record.Method)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.control.Act(ctx, m.SetupRef, approve); err != nil {
+			t.Fatal(err)
+		}
+		w.tell(t, m.SetupRef)
+		if u, err := w.DB.Upgrades().Get(ctx, a, got.Record.ID); err != nil || u.Status != want {
+			t.Errorf("approved %t: the upgrade is %s, %v, want %s", approve, u.Status, err, want)
 		}
 	}
 }
