@@ -32,14 +32,8 @@ type Crowd struct {
 // NewCrowd returns a crowd of nobody. It calls wake, locked, when those who were told to wait have waited long enough.
 func NewCrowd(lock sync.Locker, wake func()) *Crowd { return &Crowd{lock: lock, wake: wake} }
 
-// Arrive says that one more waits.
-func (c *Crowd) Arrive() { c.waiting++ }
-
-// Waiting returns how many wait.
-func (c *Crowd) Waiting() int { return c.waiting }
-
-// Leave says that n of those who waited do not wait for a write of the crowd any more.
-func (c *Crowd) Leave(n int) { c.waiting -= n }
+// Waits says that n wait who could begin.
+func (c *Crowd) Waits(n int) { c.waiting = n }
 
 // Due returns whether those who wait are to begin.
 func (c *Crowd) Due() bool {

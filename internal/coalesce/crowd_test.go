@@ -26,6 +26,7 @@ func newWriter(takes time.Duration) *writer {
 }
 
 func (w *writer) begin() {
+	w.crowd.Waits(len(w.waiting))
 	if !w.crowd.Due() {
 		return
 	}
@@ -49,7 +50,6 @@ func (w *writer) write() {
 	done := make(chan struct{})
 	w.mu.Lock()
 	w.waiting = append(w.waiting, done)
-	w.crowd.Arrive()
 	w.begin()
 	w.mu.Unlock()
 	<-done

@@ -18,7 +18,8 @@ type queue struct {
 	shares  []share
 	most    int             // events that wait in a share
 	many    int             // events that make a flush of their own
-	crowd   *coalesce.Crowd // of the calls that wait, and of those in flushes of few events
+	calls   int             // that wait
+	crowd   *coalesce.Crowd // of these, and of those in flushes of few events
 	closed  bool
 }
 
@@ -53,7 +54,8 @@ func (q *queue) put(n int, c chunk) error {
 	}
 	s.chunks = append(s.chunks, c)
 	s.events += len(c.items)
-	q.crowd.Arrive()
+	q.calls++
+	q.crowd.Waits(q.calls)
 	q.wake()
 	return nil
 }
@@ -81,7 +83,7 @@ func (q *queue) take(n int) *taken {
 	defer q.mu.Unlock()
 	big, few := q.due()
 	for big == nil && !few {
-		if q.closed && q.crowd.Waiting() == 0 {
+		if q.closed && q.calls == 0 {
 			return nil
 		}
 		q.changed.Wait()
@@ -104,12 +106,13 @@ func (q *queue) take(n int) *taken {
 		clear(s.chunks[rest:])
 		s.chunks = s.chunks[:rest]
 	}
+	q.calls -= len(t.chunks)
 	if few {
 		q.crowd.Begin(len(t.chunks))
 	} else {
 		big.busy = true
-		q.crowd.Leave(len(t.chunks))
 	}
+	q.crowd.Waits(q.calls)
 	q.wake()
 	return t
 }

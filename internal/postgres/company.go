@@ -67,7 +67,8 @@ type company struct {
 	mu      sync.Mutex
 	crowd   *coalesce.Crowd // says when those who wait begin
 	waiting []*guest
-	present map[account.ID]int // how many guests of an account are inside
+	free    int                // of those, nobody of whose account is inside
+	present map[account.ID]int // how many of an account are inside
 }
 
 func newCompany(host func([]*guest), shared *sql.DB, oneAccount bool) *company {
@@ -80,22 +81,24 @@ func (c *company) invite(g *guest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waiting = append(c.waiting, g)
-	c.crowd.Arrive()
+	if c.present[g.account] == 0 {
+		c.free++
+	}
 	c.begin()
 }
 
-// begin begins a transaction of those who wait, if it is time.
+// begin begins a transaction of those who can, if it is time.
 func (c *company) begin() {
+	c.crowd.Waits(c.free)
 	if !c.crowd.Due() {
 		return
 	}
-	if guests := c.next(); len(guests) > 0 {
-		c.crowd.Begin(len(guests))
-		go c.run(guests)
-	}
+	guests := c.next()
+	c.crowd.Begin(len(guests))
+	go c.run(guests)
 }
 
-// next takes out those who go together. Where somebody of an account is inside, the others of it wait.
+// next takes out those who go together.
 func (c *company) next() []*guest {
 	var guests, rest []*guest
 	for _, g := range c.waiting {
@@ -107,11 +110,7 @@ func (c *company) next() []*guest {
 		}
 	}
 	c.waiting = rest
-	for _, g := range guests {
-		if !g.account.IsZero() {
-			c.present[g.account]++
-		}
-	}
+	c.enter(guests, 1)
 	return guests
 }
 
@@ -119,26 +118,35 @@ func (c *company) run(guests []*guest) {
 	slow := time.AfterFunc(c.patience, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.leave(guests)
 		c.crowd.Overdue()
+		c.enter(guests, -1)
 		c.begin()
 	})
 	c.host(guests)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	overdue := !slow.Stop()
-	if !overdue {
-		c.leave(guests)
-	}
 	c.crowd.End(len(guests), overdue)
+	if !overdue {
+		c.enter(guests, -1)
+	}
 	c.begin()
 }
 
-// leave lets others of the guests' accounts begin.
-func (c *company) leave(guests []*guest) {
+// enter says that guests are inside, or for -1 that they keep the others of their accounts waiting no longer.
+func (c *company) enter(guests []*guest, by int) {
 	for _, g := range guests {
-		if c.present[g.account]--; c.present[g.account] <= 0 {
+		if g.account.IsZero() {
+			continue
+		}
+		if c.present[g.account] += by; c.present[g.account] == 0 {
 			delete(c.present, g.account)
+		}
+	}
+	c.free = 0
+	for _, g := range c.waiting {
+		if c.present[g.account] == 0 {
+			c.free++
 		}
 	}
 }

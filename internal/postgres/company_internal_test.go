@@ -14,7 +14,7 @@ import (
 // Operations of an account follow each other, and nobody else waits for them.
 func TestCompany(t *testing.T) {
 	t.Parallel()
-	const takes = 10 * time.Millisecond // a transaction
+	const takes = 10*time.Millisecond + time.Microsecond // a transaction: nobody comes just when one ends
 	a, b, c := id.New[account.Account](), id.New[account.Account](), id.New[account.Account]()
 	for _, tc := range []struct {
 		name     string
@@ -25,6 +25,10 @@ func TestCompany(t *testing.T) {
 		{"TwoAccountsAtATime", time.Hour, []account.ID{a, b, c}, []int{10, 11, 20}},
 		{"WhoIsOfAnAccountInsideWaitsForIt", time.Hour, []account.ID{a, a, b}, []int{10, 20, 12}},
 		{"AndGoesWithAllThatWaitForIt", time.Hour, []account.ID{a, a, a}, []int{10, 20, 20}},
+		{
+			"AndForNobodyBesides", time.Hour, slices.Repeat([]account.ID{a}, 16),
+			slices.Concat([]int{10}, slices.Repeat([]int{20}, 10), slices.Repeat([]int{30}, 5)),
+		},
 		{"ButNotForOneThatTakesLong", 5 * time.Millisecond, []account.ID{a, a, b, c}, []int{10, 15, 12, 15}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
