@@ -87,15 +87,17 @@ func (c *company) invite(g *guest) {
 	c.begin()
 }
 
-// begin begins a transaction of those who can, if it is time.
+// begin begins transactions of those who can, if it is time.
 func (c *company) begin() {
-	c.crowd.Waits(c.free)
-	if !c.crowd.Due() {
-		return
+	for {
+		c.crowd.Waits(c.free)
+		if !c.crowd.Due() {
+			return
+		}
+		guests := c.next()
+		c.crowd.Begin(len(guests))
+		go c.run(guests)
 	}
-	guests := c.next()
-	c.crowd.Begin(len(guests))
-	go c.run(guests)
 }
 
 // next takes out those who go together.

@@ -66,3 +66,46 @@ func TestCompany(t *testing.T) {
 		})
 	}
 }
+
+// Those who were kept waiting begin together, in as many transactions as they need and there may be.
+func TestCompany_BeginsTwoAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var begun []int
+		var finish []chan struct{} // each
+		together := newCompany(func(guests []*guest) {
+			end := make(chan struct{})
+			mu.Lock()
+			begun, finish = append(begun, len(guests)), append(finish, end)
+			mu.Unlock()
+			<-end
+		}, nil, false)
+		together.patience = time.Hour
+		come := func(accounts ...account.ID) {
+			for _, a := range accounts {
+				together.invite(&guest{account: a})
+			}
+			synctest.Wait()
+		}
+		end := func(i int) {
+			mu.Lock()
+			close(finish[i])
+			mu.Unlock()
+			synctest.Wait()
+		}
+		a, b := id.New[account.Account](), id.New[account.Account]()
+		come(id.New[account.Account](), id.New[account.Account]()) // two are under way
+		come(a, b)
+		end(0) // now a and b are, together
+		end(1)
+		come(slices.Repeat([]account.ID{a}, mostGuests)...)
+		come(slices.Repeat([]account.ID{b}, mostGuests)...)
+		end(2)
+		if want := []int{1, 1, 2, mostGuests, mostGuests}; !slices.Equal(begun, want) {
+			t.Errorf("%v began, want %v", begun, want)
+		}
+		end(3)
+		end(4)
+	})
+}
