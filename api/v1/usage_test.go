@@ -280,6 +280,21 @@ func TestReserveUnits(t *testing.T) {
 	}
 }
 
+// What is open now is not counted from zero again with the next period.
+func TestReserveUnits_OpenAtOnceHaveNoTimeOfReset(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ada := w.user(t, w.open(t).ID) // Developer: 5 at once
+	refused := ada.post(t, "/v1/usage/reservations", `{"meter":"concurrent_connections","quantity":"6"}`).problem(t, http.StatusConflict, "limit_reached")
+	if bytes.Contains(refused.Body, []byte("resets_at")) {
+		t.Errorf("%s", refused.Body)
+	}
+	refused = ada.post(t, "/v1/usage/reservations", `{"meter":"voice","quantity":"60001"}`).problem(t, http.StatusConflict, "limit_reached")
+	if !bytes.Contains(refused.Body, []byte(`"resets_at":"2026-04-`)) {
+		t.Errorf("%s", refused.Body)
+	}
+}
+
 func TestLease(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

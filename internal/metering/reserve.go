@@ -320,8 +320,11 @@ func (v *verdict) room(ad *Admission, key TotalKey, period time.Time, wanted mon
 	if left.Sign() < 0 {
 		left = money.Decimal{}
 	}
-	return entitlement.ErrLimitReached.With("meter", key.Meter).With("limit", limit).With("remaining", left).
-		With("resets_at", ad.ResetsAt(period))
+	err := entitlement.ErrLimitReached.With("meter", key.Meter).With("limit", limit).With("remaining", left)
+	if period.Equal(NoPeriod) {
+		return err // there is room again when a reservation ends, and at no time that is known
+	}
+	return err.With("resets_at", ad.ResetsAt(period))
 }
 
 func (v *verdict) extend(it *item, ad *Admission, r entitlement.Reservation) (entitlement.Reservation, bool, error) {
