@@ -2,7 +2,9 @@ package v1
 
 import (
 	"encoding/hex"
+	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -125,7 +127,7 @@ type NewReconciliation struct {
 // ReconcileHour is a partner's count of one hour of UTC, by the time of use.
 type ReconcileHour struct {
 	Hour   time.Time `json:"hour" validate:"required" format:"date-time" example:"2026-11-23T10:00:00Z"`
-	Events int64     `json:"events" validate:"required" minimum:"0"`
+	Events *int64    `json:"events" minimum:"0"`                                                              // left out: the hash alone is compared
 	Hash   string    `json:"hash" example:"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"` // SHA-256 in hex over the events' ids, ascending by bytes, each followed by a line feed
 } //@name ReconcileHour
 
@@ -142,10 +144,10 @@ type Reconciliation struct {
 type ReconciledHour struct {
 	Hour     time.Time `json:"hour" validate:"required" format:"date-time"`
 	Matches  bool      `json:"matches" validate:"required"`
-	Events   int64     `json:"events" validate:"required"`   // stored here, not void
-	Expected int64     `json:"expected" validate:"required"` // by the partner's count
-	Missing  int64     `json:"missing" validate:"required"`  // expected and not here
-	Extra    int64     `json:"extra" validate:"required"`    // here and not expected
+	Events   int64     `json:"events" validate:"required"`                           // stored here, not void
+	Expected *int64    `json:"expected" validate:"required" extensions:"x-nullable"` // by the partner's count
+	Missing  int64     `json:"missing" validate:"required"`                          // expected and not here
+	Extra    int64     `json:"extra" validate:"required"`                            // here and not expected
 	Quantity string    `json:"quantity" validate:"required" format:"decimal"`
 	Late     int64     `json:"late" validate:"required"`     // of the stored: came more than an hour after the hour
 	Voided   int64     `json:"voided" validate:"required"`   // stored and taken back since
@@ -215,6 +217,12 @@ func checkReconciliation(in NewReconciliation) (b period.Bounds, err error) {
 		return b, err
 	}
 	for i, hour := range in.Hours {
+		switch {
+		case hour.Events == nil && hour.Hash == "":
+			return b, errs.InvalidField(fmt.Sprintf("#/hours/%d/events", i), "missing", "events or a hash are required")
+		case hour.Events != nil && *hour.Events < 0:
+			return b, errs.InvalidField(fmt.Sprintf("#/hours/%d/events", i), "out_of_range", "must not be negative")
+		}
 		if !hour.Hour.Equal(hour.Hour.Truncate(time.Hour)) || (i > 0 && !in.Hours[i-1].Hour.Before(hour.Hour)) {
 			return b, errs.InvalidField("#/hours", "invalid_hours", "must be whole hours of UTC, ascending")
 		}
@@ -244,10 +252,13 @@ func (h usageCorrections) reconcileHours(c echo.Context, in NewReconciliation, b
 			s = metering.EmptyHour(asked.Hour.UTC())
 		}
 		r := ReconciledHour{
-			Hour: s.Start, Events: s.Events, Expected: asked.Events, Missing: max(0, asked.Events-s.Events), Extra: max(0, s.Events-asked.Events),
-			Quantity: s.Quantity.String(), Late: s.Late, Voided: s.Voided, Rejected: s.Rejected, Hash: hex.EncodeToString(s.Hash[:]),
+			Hour: s.Start, Events: s.Events, Expected: asked.Events, Quantity: s.Quantity.String(), Late: s.Late, Voided: s.Voided,
+			Rejected: s.Rejected, Hash: hex.EncodeToString(s.Hash[:]),
 		}
-		r.Matches = r.Events == r.Expected && (asked.Hash == "" || asked.Hash == r.Hash)
+		if asked.Events != nil {
+			r.Missing, r.Extra = max(0, *asked.Events-s.Events), max(0, s.Events-*asked.Events)
+		}
+		r.Matches = r.Missing+r.Extra == 0 && (asked.Hash == "" || strings.EqualFold(asked.Hash, r.Hash))
 		out.Matches = out.Matches && r.Matches
 		out.Hours = append(out.Hours, r)
 	}

@@ -228,6 +228,13 @@ func TestReconcileUsage(t *testing.T) {
 	other := ada.post(t, "/v1/usage/reconciliations",
 		`{"meter":"voice","source":"media-eu-1","hours":[{"hour":"2026-03-10T07:00:00Z","events":0},{"hour":"2026-03-10T08:00:00Z","events":3}],"ids":["1","2","3","3"]}`).want(t, http.StatusOK)
 	other.golden(t, "reconciliation")
+	alone := ada.post(t, "/v1/usage/reconciliations", fmt.Sprintf(
+		`{"meter":"voice","source":"media-eu-1","hours":[{"hour":"2026-03-10T08:00:00Z","hash":%q}]}`, hex.EncodeToString(sum[:]))).want(t, http.StatusOK)
+	if !strings.Contains(string(alone.Body), `"matches":true,"events":2,"expected":null,"missing":0,"extra":0`) {
+		t.Errorf("of a hash alone: %s", alone.Body)
+	}
+	ada.post(t, "/v1/usage/reconciliations", `{"meter":"voice","hours":[{"hour":"2026-03-10T08:00:00Z"}]}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	ada.post(t, "/v1/usage/reconciliations", `{"meter":"voice","hours":[{"hour":"2026-03-10T08:00:00Z","events":-1}]}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 	ada.post(t, "/v1/usage/reconciliations", `{"source":"media-eu-1","ids":["1"]}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 	ada.post(t, "/v1/usage/reconciliations", `{"meter":"voice","hours":[{"hour":"2026-03-10T07:30:00Z","events":0}]}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 }

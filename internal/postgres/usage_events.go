@@ -173,6 +173,8 @@ ORDER BY hour, x.event_id COLLATE "C"`, mustOwner(a), meter, source, b.Start, b.
 SELECT date_trunc('hour', r.occurred_at, 'UTC'), count(DISTINCT (r.source, r.event_id))
 FROM usage_rejects r
 WHERE r.account_id = $1 AND r.meter = $2 AND ($3 = '' OR r.source = $3) AND r.occurred_at >= $4 AND r.occurred_at < $5
+  AND NOT EXISTS (SELECT FROM usage_events e WHERE e.account_id = r.account_id AND e.occurred_at >= $4 AND e.occurred_at < $5
+                  AND e.meter = r.meter AND e.source = r.source AND e.event_id = r.event_id)
 GROUP BY 1 ORDER BY 1`, mustOwner(a), meter, source, b.Start, b.End)
 	return hours, err
 }

@@ -484,6 +484,20 @@ func TestUsageReads(t *testing.T) {
 		}
 	})
 
+	t.Run("HoursDoNotCountAsRefusedWhatIsStoredSince", func(t *testing.T) {
+		b := newMeterBench(t, metering.Options{})
+		mustEntitle(t, b.db, b.account.ID, limitOf("text", "3"))
+		first, second := b.event("first", "text", "4"), b.event("second", "text", "4")
+		wantStatuses(t, b.mustAdd(t, first, second), "rejected:limit_reached rejected:limit_reached")
+		first.Quantity = money.MustDecimal("3")
+		wantStatuses(t, b.mustAdd(t, first), "accepted")
+		at := first.OccurredAt.Truncate(time.Hour)
+		hours, err := b.db.Usage().Hours(t.Context(), b.account.ID, "text", "test", period.Bounds{Start: at, End: at.Add(time.Hour)})
+		if err != nil || len(hours) != 1 || hours[0].Events != 1 || hours[0].Rejected != 1 {
+			t.Errorf("hours %+v, %v", hours, err)
+		}
+	})
+
 	t.Run("HoursAndFatesTellAPartnerWhatIsHere", func(t *testing.T) {
 		hours, err := usage.Hours(t.Context(), b.account.ID, "voice", "test", period.Bounds{Start: base.Truncate(time.Hour), End: base.Add(2 * time.Hour)})
 		if err != nil || len(hours) != 2 || hours[0].Events != 2 || hours[0].Quantity.String() != "30" || hours[1].Events != 1 || hours[0].Late != 2 {
