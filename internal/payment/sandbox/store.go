@@ -10,8 +10,9 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/gofrs/flock"
 )
 
 const (
@@ -144,8 +145,8 @@ type store struct {
 	failed  error  // the journal is broken; nothing more is taken
 	writing bool
 	turn    *sync.Cond
-	file    *os.File // nil: in memory only
-	lock    *os.File // of the folder; it goes with the process, whatever kills it
+	file    *os.File     // nil: in memory only
+	lock    *flock.Flock // of the folder; it goes with the process, whatever kills it
 }
 
 // openStore replays the journal in dir, or keeps everything in memory where dir is empty. A last line
@@ -190,19 +191,16 @@ func openStore(dir string, now time.Time) (*store, error) {
 }
 
 // lockFolder makes this process the only one that writes the journal: what another writes beside it would be lost.
-func lockFolder(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // in the data folder
+func lockFolder(dir string) (*flock.Flock, error) {
+	lock := flock.New(filepath.Join(dir, "lock"))
+	got, err := lock.TryLock()
 	if err != nil {
-		return nil, fmt.Errorf("open the sandbox's journal: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, ErrInUse
-		}
 		return nil, fmt.Errorf("lock the sandbox's journal: %w", err)
 	}
-	return f, nil
+	if !got {
+		return nil, ErrInUse
+	}
+	return lock, nil
 }
 
 // replay applies the journal, if there is one.

@@ -14,30 +14,25 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
+
+	"github.com/gofrs/flock"
 )
 
-// lockFolder makes this process the folder's owner until the returned file is closed. The lock goes
+// lockFolder makes this process the folder's owner until the returned lock is closed. The lock goes
 // with the process, whatever kills it, and the server never inherits it.
-func lockFolder(dir string) (*os.File, error) {
-	f, err := os.OpenFile(dir+".lock", os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // beside our own data folder
+func lockFolder(dir string) (*flock.Flock, error) {
+	lock := flock.New(dir + ".lock")
+	got, err := lock.TryLock()
 	if err != nil {
-		return nil, fmt.Errorf("embedded postgres: %w", err)
-	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err != nil {
-		holder := make([]byte, 20)
-		n, _ := f.ReadAt(holder, 0)
-		_ = f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w: process %s owns %s; stop it, or give this one a data folder of its own",
-				ErrInUse, strings.TrimSpace(string(holder[:n])), dir)
-		}
 		return nil, fmt.Errorf("embedded postgres: lock %s: %w", dir, err)
 	}
-	_ = f.Truncate(0)
-	_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0) // for the message above only
-	return f, nil
+	if !got {
+		holder, _ := os.ReadFile(lock.Path())
+		return nil, fmt.Errorf("%w: process %s owns %s; stop it, or give this one a data folder of its own",
+			ErrInUse, strings.TrimSpace(string(holder)), dir)
+	}
+	_ = os.WriteFile(lock.Path(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600) // for the message above only
+	return lock, nil
 }
 
 // clusterMajor returns the major version of the cluster in dir, and 0 if there is none yet. A folder

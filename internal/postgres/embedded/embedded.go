@@ -25,6 +25,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -54,7 +55,7 @@ var (
 type Server struct {
 	socketDir string
 	proc      *process
-	lock      *os.File
+	lock      *flock.Flock
 	stop      sync.Once
 	stopErr   error
 }
