@@ -64,6 +64,35 @@ func TestRemoveWhenPaid_IsDetachedByTheSweep(t *testing.T) {
 	}
 }
 
+// A top-up under way keeps the card that it charges, and nothing else may: however it ends, the request is granted then.
+func TestRemoveWhenPaid_OnceATopUpHasEnded(t *testing.T) {
+	t.Parallel()
+	for name, decline := range map[string]string{"Succeeded": "", "Declined": "generic_decline"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.open(t).ID
+			w.upgrade(t, a, sandbox.TokenProcessing)
+			m := w.defaultCard(t, asked(a, ""))
+			top := w.topUp(t, a, 5000)
+			r, err := billing.Cards{Core: w.Core}.RequestRemoval(t.Context(), asked(a, newKey()), m.ID, payment.WhenPaid, "", nil)
+			if err != nil || r.Record.Status != payment.RemovalOpen {
+				t.Fatalf("while a top-up is %s the request is %s, %v", top.Status, r.Record.Status, err)
+			}
+			if err := w.control.Settle(t.Context(), top.Charge.ProviderRef, decline); err != nil {
+				t.Fatal(err)
+			}
+			w.tell(t, top.Charge.ProviderRef)
+			if got := w.card(t, a, m.ID); got.Status != payment.MethodRemoved {
+				t.Errorf("the card is %s once nothing is under way", got.Status)
+			}
+			if r, err := w.DB.Payments().Removal(t.Context(), a, r.Record.ID); err != nil || r.Status != payment.RemovalDone {
+				t.Errorf("the request is %s, %v", r.Status, err)
+			}
+		})
+	}
+}
+
 // pay pays the account's only unpaid invoice.
 func (w *world) pay(t *testing.T, a account.ID) {
 	t.Helper()

@@ -367,15 +367,21 @@ func (c *Core) mirrorTopUp(ctx context.Context, tx Tx, acct account.Account, p *
 	}
 	switch t.Status {
 	case payment.Succeeded:
-		return tx.Outbox().Publish(ctx, acct.ID, outbox.TopUpSucceeded, map[string]any{"top_up": t.ID, "amount": t.Amount}, now)
+		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.TopUpSucceeded, map[string]any{"top_up": t.ID, "amount": t.Amount}, now); err != nil {
+			return err
+		}
 	case payment.Failed, payment.Canceled:
 		if err := c.tripAutoTopUp(ctx, tx, acct, t, now); err != nil {
 			return err
 		}
-		return tx.Outbox().Publish(ctx, acct.ID, outbox.TopUpFailed, map[string]any{"top_up": t.ID, "amount": t.Amount, "failure": t.Failure}, now)
+		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.TopUpFailed, map[string]any{"top_up": t.ID, "amount": t.Amount, "failure": t.Failure}, now); err != nil {
+			return err
+		}
 	case payment.Processing, payment.RequiresAction, payment.Parked:
+		return nil
 	}
-	return nil
+	// It may have been all that a card to be removed was kept for.
+	return c.removeWhenPaid(ctx, tx, acct)
 }
 
 // tripAutoTopUp opens the breaker at the first decline: nothing more is charged by itself until the

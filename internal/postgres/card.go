@@ -157,6 +157,9 @@ func (r removalRow) removal() payment.Removal {
 	}
 }
 
+// openRemovals are an account's requests that nobody has answered.
+var openRemovals = tableOf[removalRow]().read("AND status = 'open' ORDER BY id", "account_id").beforehand()
+
 type attemptRow struct {
 	Fingerprint  string    `gorm:"primaryKey"`
 	ID           uuid.UUID `gorm:"primaryKey"`
@@ -321,7 +324,7 @@ func (s paymentStore) Removals(ctx context.Context, a account.ID, status payment
 
 func (s paymentStore) OpenRemovals(ctx context.Context, a account.ID) (_ []payment.Removal, err error) {
 	defer errs.Wrap(&err, "open removal requests of %s", a)
-	return find(stores(s).of(ctx, a).Where("status = 'open'").Order("id"), removalRow.removal)
+	return all(ctx, s, openRemovals.of(a), func(r removalRow) (payment.Removal, error) { return r.removal(), nil })
 }
 
 func (s paymentStore) SaveRemoval(ctx context.Context, r payment.Removal) (err error) {

@@ -502,6 +502,7 @@ func (g *guest) expect() (asks []stmt) {
 	}
 	if !start.TopUp.IsZero() {
 		read(topUpByID.of(a, start.TopUp).stmt)
+		read(openRemovals.of(a).stmt)
 	}
 	return asks
 }
