@@ -3,6 +3,7 @@ package billing_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/metering"
@@ -87,4 +88,26 @@ func TestUseCard_BringsPaidUseBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.use(t, a, "voice", "90000")
+}
+
+// The provider takes a key for one request only: what is repeated under it says what was said, whatever the options say now.
+func TestAddCard_IsRepeatedAsItWasAsked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := asked(w.open(t).ID, newKey())
+	w.Core.Policy.ReturnURL = "https://old.example/billing"
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "attach", Kind: sandbox.FaultReset}); err != nil {
+		t.Fatal(err)
+	}
+	in := billing.NewCard{CardSource: billing.CardSource{Token: sandbox.TokenVisa}, Profile: profile}
+	got, err := billing.Cards{Core: w.Core}.Add(t.Context(), a, in, nil)
+	if err != nil || got.Record.Status != payment.MethodProcessing {
+		t.Fatalf("without an answer: %s, %v", got.Record.Status, err)
+	}
+	w.Core.Policy.ReturnURL = "https://new.example/billing"
+	w.advance(2 * time.Minute)
+	w.sweep(t)
+	if m := w.card(t, a.Account, got.Record.ID); m.Status != payment.MethodActive {
+		t.Errorf("the card is %s once the provider was asked again", m.Status)
+	}
 }

@@ -129,7 +129,7 @@ func (c *Core) intend(a account.ID, src CardSource, profile account.Profile) pay
 	now := c.Clock()
 	m := payment.Method{
 		ID: id.New[payment.Method](), Account: a, Status: payment.MethodProcessing, Provider: c.Gateway.Name(),
-		Source: src.Token, Billing: billingOf(profile), CheckAt: now.Add(pause(1)), CreatedAt: now, UpdatedAt: now, Version: 1,
+		Source: src.Token, Billing: billingOf(profile), ReturnURL: c.Policy.ReturnURL, CheckAt: now.Add(pause(1)), CreatedAt: now, UpdatedAt: now, Version: 1,
 	}
 	if src.Setup != "" {
 		m.Source = src.Setup
@@ -164,7 +164,7 @@ func (c *Core) createMethod(ctx context.Context, tx Tx, m *payment.Method, src C
 // outcome is known.
 func (c *Core) attach(ctx context.Context, m payment.Method) (payment.AttachResult, error) {
 	req := payment.AttachRequest{
-		Key: m.ID.String(), AccountRef: m.Account.String(), CustomerRef: m.CustomerRef, Billing: m.Billing, ReturnURL: c.Policy.ReturnURL,
+		Key: m.ID.String(), AccountRef: m.Account.String(), CustomerRef: m.CustomerRef, Billing: m.Billing, ReturnURL: m.ReturnURL,
 	}
 	if m.SetupRef != "" {
 		req.Setup = m.SetupRef

@@ -45,6 +45,7 @@ type Method struct {
 	// CustomerRef is the provider's customer that the card is asked to be attached to, and then belongs
 	// to. It is part of the intent, so that a repetition asks for the same.
 	CustomerRef string
+	ReturnURL   string // where the customer comes back to; part of the intent, as CustomerRef is
 	SetupRef    string // the provider's setup that a customer's action belongs to
 	Card        Card
 	Billing     Billing

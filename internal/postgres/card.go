@@ -36,6 +36,7 @@ type methodRow struct {
 	ProviderRef     *string
 	Source          string
 	CustomerRef     string
+	ReturnURL       string
 	SetupRef        string
 	Brand           string
 	LastFour        string
@@ -62,14 +63,14 @@ var (
 	methods       = tableOf[methodRow]()
 	methodByID    = methods.read("", "account_id", "id")
 	defaultMethod = methods.read("AND is_default", "account_id").beforehand()
-	saveMethod    = methods.update([]string{"account_id", "id", "version"}, methods.but("account_id", "id", "provider", "created_at")...).
+	saveMethod    = methods.update([]string{"account_id", "id", "version"}, methods.but("account_id", "id", "provider", "return_url", "created_at")...).
 			mustFind(account.ErrStale)
 )
 
 func toMethodRow(m payment.Method) (row methodRow, err error) {
 	row = methodRow{
 		AccountID: m.Account, ID: m.ID, Status: string(m.Status), IsDefault: m.Default, Provider: m.Provider, ProviderRef: textOrNil(m.ProviderRef),
-		Source: m.Source, CustomerRef: m.CustomerRef, SetupRef: m.SetupRef, Brand: m.Card.Brand, LastFour: m.Card.Last4, ExpMonth: numberOrNil(m.Card.ExpMonth),
+		Source: m.Source, CustomerRef: m.CustomerRef, ReturnURL: m.ReturnURL, SetupRef: m.SetupRef, Brand: m.Card.Brand, LastFour: m.Card.Last4, ExpMonth: numberOrNil(m.Card.ExpMonth),
 		ExpYear: numberOrNil(m.Card.ExpYear), Country: m.Card.Country, Fingerprint: m.Card.Fingerprint, Funding: m.Card.Funding,
 		Name: m.Billing.Name, Email: m.Billing.Email, CheckAt: timeOrNil(m.CheckAt), ExpiryNoticedAt: timeOrNil(m.NoticedAt),
 		CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt, Version: m.Version,
@@ -91,7 +92,7 @@ func (r methodRow) method() (m payment.Method, err error) {
 	}
 	m = payment.Method{
 		ID: r.ID, Account: r.AccountID, Status: payment.MethodStatus(r.Status), Default: r.IsDefault, Provider: r.Provider,
-		ProviderRef: textOf(r.ProviderRef), Source: r.Source, CustomerRef: r.CustomerRef, SetupRef: r.SetupRef,
+		ProviderRef: textOf(r.ProviderRef), Source: r.Source, CustomerRef: r.CustomerRef, ReturnURL: r.ReturnURL, SetupRef: r.SetupRef,
 		Card: payment.Card{
 			Brand: r.Brand, Last4: r.LastFour, ExpMonth: numberOf(r.ExpMonth), ExpYear: numberOf(r.ExpYear), Country: r.Country,
 			Fingerprint: r.Fingerprint, Funding: r.Funding,

@@ -53,7 +53,7 @@ func TestCards(t *testing.T) {
 	t.Run("KeepsAnIntentWithoutACard", func(t *testing.T) {
 		t.Parallel()
 		m := payment.Method{
-			ID: id.New[payment.Method](), Account: mustAccount(t, db).ID, Status: payment.MethodProcessing, Provider: "sandbox", CreatedAt: noon,
+			ID: id.New[payment.Method](), Account: mustAccount(t, db).ID, Status: payment.MethodProcessing, Provider: "sandbox", ReturnURL: "https://app.example/billing", CreatedAt: noon,
 			UpdatedAt: noon, Version: 1,
 		}
 		if err := store.CreateMethod(t.Context(), m); err != nil {
