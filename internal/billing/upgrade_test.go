@@ -3,11 +3,13 @@ package billing_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // A contract that is agreed on while an upgrade waits for its card stays.
@@ -57,4 +59,43 @@ func TestUpgrade_NotUnderAContract(t *testing.T) {
 	if !errors.Is(err, billing.ErrUnderContract) {
 		t.Errorf("%v, want ErrUnderContract", err)
 	}
+}
+
+// What was used beyond a soft limit while nothing was billed stays free after an upgrade, and no more than that. Of
+// 1,000 minutes on Developer with 600 free, 400 are waived. 700 more on Pro, of which 1,000 are included, come to
+// 300 at 0.027: 8.10. Void 300 of those on Developer, and 100 are left waived: the rest is what it was. It was
+// 300 less with the waiver as it was, nothing at all. Void what was used on Pro, and the waiver stays as it is.
+func TestUpgrade_WhatWasWaivedIsCorrectedWithTheUsage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := plan.Shipped()
+	for i := range c.Offers {
+		if v := &c.Offers[i].Version; v.Plan == plan.Developer {
+			v.Limits = []plan.Limit{{Meter: "voice", Quantity: money.MustDecimal("36000"), Mode: plan.Soft}}
+		}
+	}
+	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	a := w.open(t).ID
+	w.useAs(t, a, "free", "voice", "42000", w.clock())
+	w.useAs(t, a, "mistaken", "voice", "18000", w.clock())
+	w.advance(time.Hour)
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.advance(time.Hour)
+	w.useAs(t, a, "paid", "voice", "42000", w.clock())
+	want := func(cents int64, when string) {
+		t.Helper()
+		if got := w.balance(t, a).Accrued; got != usd(cents) {
+			t.Errorf("%s %s has accrued, want %s", when, got, usd(cents))
+		}
+	}
+	want(810, "before any correction")
+	w.correct(t, a, "mistaken", "")
+	want(810, "without 300 of the minutes on Developer")
+	w.correct(t, a, "paid", "24000")
+	want(0, "with 300 minutes less on Pro")
+	w.correct(t, a, "paid", "36000")
+	w.correct(t, a, "free", "30000")
+	want(270, "with all of those beyond the limit taken back")
 }
