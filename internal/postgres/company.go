@@ -42,8 +42,18 @@ var errAlone = errors.New("nothing was committed in company")
 // InTxOf implements billing.Transactor.
 func (d *DB) InTxOf(ctx context.Context, start billing.Start, fn func(tx billing.Tx) error) error {
 	g := &guest{ctx: ctx, account: start.Account, start: start, fn: fn, resume: make(chan error), turn: make(chan struct{}, 1)}
-	d.company.invite(g) // what is shared ends with nobody's context
-	for range g.turn {
+	d.company.invite(g)
+	select {
+	case _, begins := <-g.turn:
+		if begins {
+			g.attend()
+		}
+	case <-ctx.Done():
+		if d.company.dismiss(g) {
+			return context.Cause(ctx)
+		}
+	}
+	for range g.turn { // what is shared ends with nobody's context
 		g.attend()
 	}
 	if g.panicked != nil {
@@ -87,6 +97,20 @@ func (c *company) invite(g *guest) {
 	c.begin()
 }
 
+// dismiss lets one go who waits no longer, and returns whether it still waited.
+func (c *company) dismiss(g *guest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.Index(c.waiting, g)
+	if i < 0 {
+		return false
+	}
+	c.waiting = slices.Delete(c.waiting, i, i+1)
+	c.enter(nil, 0)
+	c.crowd.Waits(c.free)
+	return true
+}
+
 // begin begins transactions of those who can, if it is time.
 func (c *company) begin() {
 	for {
@@ -116,26 +140,46 @@ func (c *company) next() []*guest {
 	return guests
 }
 
+// run runs a transaction. What takes long keeps no stranger from beginning; others of its accounts, it does: they would but
+// wait for its locks, each on a connection that strangers need.
 func (c *company) run(guests []*guest) {
 	slow := time.AfterFunc(c.patience, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.crowd.Overdue()
-		c.enter(guests, -1)
 		c.begin()
 	})
 	c.host(guests)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	overdue := !slow.Stop()
-	c.crowd.End(len(guests), overdue)
-	if !overdue {
-		c.enter(guests, -1)
+	c.crowd.End(len(guests), !slow.Stop())
+	again := map[account.ID][]*guest{}
+	seated := guests[:0]
+	for _, g := range guests {
+		if g.unseated {
+			g.unseated = false
+			again[g.account] = append(again[g.account], g)
+		} else {
+			seated = append(seated, g)
+		}
 	}
+	for _, of := range again {
+		go c.runAlone(of)
+	}
+	c.enter(seated, -1)
 	c.begin()
 }
 
-// enter says that guests are inside, or for -1 that they keep the others of their accounts waiting no longer.
+// runAlone runs the guests of an account that somebody else holds.
+func (c *company) runAlone(guests []*guest) {
+	c.host(guests)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.enter(guests, -1)
+	c.begin()
+}
+
+// enter says that guests are inside, or for -1 that they are no longer.
 func (c *company) enter(guests []*guest, by int) {
 	for _, g := range guests {
 		if g.account.IsZero() {
@@ -153,20 +197,13 @@ func (c *company) enter(guests []*guest, by int) {
 	}
 }
 
-// host runs the guests and tells them how it ended.
+// host runs the guests and tells them how it ended, but for those who were not seated.
 func (d *DB) host(guests []*guest) {
 	defer func() {
-		again := map[account.ID][]*guest{}
 		for _, g := range guests {
-			if g.unseated {
-				g.unseated = false
-				again[g.account] = append(again[g.account], g)
-				continue
+			if !g.unseated {
+				close(g.turn)
 			}
-			close(g.turn)
-		}
-		for _, of := range again {
-			go d.host(of)
 		}
 	}()
 	ctx := guests[0].ctx

@@ -29,7 +29,7 @@ func TestCompany(t *testing.T) {
 			"AndForNobodyBesides", time.Hour, slices.Repeat([]account.ID{a}, 16),
 			slices.Concat([]int{10}, slices.Repeat([]int{20}, 10), slices.Repeat([]int{30}, 5)),
 		},
-		{"ButNotForOneThatTakesLong", 5 * time.Millisecond, []account.ID{a, a, b, c}, []int{10, 15, 12, 15}},
+		{"NoStrangerWaitsForOneThatTakesLong", 5 * time.Millisecond, []account.ID{a, a, b, c}, []int{10, 20, 12, 15}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -107,5 +107,48 @@ func TestCompany_BeginsTwoAtOnce(t *testing.T) {
 		}
 		end(3)
 		end(4)
+	})
+}
+
+// Who is of an account that somebody else holds waits for those who wait for it, and not for longer than its caller does.
+func TestCompany_WaitsOnceForAnAccountThatIsHeld(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		held, free := id.New[account.Account](), id.New[account.Account]()
+		release := make(chan struct{})
+		alone := 0
+		c := newCompany(func(guests []*guest) {
+			strangers := slices.ContainsFunc(guests, func(g *guest) bool { return g.account != held })
+			if !strangers {
+				alone++
+				<-release
+			}
+			for _, g := range guests {
+				if g.unseated = strangers && g.account == held; !g.unseated {
+					close(g.turn)
+				}
+			}
+		}, nil, false)
+		waits := func(of account.ID) *guest { return &guest{account: of, turn: make(chan struct{})} }
+		first, beside, second, gone := waits(held), waits(free), waits(held), waits(held)
+		c.mu.Lock()
+		c.waiting = append(c.waiting, first, beside)
+		c.free = 2
+		c.begin()
+		c.mu.Unlock()
+		<-beside.turn
+		c.invite(second)
+		c.invite(gone)
+		synctest.Wait()
+		if alone != 1 || !c.dismiss(gone) || c.dismiss(first) {
+			t.Errorf("%d wait for the account, want one, and those behind it to be free to go", alone)
+		}
+		close(release)
+		<-first.turn
+		<-second.turn
+		synctest.Wait()
+		if len(c.present) != 0 || len(c.waiting) != 0 {
+			t.Errorf("%d accounts are still said to be inside, and %d to wait", len(c.present), len(c.waiting))
+		}
 	})
 }

@@ -103,6 +103,30 @@ func mustHaveFunds(t *testing.T, db *postgres.DB, a account.ID, times int64) {
 	}
 }
 
+// holding holds an account, as a machine that died within a transaction does, until it is released.
+func holding(t *testing.T, db *postgres.DB, a account.ID) (release func()) {
+	t.Helper()
+	tx, err := db.Pool().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "SELECT FROM accounts WHERE id = $1 FOR UPDATE", a.UUID()); err != nil {
+		t.Fatal(err)
+	}
+	return sync.OnceFunc(func() { _ = tx.Rollback(t.Context()) })
+}
+
+// lockWaits is how many sessions wait for a lock.
+func lockWaits(t *testing.T, db *postgres.DB) (n int) {
+	t.Helper()
+	err := db.Pool().QueryRow(t.Context(),
+		"SELECT count(*) FROM pg_locks l JOIN pg_stat_activity s USING (pid) WHERE NOT l.granted AND s.datname = current_database()").Scan(&n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 func mustBeOne(t *testing.T, transactions *sync.Map) {
 	t.Helper()
 	mustBe(t, transactions, 1)
@@ -379,21 +403,61 @@ func TestInTxOf(t *testing.T) {
 		mustHaveFunds(t, db, busy, 2)
 	})
 
+	t.Run("WaitsForNoStrangersLockHoweverManyWaitForIt", func(t *testing.T) {
+		t.Parallel()
+		db := postgrestest.New(t)
+		busy, free := mustAccount(t, db).ID, mustAccount(t, db).ID
+		var all sync.WaitGroup
+		defer all.Wait()
+		release := holding(t, db, busy)
+		defer release()
+		soon, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		const many = 12 // more than there are connections for such transactions
+		for i := range many {
+			all.Go(func() {
+				if err := fund(ctx, db, busy, nil); err != nil {
+					t.Error(err)
+				}
+			})
+			for db.Waiting()+lockWaits(t, db) <= i && soon.Err() == nil { // each comes after the one before
+				time.Sleep(time.Millisecond)
+			}
+		}
+		if err := fund(soon, db, free, nil); err != nil {
+			t.Errorf("a stranger: %v", err)
+		}
+		release()
+		all.Wait()
+		mustHaveFunds(t, db, busy, many)
+	})
+
 	t.Run("EndsWithTheCallersContext", func(t *testing.T) {
 		t.Parallel()
 		db := postgrestest.New(t)
 		a, b := mustAccount(t, db).ID, mustAccount(t, db).ID
 		gone, cancel := context.WithCancel(ctx)
 		cancel()
-		got := gathering(t, db, map[string]func() error{
-			"gone":  func() error { return fund(gone, db, a, nil) },
-			"there": func() error { return fund(ctx, db, b, nil) },
-		})
-		if !errors.Is(got["gone"], context.Canceled) || got["there"] != nil {
-			t.Errorf("got %v", got)
+		if err := fund(gone, db, b, nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("who has gone before it begins: %v", err)
 		}
-		mustHaveFunds(t, db, a, 0)
-		mustHaveFunds(t, db, b, 1)
+		release := holding(t, db, a)
+		var there sync.WaitGroup
+		there.Go(func() {
+			if err := fund(ctx, db, a, nil); err != nil {
+				t.Error(err)
+			}
+		})
+		for lockWaits(t, db) == 0 && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		if err := fund(gone, db, a, nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("who has gone while another waits for the account: %v", err)
+		}
+		release()
+		there.Wait()
+		mustHaveFunds(t, db, a, 1)
+		mustHaveFunds(t, db, b, 0)
 	})
 }
 
