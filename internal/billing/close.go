@@ -116,6 +116,9 @@ func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub su
 	if err := entitle(ctx, tx, acct, sub, now); err != nil {
 		return err
 	}
+	if err := c.watch(ctx, tx, acct.ID); err != nil {
+		return err
+	}
 	if next != ended.Terms {
 		if err := publishChange(ctx, tx, acct, sub, now); err != nil {
 			return err

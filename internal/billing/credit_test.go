@@ -9,6 +9,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/alert"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/ledger"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/page"
@@ -119,6 +120,68 @@ func TestAlerts_AreToldOncePerPeriodAndThreshold(t *testing.T) {
 	want(4, "in a new period, with the balance still low")
 	w.use(t, a, "voice", "60000")
 	want(5, "at the first threshold again")
+}
+
+// An alert and an automatic top-up do not wait for the next usage where something else lowers the balance or asks for them.
+func TestFunds_AreLookedAtAfterWhateverChangesThem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := t.Context()
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	p := w.topUp(t, a, 10_000).Charge
+	g := w.grant(t, a, 300, 0, 0)
+	w.grant(t, a, 400, 0, 10)
+	want := func(when string, n int) {
+		t.Helper()
+		due, err := w.DB.Jobs().Due(ctx, w.clock(), 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := 0
+		for _, in := range due {
+			if in.Account == a && in.Kind == job.CheckFunds {
+				got++
+				if err := w.DB.Jobs().Relayed(ctx, in, w.clock()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if got != n {
+			t.Errorf("%s: asked for %d times, want %d", when, got, n)
+		}
+	}
+	w.refund(t, a, p.ID, 100)
+	want("a refund of an account that wants to be told of nothing", 0)
+	_, err := billing.Alerter{Core: w.Core}.Add(ctx, asked(a, newKey()), alert.Alert{Kind: alert.LowBalance, Threshold: money.MustDecimal("5000")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want("an alert", 1)
+	w.refund(t, a, p.ID, 100)
+	want("a refund", 1)
+	if _, err := (billing.Granter{Core: w.Core}).Void(ctx, asked(a, newKey()), g, "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	want("credit that is taken back", 1)
+	w.advance(11 * 24 * time.Hour)
+	w.sweep(t)
+	want("credit that expires", 1)
+	w.saveRule(t, a, 100_000)
+	want("a rule for top-ups", 1)
+	w.limitSpend(t, a, 10_000, entitlement.Hard)
+	want("a spend limit", 1)
+	w.advance(21 * 24 * time.Hour)
+	w.sweep(t)
+	want("a new period", 1)
+	w.disputed(t, p)
+	want("a dispute", 1)
+	w.addCard(t, a, sandbox.TokenMastercard)
+	want("another card, after the dispute", 1)
+	w.check(t, a)
+	if got := w.told(t, a, outbox.AlertFired); got != 1 {
+		t.Errorf("told %d times, want once", got)
+	}
 }
 
 // Usage that is worth more than the limit leaves is refused; what a change of the limit leaves beyond it is

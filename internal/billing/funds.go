@@ -10,6 +10,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/wallet"
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -83,6 +84,16 @@ func (w Watcher) alerts(ctx context.Context, a account.ID) error {
 		return w.spendLimit(ctx, acct, e, b.Accrued)
 	}
 	return nil
+}
+
+// watch has the account looked at soon after the transaction, if there is anything to look at. Usage brings that about by
+// itself; what else lowers a balance, begins a period or says what is to be told of needs this.
+func (c *Core) watch(ctx context.Context, tx Tx, a account.ID) error {
+	watched, err := tx.Alerts().Watched(ctx, []account.ID{a})
+	if err != nil || len(watched) == 0 {
+		return err
+	}
+	return tx.Jobs().Enqueue(ctx, a, job.CheckFunds, map[string]any{}, c.Clock())
 }
 
 // softLimit tells once per period and limit that a limit is reached which lets use pass.
@@ -203,7 +214,7 @@ func (l Limiter) Set(ctx context.Context, asked Asked, want SpendLimit) (out Spe
 			return err
 		}
 		out = spendLimit(e)
-		return nil
+		return l.watch(ctx, tx, acct.ID)
 	})
 	return out, err
 }
@@ -296,6 +307,9 @@ func (g Granter) end(ctx context.Context, tx Tx, acct account.Account, gr *walle
 	if err := tx.Ledger().Append(ctx, books.PromoExpired(g.fact(acct, gr.ID.String(), words, now), left)); err != nil {
 		return err
 	}
+	if err := g.watch(ctx, tx, acct.ID); err != nil {
+		return err
+	}
 	return tx.Outbox().Publish(ctx, acct.ID, outbox.CreditExpired, map[string]any{"grant": gr.ID, "amount": left}, now)
 }
 
@@ -334,6 +348,9 @@ func (r Alerter) Add(ctx context.Context, asked Asked, in alert.Alert, render Re
 			return in, err
 		}
 		in.ID, in.Account, in.CreatedAt = id.New[alert.Alert](), acct.ID, acct.Now(r.Clock())
-		return in, tx.Alerts().Create(ctx, in)
+		if err := tx.Alerts().Create(ctx, in); err != nil {
+			return in, err
+		}
+		return in, r.watch(ctx, tx, acct.ID)
 	})
 }

@@ -381,7 +381,10 @@ func (c *Core) newCardCollects(ctx context.Context, tx Tx, acct account.Account,
 		}
 	}
 	rule.Tripped, rule.TrippedReason, rule.TrippedAt, rule.UpdatedAt = false, "", time.Time{}, now
-	return tx.Wallet().SaveAutoTopUp(ctx, &rule)
+	if err := tx.Wallet().SaveAutoTopUp(ctx, &rule); err != nil {
+		return err
+	}
+	return c.watch(ctx, tx, acct.ID)
 }
 
 func (c *Core) cardNeedsAction(ctx context.Context, tx Tx, acct account.Account, m *payment.Method, action *payment.NextAction, now time.Time) error {

@@ -138,6 +138,9 @@ type recipe func(f books.Fact, ofInvoice, ofFunds money.Amount) *ledger.Transact
 // stops: nobody is charged again by itself for that. Of an invoice that was written off it is written off too. What
 // cards have paid beyond the invoice has gone to the funds, and comes from them.
 func (c *Core) takenBack(ctx context.Context, tx Tx, p *payment.Payment, amount money.Amount, by recipe, f books.Fact) error {
+	if err := c.watch(ctx, tx, p.Account); err != nil {
+		return err
+	}
 	if p.Purpose != payment.ForInvoice {
 		return tx.Ledger().Append(ctx, by(f, money.Zero(amount.Currency), amount))
 	}

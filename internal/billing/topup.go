@@ -426,7 +426,10 @@ func (f Funder) SetAutoTopUp(ctx context.Context, asked Asked, rule wallet.AutoT
 		}
 		rule.Account, rule.UpdatedAt = acct.ID, acct.Now(f.Clock())
 		rule.Tripped, rule.TrippedReason, rule.TrippedAt = false, "", time.Time{}
-		return tx.Wallet().SaveAutoTopUp(ctx, &rule)
+		if err := tx.Wallet().SaveAutoTopUp(ctx, &rule); err != nil {
+			return err
+		}
+		return f.watch(ctx, tx, acct.ID)
 	})
 	return rule, err
 }
