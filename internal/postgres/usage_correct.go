@@ -51,7 +51,7 @@ func (s usageStore) Correct(ctx context.Context, c metering.Correction, m *meter
 	}
 	x.delta = c.After.Sub(c.Before)
 	if limit, ok := e.HardLimit(m.Code, c.Period); ok && x.delta.Sign() > 0 {
-		if err := s.checkLimit(ctx, x, limit); err != nil {
+		if err := s.checkLimit(ctx, x, c.After, limit); err != nil {
 			return c, err
 		}
 	}
@@ -109,12 +109,17 @@ func (s usageStore) findCorrected(ctx context.Context, c *metering.Correction, x
 	return nil
 }
 
-func (s usageStore) checkLimit(ctx context.Context, x corrected, limit money.Decimal) error {
+// checkLimit refuses to count more than the limit, as it is refused of an event.
+func (s usageStore) checkLimit(ctx context.Context, x corrected, counts, limit money.Decimal) error {
 	var used, reserved money.Decimal
 	err := s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&used, &reserved) },
 		`SELECT quantity, reserved FROM usage_totals WHERE account_id = $1 AND meter = $2 AND period_start = $3`,
 		x.account, x.meter.Code, x.period)
-	if err == nil && used.Add(reserved).Add(x.delta).Cmp(limit) > 0 {
+	after := used.Add(x.delta)
+	if x.meter.Aggregation == metering.Max || x.meter.Aggregation == metering.Last { // one value stands, not their sum
+		after = counts
+	}
+	if err == nil && after.Cmp(used) > 0 && after.Add(reserved).Cmp(limit) > 0 {
 		return metering.ErrOverLimit.With("limit", limit)
 	}
 	return err

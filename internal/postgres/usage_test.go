@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/entitlement"
@@ -266,6 +268,56 @@ func correct(t *testing.T, b *meterBench, c metering.Correction, meter string) (
 	return done, err
 }
 
+// orderOf returns which of the corrections of an event are on record, in their order.
+func orderOf(t *testing.T, b *meterBench, event string, done [2]metering.Correction) (order []int) {
+	t.Helper()
+	rows, err := b.db.Pool().Query(t.Context(), `SELECT id FROM usage_corrections WHERE account_id = $1 AND key = $2 ORDER BY sequence`,
+		b.account.ID.UUID(), metering.KeyOf("test", event))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range ids {
+		order = append(order, slices.IndexFunc(done[:], func(c metering.Correction) bool { return c.ID.UUID() == u }))
+	}
+	return order
+}
+
+// shown is what a reader is told of a meter: the total, and what is not nothing of it by project and by hour.
+func (b *meterBench) shown(t *testing.T, meter string) (total, byProject, byHour string) {
+	t.Helper()
+	r := metering.Reader{Store: b.db.Usage(), Entitlements: b.db.Entitlements(), Catalogue: testMeters}
+	q := metering.Question{Meters: []string{meter}}
+	if len(testMeters.Meter(meter).Dimensions) > 0 {
+		q.GroupBy = "project"
+	}
+	report, err := r.Usage(t.Context(), b.account.ID, q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var groups, hours []string
+	for _, g := range report.Meters[0].Groups {
+		if g.Events > 0 {
+			groups = append(groups, fmt.Sprint(g.Value, "=", g.Quantity))
+		}
+	}
+	chart, err := r.Chart(t.Context(), b.account.ID, meter, period.Bounds{Start: noon.Add(-2 * time.Hour), End: noon.Add(time.Hour)}, period.ByHour, time.UTC, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range chart.Groups {
+		for _, p := range g.Points {
+			if p.Events > 0 {
+				hours = append(hours, p.Quantity.String())
+			}
+		}
+	}
+	return report.Meters[0].Quantity.String(), strings.Join(groups, " "), strings.Join(hours, " ")
+}
+
 func TestCorrections(t *testing.T) {
 	t.Parallel()
 
@@ -316,6 +368,147 @@ func TestCorrections(t *testing.T) {
 		if _, err := correct(t, b, correction(b, "1", metering.Amend, "15"), "text"); err != nil {
 			t.Error(err)
 		}
+	})
+
+	t.Run("KeepPeaksToTheLimitByWhatTheyBecome", func(t *testing.T) {
+		t.Parallel()
+		for _, meter := range []string{"peak", "seats"} {
+			b := newMeterBench(t, metering.Options{})
+			mustEntitle(t, b.db, b.account.ID, func(e *entitlement.Entitlement) {
+				e.Limits = map[string]entitlement.Limit{meter: {Quantity: money.MustDecimal("10"), Mode: entitlement.Hard}}
+			})
+			early, late := b.event("early", meter, "2"), b.event("late", meter, "9")
+			late.OccurredAt = late.OccurredAt.Add(time.Minute)
+			b.mustAdd(t, early, late)
+			for _, c := range []struct {
+				event, quantity string
+				want            error
+				total           string
+			}{
+				{"early", "5", nil, "9/2"}, // 5, not 9 and 3
+				{"late", "10", nil, "10/2"},
+				{"late", "10.5", metering.ErrOverLimit, "10/2"},
+				{"late", "9", nil, "9/2"},
+			} {
+				if _, err := correct(t, b, correction(b, c.event, metering.Amend, c.quantity), meter); !errors.Is(err, c.want) {
+					t.Errorf("%s: the %s to %s: %v, want %v", meter, c.event, c.quantity, err, c.want)
+				}
+				if got := b.total(t, meter); got != c.total {
+					t.Errorf("%s: total %s after the %s to %s, want %s", meter, got, c.event, c.quantity, c.total)
+				}
+			}
+		}
+	})
+
+	t.Run("FallBackToTheNextOfWhatIsLeft", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		at := noon.Add(-2 * time.Hour)
+		add := func(id, meter, quantity, value, project string, after time.Duration) {
+			t.Helper()
+			e := b.event(id, meter, quantity)
+			e.Value, e.OccurredAt = value, at.Add(after)
+			if project != "" {
+				e.Dimensions = metering.DimensionsOf(map[string]string{"project": project})
+			}
+			wantStatuses(t, b.mustAdd(t, e), "accepted")
+		}
+		add("p1", "peak", "5", "", "a", 0)
+		add("p2", "peak", "9", "", "b", time.Minute)
+		add("p3", "peak", "7", "", "a", time.Hour)
+		add("s1", "seats", "3", "", "", 0)
+		add("s2", "seats", "8", "", "", time.Minute)
+		add("s3", "seats", "4", "", "", time.Hour)
+		add("c1", "callers", "1", "anna", "a", 0)
+		add("c2", "callers", "1", "anna", "b", time.Minute)
+		add("c3", "callers", "1", "ben", "a", time.Hour)
+		for _, c := range []struct {
+			event, meter, to string // nothing: void
+			total            string
+			byProject        string // quantities
+			hours            string // of the series
+		}{
+			{"p2", "peak", "", "7", "a=7", "5 7"},
+			{"p3", "peak", "4", "5", "a=5", "5 4"},
+			{"p1", "peak", "", "4", "a=4", "4"},
+			{"s3", "seats", "", "8", "", "8"},
+			{"s1", "seats", "20", "8", "", "8"},
+			{"s2", "seats", "", "20", "", "20"},
+			{"c1", "callers", "", "2", "a=1 b=1", "1 1"},
+			{"c2", "callers", "", "1", "a=1", "1"},
+			{"c3", "callers", "", "0", "", ""},
+		} {
+			kind, quantity := metering.Amend, c.to
+			if c.to == "" {
+				kind, quantity = metering.Void, "0"
+			}
+			if _, err := correct(t, b, correction(b, c.event, kind, quantity), c.meter); err != nil {
+				t.Fatalf("%s: %v", c.event, err)
+			}
+			wantRecount(t, b.db)
+			total, byProject, hours := b.shown(t, c.meter)
+			if total != c.total || byProject != c.byProject || hours != c.hours {
+				t.Errorf("after %s to %q: %s is %s, by project %q, by hour %q; want %s, %q, %q",
+					c.event, c.to, c.meter, total, byProject, hours, c.total, c.byProject, c.hours)
+			}
+		}
+		add("p4", "peak", "1", "", "a", 2*time.Hour) // what comes later goes on from there
+		add("s4", "seats", "2", "", "", 30*time.Second)
+		add("c4", "callers", "1", "anna", "a", 2*time.Hour)
+		wantRecount(t, b.db)
+	})
+
+	t.Run("OfOneEventComeOneAfterTheOther", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		meters := []string{"text", "peak", "seats", "calls", "callers"}
+		for _, pair := range [][2]metering.Kind{{metering.Void, metering.Amend}, {metering.Amend, metering.Amend}, {metering.Void, metering.Void}} {
+			for _, meter := range meters {
+				event := fmt.Sprint(meter, pair)
+				of, other := b.event(event, meter, "10"), b.event(event+" other", meter, "3")
+				of.Value, other.Value = "anna", "ben"
+				if meter != "callers" {
+					of.Value, other.Value = "", ""
+				}
+				b.mustAdd(t, of, other)
+				var all sync.WaitGroup
+				var done [2]metering.Correction
+				var errs [2]error
+				for i, kind := range pair {
+					all.Go(func() {
+						quantity := "0"
+						if kind == metering.Amend {
+							quantity = fmt.Sprint(6 + i)
+						}
+						done[i], errs[i] = correct(t, b, correction(b, event, kind, quantity), meter)
+					})
+				}
+				all.Wait()
+				last, made := "10", 0
+				if meter == "calls" {
+					last = "1"
+				}
+				for _, i := range orderOf(t, b, event, done) {
+					if made++; done[i].Before.String() != last {
+						t.Errorf("%s: the correction from %s follows one to %s", event, done[i].Before, last)
+					}
+					last = done[i].After.String()
+				}
+				for i, err := range errs {
+					switch {
+					case err == nil:
+						made--
+					case errors.Is(err, metering.ErrVoided), pair[i] == metering.Amend && errors.Is(err, metering.ErrNotAmendable):
+					default:
+						t.Errorf("%s: %v", event, err)
+					}
+				}
+				if made != 0 {
+					t.Errorf("%s: as many are on record as were done, and %d besides", event, made)
+				}
+			}
+		}
+		wantRecount(t, b.db)
 	})
 
 	t.Run("KeepTotalsInTheirRange", func(t *testing.T) {
