@@ -2,6 +2,7 @@ package billing_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,8 @@ import (
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/pricing"
+	"github.com/accrue-billing/accrue/internal/subscription"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -62,6 +65,105 @@ func TestLateUsage_EntersTheDraftAndThenTheNextInvoice(t *testing.T) {
 	}
 	if got := w.lines(t, a, first.Period.Start); got != billed {
 		t.Errorf("the final invoice became %s, was %s", got, billed)
+	}
+}
+
+// What comes late, and what is corrected, in the very moment in which its period is closed or its invoice made final: it
+// stands on that invoice or on the next, once. Of each account at 0.03 a minute:
+//
+//	1,000 minutes in time, two calls of 20 and two of 10         1,060
+//	100 late minutes at each of the two moments                   +200
+//	at each, one call of 20 becomes one of 10, and one of 10 void   −40
+//	                                                             1,220 = 36.60
+func TestLateUsage_ComesJustWhenItsPeriodIsClosed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.withFees(t)
+	w.tick = time.Microsecond // what was counted on an invoice is told from what came after by the time
+	other := w.ingester(t, w.replica(t))
+	fix := billing.Corrections{Core: w.replica(t), Catalogue: billing.Meters(plan.Shipped().Meters)}
+	accounts := make([]account.ID, often(6, 100))
+	var first subscription.Subscription
+	for i := range accounts {
+		a := w.open(t).ID
+		accounts[i] = a
+		w.upgrade(t, a, sandbox.TokenVisa)
+		w.moveTo(t, a, "growth")
+		w.use(t, a, "voice", "60000")
+		for moment := range 2 {
+			w.useAs(t, a, fmt.Sprint("long", moment), "voice", "1200", w.clock())
+			w.useAs(t, a, fmt.Sprint("short", moment), "voice", "600", w.clock())
+		}
+		var err error
+		if first, err = w.DB.Subscriptions().Active(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	correct := func(a account.ID, event string, kind metering.Kind) {
+		_, err := fix.Correct(t.Context(), asked(a, newKey()), metering.Correction{
+			Source: "test", EventID: event, Kind: kind, Quantity: money.DecimalFromInt(600), Reason: "it was otherwise",
+		}, nil)
+		if err != nil {
+			t.Errorf("correct %s: %v", event, err)
+		}
+	}
+	closer := billing.Closer{Core: w.Core}
+	for moment, at := range []time.Time{first.Period.End.Add(time.Hour), first.Period.End.Add(w.Policy.Grace + 2*time.Hour)} {
+		w.advance(at.Sub(w.clock()))
+		for _, a := range accounts {
+			sub, err := w.DB.Subscriptions().Active(t.Context(), a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			draft, _ := w.DB.Invoices().OfPeriod(t.Context(), a, sub.ID, first.Period.Start)
+			doing := []func(){
+				func() {
+					if moment == 0 {
+						_, err = closer.Close(t.Context(), a)
+					} else {
+						err = closer.Finalize(t.Context(), a, draft.ID)
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				},
+				func() { correct(a, fmt.Sprint("long", moment), metering.Amend) },
+				func() { correct(a, fmt.Sprint("short", moment), metering.Void) },
+				func() {
+					for i, in := range []*metering.Ingester{w.ingest, other, w.ingest, other} {
+						late := metering.Event{Account: a, Source: "late", ID: fmt.Sprint(moment, i), Meter: "voice", Quantity: money.DecimalFromInt(1500), OccurredAt: day(time.March, 25)}
+						if r, err := in.Add(t.Context(), []metering.Event{late}); err != nil || r[0].Status != metering.Accepted {
+							t.Errorf("late usage: %+v, %v", r, err)
+						}
+					}
+				},
+			}
+			together(len(doing), func(i int) { doing[i]() })
+		}
+	}
+	w.until(t, first.Period.End.AddDate(0, 1, 0).Add(time.Hour))
+	w.until(t, first.Period.End.AddDate(0, 1, 0).Add(w.Policy.Grace+2*time.Hour))
+	adjusted := 0
+	for _, a := range accounts {
+		var billed int64
+		for _, start := range []time.Time{first.Period.Start, first.Period.End} {
+			for _, l := range w.content(t, a, start) {
+				switch pricing.Kind(l.Kind) {
+				case pricing.KindAdjustment:
+					adjusted++
+					billed += l.Amount.Minor
+				case pricing.KindUsage:
+					billed += l.Amount.Minor
+				default: // the fee, and what it covers
+				}
+			}
+		}
+		if billed != 3660 {
+			t.Errorf("%s is billed %d for its usage, want 3660", a, billed)
+		}
+	}
+	if adjusted == 0 {
+		t.Error("nothing came after an invoice was final: the moments are badly chosen")
 	}
 }
 

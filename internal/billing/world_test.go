@@ -39,8 +39,9 @@ type world struct {
 
 	webhookErrors sync.Map // what went wrong with one, which a provider does not tell
 
-	mu  sync.Mutex
-	now time.Time
+	mu   sync.Mutex
+	now  time.Time
+	tick time.Duration // what passes between two looks at the clock
 }
 
 var start = time.Date(2026, 3, 10, 9, 0, 0, 0, time.UTC)
@@ -121,6 +122,7 @@ func (w *world) receive(out http.ResponseWriter, in *http.Request) {
 func (w *world) clock() time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.now = w.now.Add(w.tick)
 	return w.now
 }
 
