@@ -1,7 +1,9 @@
 package billing_test
 
 import (
+	"encoding/json"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -115,6 +117,13 @@ func TestAlerts_AreToldOncePerPeriodAndThreshold(t *testing.T) {
 	want(1, "at the first threshold")
 	w.use(t, a, "voice", "60000") // 27 dollars
 	want(3, "at the second, with a low balance")
+	events, err := w.DB.Outbox().After(t.Context(), a, 0, 1000)
+	if err != nil || !slices.ContainsFunc(events, func(e outbox.Event) bool {
+		var told struct{ Threshold, Value money.Amount }
+		return e.Type == outbox.AlertFired && json.Unmarshal(e.Payload, &told) == nil && told.Threshold == usd(7500) && told.Value == usd(7300)
+	}) {
+		t.Errorf("no event tells of 73.00 USD, which are fewer than 75.00, as money: %v", err)
+	}
 	w.advance(32 * 24 * time.Hour)
 	w.sweep(t)
 	want(4, "in a new period, with the balance still low")

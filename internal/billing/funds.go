@@ -148,9 +148,18 @@ func (w Watcher) fire(ctx context.Context, acct account.Account, al alert.Alert,
 			return err
 		}
 		return tx.Outbox().Publish(ctx, acct.ID, outbox.AlertFired, map[string]any{
-			"alert": al.ID, "kind": al.Kind, "meter": al.Meter, "threshold": al.Threshold, "value": value, "period_start": periodStart,
+			"alert": al.ID, "kind": al.Kind, "meter": al.Meter, "threshold": told(al, al.Threshold, acct.Currency), "value": told(al, value, acct.Currency),
+			"period_start": periodStart,
 		}, now)
 	})
+}
+
+// told is a value of an alert as its event has it: a quantity of the meter, or money as it is told everywhere.
+func told(al alert.Alert, value money.Decimal, currency money.Currency) any {
+	if al.Kind == alert.Usage {
+		return value
+	}
+	return money.New(value.Rat().Num().Int64(), currency)
 }
 
 // SpendLimit is an account's cap on what a period may come to, tax included.
