@@ -54,6 +54,10 @@ func TestUsageAlerts(t *testing.T) {
 			ada.post(t, "/v1/usage-alerts", body).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 		})
 	}
+	same := ada.post(t, "/v1/usage-alerts", `{"kind":"usage","meter":"voice","quantity":"1800000.50"}`).problem(t, http.StatusConflict, "usage_alert_exists")
+	if same.str(t, "usage_alert") != made.str(t, "id") {
+		t.Errorf("%s", same.Body)
+	}
 	path := "/v1/usage-alerts/" + made.str(t, "id")
 	eve.do(t, http.MethodDelete, path, "").problem(t, http.StatusNotFound, "usage_alert_not_found")
 	ada.do(t, http.MethodDelete, path, "").want(t, http.StatusNoContent)

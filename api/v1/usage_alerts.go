@@ -104,7 +104,7 @@ func (h usageAlerts) check(in NewUsageAlert, currency money.Currency) (alert.Ale
 //	@Tags			balance
 //	@Param			alert	body		NewUsageAlert	true	"The threshold"
 //	@Success		201		{object}	UsageAlert
-//	@Failure		409		{object}	problem.Problem	"too_many_usage_alerts, account_closed"
+//	@Failure		409		{object}	problem.Problem	"usage_alert_exists, too_many_usage_alerts, account_closed"
 //	@Failure		422		{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/usage-alerts [post]
 func (h usageAlerts) create(c echo.Context) error {

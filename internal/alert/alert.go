@@ -63,12 +63,14 @@ const MaxPerAccount = 50
 // Errors of the concept.
 var (
 	ErrNotFound = errs.New(errs.NotFound, "usage_alert_not_found", "There is no such alert.")
+	ErrExists   = errs.New(errs.Conflict, "usage_alert_exists", "The account has this alert already.")
 	ErrTooMany  = errs.New(errs.Conflict, "too_many_usage_alerts", "An account can have %d alerts. Remove one first.", MaxPerAccount)
 )
 
 // Store keeps alerts.
 type Store interface {
-	// Create writes an alert, or returns ErrTooMany. It holds the account until the transaction ends.
+	// Create writes an alert, or returns ErrTooMany, or ErrExists where there is the same already, which would tell of one
+	// threshold twice. It holds the account until the transaction ends.
 	Create(ctx context.Context, a Alert) error
 	List(ctx context.Context, a account.ID) ([]Alert, error)
 	Remove(ctx context.Context, a account.ID, id ID, at time.Time) error // or ErrNotFound

@@ -57,11 +57,16 @@ func (s alertStore) Create(ctx context.Context, a alert.Alert) (err error) {
 	if _, err := accountStore(s).Lock(ctx, a.Account); err != nil {
 		return err
 	}
-	var n int64
-	if err := stores(s).of(ctx, a.Account).Model(&alertRow{}).Where("removed_at IS NULL").Count(&n).Error; err != nil {
-		return translate(err)
+	held, err := s.List(ctx, a.Account)
+	if err != nil {
+		return err
 	}
-	if n >= alert.MaxPerAccount {
+	for _, h := range held {
+		if h.Kind == a.Kind && h.Meter == a.Meter && h.Threshold.Cmp(a.Threshold) == 0 {
+			return alert.ErrExists.With("usage_alert", h.ID)
+		}
+	}
+	if len(held) >= alert.MaxPerAccount {
 		return alert.ErrTooMany
 	}
 	return translate(s.db.WithContext(ctx).Create(&alertRow{a.Account, a.ID, string(a.Kind), textOrNil(a.Meter), a.Threshold, a.CreatedAt, nil}).Error)

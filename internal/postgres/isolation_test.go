@@ -215,7 +215,7 @@ func TestAccountsAreIsolated(t *testing.T) {
 			t.Errorf("%s of the account itself: %v", name, err)
 		}
 	}
-	if err := db.Alerts().Create(ctx, alert.Alert{ID: id.New[alert.Alert](), Account: f.account, Kind: alert.Spend, Threshold: money.DecimalFromInt(5), CreatedAt: noon}); err != nil {
+	if err := db.Alerts().Create(ctx, alert.Alert{ID: id.New[alert.Alert](), Account: f.account, Kind: alert.Spend, Threshold: money.DecimalFromInt(6), CreatedAt: noon}); err != nil {
 		t.Fatal(err)
 	}
 	for name, list := range lists {

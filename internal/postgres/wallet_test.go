@@ -239,9 +239,11 @@ func TestAlerts(t *testing.T) {
 		a := mustAccount(t, db).ID
 		var tooMany atomic.Int32
 		var wg sync.WaitGroup
-		for range alert.MaxPerAccount + 5 {
+		for n := range alert.MaxPerAccount + 5 {
 			wg.Go(func() {
-				switch err := create(newAlert(a)); {
+				v := newAlert(a)
+				v.Threshold = money.DecimalFromInt(int64(n + 1))
+				switch err := create(v); {
 				case errors.Is(err, alert.ErrTooMany):
 					tooMany.Add(1)
 				case err != nil:
