@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/accrue-billing/accrue/internal/failpoint"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
 )
 
@@ -151,6 +152,74 @@ func TestReplicas_ShareTheWork(t *testing.T) {
 	}
 	if want := int64(batchSize * (max(batches[0], batches[1]) + max(batches[2], batches[3]))); events != want || total != want {
 		t.Errorf("%d events were reported; %d are stored, and count as %d", want, events, total)
+	}
+	h.checkBooks()
+	h.report()
+}
+
+// Whatever changes what an account may use, through one instance: another, which answers from memory, says so within a second.
+func TestReplicas_AnswerEntitlementsAtMostASecondOld(t *testing.T) {
+	t.Parallel()
+	addr := freeAddress(t)
+	h := newHarness(t, binary(t, "faults"), "--sandbox-addr="+addr)
+	second := h.beside(addr)
+	p := h.newPatron(h.open(time.Time{}), plan.Developer, 0)
+	here, there := newCustomer(t, h.proc.api, p.token), newCustomer(t, second.api(), p.token)
+	use := func(quantity int) {
+		t.Helper()
+		here.post("/v1/usage/events", object{"events": []object{
+			{"id": uuid.NewString(), "meter": "voice", "quantity": quantity, "timestamp": time.Now().UTC().Format(time.RFC3339Nano)},
+		}}).want(http.StatusOK).says("accepted", "results", 0, "status")
+	}
+	there.get("/v1/entitlements/voice").want(http.StatusOK).says("60000", "limit").says("0", "used")
+	deaf := 0
+	for _, c := range []struct {
+		name   string
+		change func()
+		says   string
+		at     string
+	}{
+		{"usage", func() { use(100) }, "100", "used"},
+		{"a reservation", func() {
+			here.post("/v1/usage/reservations", object{"meter": "voice", "quantity": "500"}).want(http.StatusCreated)
+		}, "500", "reserved"},
+		{"a correction", func() {
+			here.post("/v1/usage/events", object{"events": []object{
+				{"id": "wrong", "source": "test", "meter": "voice", "quantity": 7, "timestamp": time.Now().UTC().Format(time.RFC3339Nano)},
+			}}).want(http.StatusOK)
+			here.post("/v1/usage/corrections", object{"action": "amend", "source": "test", "id": "wrong", "quantity": "3", "reason": "it was otherwise"}).want(http.StatusCreated)
+		}, "103", "used"},
+		{"a plan", func() {
+			here.post("/v1/upgrades", object{"plan": "pro", "payment_method": object{"token": sandbox.TokenVisa}, "billing_profile": profileBody()}).want(http.StatusCreated)
+		}, "<nil>", "limit"},
+		{"a limit", func() {
+			use(90_000)
+			tag := here.get("/v1/spend-limit").want(http.StatusOK).header.Get("ETag")
+			here.with("If-Match", tag).do(http.MethodPut, "/v1/spend-limit", object{"amount": object{"amount": 100, "currency": "USD"}}).want(http.StatusOK)
+		}, "spend_limit_reached", "reason"},
+	} {
+		// It is remembered, and nobody hears of the change: what tells of changes is cut.
+		there.get("/v1/entitlements/voice").want(http.StatusOK)
+		var cut int
+		h.must(h.owner.QueryRow(t.Context(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+			WHERE datname = current_database() AND query LIKE 'LISTEN %'`).Scan(&cut))
+		deaf += cut
+		c.change()
+		changed := time.Now()
+		for {
+			asked := time.Now()
+			got := fmt.Sprint(there.get("/v1/entitlements/voice").want(http.StatusOK).at(c.at))
+			if got == c.says {
+				break
+			}
+			if age := asked.Sub(changed); age > time.Second {
+				t.Errorf("%s after %s the other instance says %s of %q, want %s", age, c.name, got, c.at, c.says)
+				break
+			}
+		}
+	}
+	if deaf == 0 {
+		t.Error("nobody listened to what tells of changes: the test shows less than it says")
 	}
 	h.checkBooks()
 	h.report()
