@@ -34,6 +34,14 @@ func TestAdminRemovalRequests(t *testing.T) {
 		t.Fatalf("%d cards after the request was declined", n)
 	}
 
+	mine := ada.get(t, "/v1/removal-requests").want(t, http.StatusOK) // who has asked reads the answer
+	if mine.str(t, "data", 0, "id") != first || mine.str(t, "data", 0, "status") != "declined" || mine.str(t, "data", 0, "answer") != "you have asked" {
+		t.Errorf("%s", mine.Body)
+	}
+	if n := len(w.user(t, w.open(t).ID).get(t, "/v1/removal-requests").at(t, "data").([]any)); n != 0 {
+		t.Errorf("another account sees %d requests", n)
+	}
+
 	second := ada.post(t, ask, `{"kind":"support"}`).want(t, http.StatusCreated).str(t, "id")
 	if got := resolve(grace, second, "approve").want(t, http.StatusOK); got.str(t, "status") != "done" || got.str(t, "answer") != "you have asked" {
 		t.Errorf("%s", got.Body)

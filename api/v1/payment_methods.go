@@ -35,6 +35,7 @@ func paymentMethodRoutes(d Deps) []route.Route {
 		write(http.MethodPost, "/{id}/default", h.use),
 		write(http.MethodPost, "/{id}/confirm", h.confirm),
 		write(http.MethodPost, "/{id}/removal-requests", h.requestRemoval),
+		{Method: http.MethodGet, Path: "/v1/removal-requests", Scope: auth.BillingRead, Handler: h.removals},
 	}
 }
 
@@ -425,6 +426,28 @@ func toRemoval(r payment.Removal) RemovalRequest {
 		ID: r.ID.String(), PaymentMethod: r.Method.String(), Kind: string(r.Kind), Status: string(r.Status), Note: r.Note,
 		Answer: textIf(r.Answer), CreatedAt: r.CreatedAt.UTC(), ResolvedAt: timeIf(r.ResolvedAt),
 	}
+}
+
+// removals lists the requests to remove a card.
+//
+//	@ID				listOwnRemovalRequests
+//	@Summary		List the requests to remove a card, the newest first
+//	@Description	With their status, and with what support has answered.
+//	@Tags			payment methods
+//	@Param			limit	query		int		false	"How many at most"	minimum(1)	maximum(100)	default(20)
+//	@Param			cursor	query		string	false	"next_cursor of the page before"
+//	@Success		200		{object}	Page[RemovalRequest]
+//	@Router			/v1/removal-requests [get]
+func (h paymentMethods) removals(c echo.Context) error {
+	r, _, err := h.Lists.request(c)
+	if err != nil {
+		return err
+	}
+	p, err := h.Billing.DB.Payments().Removals(c.Request().Context(), middleware.Account(c), "", r)
+	if err != nil {
+		return err
+	}
+	return list(c, h.Lists, p, toRemoval)
 }
 
 // requestRemoval asks for a card to be removed.
