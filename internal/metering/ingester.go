@@ -181,7 +181,7 @@ func (in *Ingester) shard(a account.ID) int {
 // flush stores chunks in one transaction, or in one for each account.
 func (in *Ingester) flush(ctx context.Context, chunks []chunk) {
 	if !in.opt.OneAccount {
-		in.store(ctx, chunks)
+		in.store(ctx, chunks, false)
 		return
 	}
 	byAccount := map[account.ID][]chunk{}
@@ -202,24 +202,26 @@ func (in *Ingester) flush(ctx context.Context, chunks []chunk) {
 		}
 		c.call.finish()
 	}
+	passOver := false // once one is held, for which the others have waited, they wait for no further one
 	for _, a := range order {
-		in.store(ctx, byAccount[a])
+		passOver = in.store(ctx, byAccount[a], passOver) || passOver
 	}
 }
 
 // store answers chunks after one transaction, or after several where some value is refused. What belongs to accounts that
-// somebody else holds is set aside.
-func (in *Ingester) store(ctx context.Context, chunks []chunk) {
+// somebody else holds is set aside, at once or after a wait for it; store returns whether that was so of any.
+func (in *Ingester) store(ctx context.Context, chunks []chunk, passOver bool) bool {
 	chunks = in.setAside(ctx, chunks, nil)
 	var held map[account.ID]bool
 	var err error
 	if items := itemsOf(chunks); len(items) > 0 {
-		held, err = in.commit(ctx, items, false)
+		held, err = in.commit(ctx, items, passOver)
 	}
 	if len(held) > 0 {
 		in.setAside(ctx, chunks, held)
 	}
 	answer(chunks, err)
+	return len(held) > 0
 }
 
 // itemsOf are the items of all chunks.

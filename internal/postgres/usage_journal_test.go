@@ -223,6 +223,47 @@ func TestIngest(t *testing.T) {
 		wantRecount(t, b.db)
 	})
 
+	// Where each account has a transaction of its own too: eight that are held are waited for once, not one after the other.
+	t.Run("AccountsThatAreHeldKeepNobodyElseWaitingWhereTheyAreSharded", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{Committers: 1, OneAccount: true})
+		holder, err := b.db.Pool().Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = holder.Rollback(context.WithoutCancel(t.Context())) }()
+		var events []metering.Event
+		for i := range 8 {
+			other := *b
+			other.account = mustAccount(t, b.db)
+			mustEntitle(t, b.db, other.account.ID, nil)
+			events = append(events, other.event(fmt.Sprint(i), "text", "1"), b.event(fmt.Sprint("beside-", i), "text", "1"))
+			if _, err := holder.Exec(t.Context(), "SELECT FROM entitlements WHERE account_id = $1 FOR NO KEY UPDATE", other.account.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var held sync.WaitGroup
+		held.Go(func() {
+			results, err := b.in.Add(t.Context(), events)
+			if err != nil || statuses(results) != strings.TrimSpace(strings.Repeat("accepted ", len(events))) {
+				t.Errorf("after the rows were let go: %s, %v", statuses(results), err)
+			}
+		})
+		for lockWaits(t, b.db) == 0 && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		short, cancel := context.WithTimeout(t.Context(), 4*time.Second) // of which a second passes before a row counts as held
+		defer cancel()
+		if results, err := b.in.Add(short, []metering.Event{b.event("free", "text", "1")}); err != nil || statuses(results) != "accepted" {
+			t.Errorf("beside accounts that are held: %s, %v", statuses(results), err)
+		}
+		if err := holder.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		held.Wait()
+		wantRecount(t, b.db)
+	})
+
 	t.Run("AnAccountThatStaysHeldIsToBeSentAgain", func(t *testing.T) {
 		t.Parallel()
 		b := newMeterBench(t, metering.Options{Committers: 1, Patience: 1500 * time.Millisecond})
