@@ -160,7 +160,8 @@ func (a *App) Addr(name string) string {
 	return ""
 }
 
-// Run serves until ctx ends, and then finishes what was begun within the time for draining. It returns
+// Run serves until ctx ends, says for the shutdown's delay that it is not ready any more, and then finishes what was begun
+// within the time for draining. It returns
 // nil after a clean end, and an error if a part of the service failed.
 func (a *App) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.Close(ctx)) }()
@@ -201,7 +202,15 @@ func (a *App) Run(ctx context.Context) (err error) {
 	var cause error
 	select {
 	case <-ctx.Done():
-		a.log.InfoContext(ctx, "stopping", "drain", a.cfg.DrainTimeout)
+		a.log.InfoContext(ctx, "stopping", "delay", a.cfg.ShutdownDelay, "drain", a.cfg.DrainTimeout)
+		a.draining.Store(true)
+		select { // who is sent here meanwhile is served
+		case <-time.After(a.cfg.ShutdownDelay):
+		case <-backgroundFailed.Done():
+			cause = context.Cause(backgroundFailed)
+		case <-a.database.ended():
+			cause = errors.New("the private database ended by itself")
+		}
 	case cause = <-after:
 	case <-servingFailed.Done():
 		cause = ignoreCanceled(context.Cause(servingFailed)) // it ends with ctx too

@@ -16,17 +16,18 @@ import (
 // everywhere, but that DATABASE_URL is read too. `accrue config` prints what is in force.
 type Config struct {
 	// Listening.
-	Addr         string        `group:"Listening" default:"127.0.0.1:8080" help:"Address of the API."`
-	AdminAddr    string        `group:"Listening" help:"Address for the operator's routes and /metrics; without it they are served on addr."`
-	SandboxAddr  string        `group:"Listening" default:"127.0.0.1:8081" help:"Address of the sandbox payment provider's page; used with provider=sandbox only."`
-	PublicURL    string        `group:"Listening" name:"public-url" help:"Where the API is reached from outside, for links and problem types; by default http://<addr>."`
-	ReturnURL    string        `group:"Listening" name:"return-url" help:"Page that a customer's browser comes back to from the provider's card form and from 3-D Secure: your Billing page. Without it the sandbox says that its page can be closed, and Stripe is given public-url."`
-	CORSOrigin   []string      `group:"Listening" name:"cors-origin" help:"Origin of a page that may call the API from a browser, as scheme://host[:port]; may be repeated."`
-	TrustedProxy []string      `group:"Listening" help:"Network (CIDR) of a proxy whose X-Forwarded-For is believed; may be repeated."`
-	DrainTimeout time.Duration `group:"Listening" default:"20s" help:"How long open requests and jobs may take to finish after SIGTERM."`
-	StreamLimit  int           `group:"Listening" default:"20" help:"Event streams that one account may have open."`
-	Connections  int           `group:"Listening" default:"1024" help:"Connections that each address takes at once, idle ones and event streams included; more wait until one is closed. Each costs memory, so raise memory-limit with it."`
-	RateLimit    int           `group:"Listening" default:"600" help:"Reads per minute of one caller, on each instance. Of requests that move money it may send a tenth of that, of those with usage a hundred times as many."`
+	Addr          string        `group:"Listening" default:"127.0.0.1:8080" help:"Address of the API."`
+	AdminAddr     string        `group:"Listening" help:"Address for the operator's routes and /metrics; without it they are served on addr."`
+	SandboxAddr   string        `group:"Listening" default:"127.0.0.1:8081" help:"Address of the sandbox payment provider's page; used with provider=sandbox only."`
+	PublicURL     string        `group:"Listening" name:"public-url" help:"Where the API is reached from outside, for links and problem types; by default http://<addr>."`
+	ReturnURL     string        `group:"Listening" name:"return-url" help:"Page that a customer's browser comes back to from the provider's card form and from 3-D Secure: your Billing page. Without it the sandbox says that its page can be closed, and Stripe is given public-url."`
+	CORSOrigin    []string      `group:"Listening" name:"cors-origin" help:"Origin of a page that may call the API from a browser, as scheme://host[:port]; may be repeated."`
+	TrustedProxy  []string      `group:"Listening" help:"Network (CIDR) of a proxy whose X-Forwarded-For is believed; may be repeated."`
+	ShutdownDelay time.Duration `group:"Listening" default:"0s" help:"How long requests are still taken after SIGTERM, while /readyz says no, so that load balancers can look away first."`
+	DrainTimeout  time.Duration `group:"Listening" default:"20s" help:"How long open requests and jobs may take to finish after SIGTERM."`
+	StreamLimit   int           `group:"Listening" default:"20" help:"Event streams that one account may have open."`
+	Connections   int           `group:"Listening" default:"1024" help:"Connections that each address takes at once, idle ones and event streams included; more wait until one is closed. Each costs memory, so raise memory-limit with it."`
+	RateLimit     int           `group:"Listening" default:"600" help:"Reads per minute of one caller, on each instance. Of requests that move money it may send a tenth of that, of those with usage a hundred times as many."`
 
 	// Deployment.
 	Mode        string `group:"Deployment" enum:"test,live" default:"test" help:"test: sandbox, test clocks, development tokens. live: real money, none of these."`

@@ -239,6 +239,9 @@ func (c Config) checkNumbers(p *problems) {
 	if c.InvoiceGrace < 0 {
 		p.add("invoice-grace", "must not be negative")
 	}
+	if c.ShutdownDelay < 0 {
+		p.add("shutdown-delay", "must not be negative")
+	}
 	if c.UsageRetention < metering.MinRetention {
 		p.add("usage-retention", "%s is shorter than %s, in which usage can still be corrected", c.UsageRetention, metering.MinRetention)
 	}

@@ -8,12 +8,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/accrue-billing/accrue/internal/postgres/embedded"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
 )
 
 // unlimited opens an account that no limit stops, and returns a token for it.
@@ -47,6 +50,42 @@ func (p *process) peak() string {
 func (p *process) end() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	<-p.gone
+}
+
+// A load balancer goes on sending requests until its own check has failed: for the delay they are served, while the check
+// fails. A second signal ends the wait, and the process with it.
+func TestShutdown_ServesUntilLoadBalancersLookAway(t *testing.T) {
+	t.Parallel()
+	d := newDeployment(t, binary(t, ""), "--database-url="+postgrestest.DSN(t), "--shutdown-delay=1h")
+	p, err := d.start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.kill)
+	token := d.token(t, "served-to-the-end")
+	await := func(ready bool) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
+			_, err := p.get(t.Context(), "/readyz", "")
+			if ready == (err == nil) && (ready || strings.Contains(err.Error(), " 503 ")) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("ready: %v, want %v\n%s", err, ready, p.log)
+			}
+		}
+	}
+	await(true)
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	await(false)
+	for _, path := range []string{"/healthz", "/v1/usage"} {
+		if _, err := p.get(t.Context(), path, token); err != nil {
+			t.Errorf("while load balancers look away: %v", err)
+		}
+	}
+	p.end()
 }
 
 // privateDSN is how to reach the private database that the deployment's process runs.
