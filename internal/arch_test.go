@@ -22,7 +22,7 @@ const module = "github.com/accrue-billing/accrue"
 // needs a package on its own floor or above, the rule that it needs is in the wrong room.
 var floors = []struct{ name, rooms string }{
 	{"vocabulary", `pkg/money migrations docs internal/errs internal/id internal/clock internal/page internal/period
-		internal/secret internal/cardguard internal/trace internal/coalesce internal/failpoint`},
+		internal/secret internal/cardguard internal/trace internal/coalesce internal/failpoint internal/spreadsheet`},
 	{"ground", `pkg/event internal/account internal/plan internal/dunning internal/runway internal/telemetry internal/mail
 		internal/postgres/embedded api/problem api/body api/validate api/apitest`},
 	{"concepts", `internal/auth internal/ledger internal/job internal/outbox internal/audit internal/idempotency

@@ -22,6 +22,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/period"
+	"github.com/accrue-billing/accrue/internal/spreadsheet"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -306,7 +307,7 @@ func timeParam(name, s string) (time.Time, error) {
 //
 //	@ID				exportUsage
 //	@Summary		Export usage events
-//	@Description	Streams stored events by time, as NDJSON or (format=csv or Accept: text/csv) as CSV. A reader that takes nothing for ten seconds is cut off.
+//	@Description	Streams stored events by time, as NDJSON or (format=csv or Accept: text/csv) as CSV. In CSV a text that a spreadsheet would take for a formula has an apostrophe in front, which `accrue import` takes off; NDJSON has it as it is. A reader that takes nothing for ten seconds is cut off.
 //	@Tags			usage
 //	@Security		Token[usage:read]
 //	@Produce		application/x-ndjson,text/csv
@@ -348,8 +349,7 @@ func (h usageEvents) export(c echo.Context) error {
 	}
 }
 
-// exportCSV writes one column for each dimension that any meter declares. Cells that a spreadsheet
-// would take for a formula get an apostrophe in front.
+// exportCSV writes one column for each dimension that any meter declares. The columns are named as `accrue import` reads them.
 func (h usageEvents) exportCSV(c echo.Context, f metering.Filter) error {
 	var dims []string
 	for _, m := range h.Metering.Catalogue.Meters() {
@@ -361,7 +361,10 @@ func (h usageEvents) exportCSV(c echo.Context, f metering.Filter) error {
 	}
 	slices.Sort(dims)
 	w := csv.NewWriter(c.Response())
-	row := append([]string{"timestamp", "meter", "quantity", "counted", "value", "source", "id", "received_at", "voided"}, dims...)
+	row := []string{"timestamp", "meter", "quantity", "counted", "value", "source", "id", "received_at", "voided"}
+	for _, d := range dims {
+		row = append(row, "dimensions."+d)
+	}
 	if err := w.Write(row); err != nil {
 		return err
 	}
@@ -370,10 +373,10 @@ func (h usageEvents) exportCSV(c echo.Context, f metering.Filter) error {
 		if r.Voided {
 			voided = "true"
 		}
-		row = append(row[:0], r.OccurredAt.Format(time.RFC3339Nano), r.Meter, r.Quantity.String(), r.Counted.String(), cell(r.Value),
-			cell(r.Source), cell(r.ID), r.ReceivedAt.Format(time.RFC3339Nano), voided)
+		row = append(row[:0], r.OccurredAt.Format(time.RFC3339Nano), r.Meter, r.Quantity.String(), r.Counted.String(), spreadsheet.Cell(r.Value),
+			spreadsheet.Cell(r.Source), spreadsheet.Cell(r.ID), r.ReceivedAt.Format(time.RFC3339Nano), voided)
 		for _, d := range dims {
-			row = append(row, cell(r.Dimensions.Get(d)))
+			row = append(row, spreadsheet.Cell(r.Dimensions.Get(d)))
 		}
 		return w.Write(row)
 	})
@@ -382,13 +385,6 @@ func (h usageEvents) exportCSV(c echo.Context, f metering.Filter) error {
 	}
 	w.Flush()
 	return w.Error()
-}
-
-func cell(s string) string {
-	if s != "" && (s[0] == '=' || s[0] == '+' || s[0] == '-' || s[0] == '@') {
-		return "'" + s
-	}
-	return s
 }
 
 // exportStride is how many events a reader must take within the patience of Streams: an export holds a connection of

@@ -1,17 +1,26 @@
 package v1_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/csv"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	v1 "github.com/accrue-billing/accrue/api/v1"
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/changes"
+	"github.com/accrue-billing/accrue/internal/importer"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -100,5 +109,62 @@ func TestExportDoesNotWaitForASlowReader(t *testing.T) {
 	case <-ended:
 	case <-time.After(patience):
 		t.Error("the export waits for its reader")
+	}
+}
+
+// importedFrom keeps what an import sends.
+type importedFrom []string
+
+func (s *importedFrom) Send(_ context.Context, events []json.RawMessage) ([]importer.Outcome, error) {
+	for _, e := range events {
+		*s = append(*s, string(e))
+	}
+	return make([]importer.Outcome, len(events)), nil
+}
+
+// What customers name their calls is no formula in the spreadsheet of whoever opens an export, and the names are what they
+// were where an export is imported.
+func TestExportToCSVIsNoFormulaAndIsReadBackAsItWas(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, ada := w.upgraded(t, sandbox.TokenVisa)
+	var events, want []string
+	for _, text := range []string{"=1+1", "+49301", "-5", "@SUM(A1)", "'=1", "'quoted'", "plain, \"with\" all"} {
+		name, err := json.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := fmt.Sprintf(`{"dimensions":{"project":%s},"id":%s,"meter":"voice","quantity":"1.5","source":%s,"timestamp":"2026-03-10T08:00:00Z"}`, name, name, name)
+		events, want = append(events, e), append(want, e)
+	}
+	ada.post(t, "/v1/usage/events", batch(events...)).want(t, http.StatusOK)
+
+	out := ada.get(t, "/v1/usage/export?format=csv").want(t, http.StatusOK).Body
+	rows, err := csv.NewReader(bytes.NewReader(out)).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range rows[1:] {
+		for _, cell := range row {
+			if cell != "" && strings.ContainsRune("=+-@", rune(cell[0])) {
+				t.Errorf("%q is a formula", cell)
+			}
+		}
+	}
+
+	for format, body := range map[string][]byte{"csv": out, "ndjson": ada.get(t, "/v1/usage/export?format=ndjson").want(t, http.StatusOK).Body} {
+		path := filepath.Join(t.TempDir(), "usage."+format)
+		if err := os.WriteFile(path, body, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var got importedFrom
+		if _, err := importer.Run(t.Context(), path, &got, importer.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s is read back as\n%s\nwas\n%s", format, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
 	}
 }

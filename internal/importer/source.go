@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/accrue-billing/accrue/internal/spreadsheet"
 )
 
 // bom is the mark that spreadsheets and editors on Windows put before a text in UTF-8.
@@ -169,7 +171,7 @@ func (s *source) openCSV(in io.Reader) error {
 		fields := make(map[string]any, len(record))
 		for i, v := range record {
 			if v != "" {
-				fields[head[i]] = v
+				fields[head[i]] = spreadsheet.Text(v)
 			}
 		}
 		return fields, raw, nil
