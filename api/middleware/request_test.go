@@ -161,6 +161,7 @@ func TestBodies(t *testing.T) {
 		"XML":               {"<a/>", []string{ct, "", ct, "application/xml"}, 415, "unsupported_media_type"},
 		"OtherCharset":      {doc, []string{ct, "", ct, "application/json; charset=iso-8859-1"}, 415, "unsupported_media_type"},
 		"BrokenContentType": {doc, []string{ct, "", ct, "application/json; charset"}, 415, "unsupported_media_type"},
+		"TwoContentTypes":   {doc, []string{ct, "text/csv"}, 400, "invalid_content_type"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := b.do(http.MethodPost, "/v1/things", tc.body, tc.headers...)

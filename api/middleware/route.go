@@ -17,8 +17,11 @@ import (
 	"github.com/accrue-billing/accrue/internal/errs"
 )
 
-// ErrContentType says that the body is not in a form that the operation takes.
-var ErrContentType = errs.New(errs.UnsupportedMedia, "unsupported_media_type", "The content type is not spoken here.")
+// ErrContentType says that the body is not in a form that the operation takes, ErrContentTypes that it is in several.
+var (
+	ErrContentType  = errs.New(errs.UnsupportedMedia, "unsupported_media_type", "The content type is not spoken here.")
+	ErrContentTypes = errs.New(errs.Malformed, "invalid_content_type", "Send one header Content-Type.")
+)
 
 // deprecation announces the end of a route (RFC 9745, RFC 8594).
 func deprecation(r route.Route) echo.MiddlewareFunc {
@@ -139,6 +142,9 @@ func (ch *Chain) takeBody(r route.Route) echo.MiddlewareFunc {
 }
 
 func checkContentType(h http.Header, consumes []string) error {
+	if len(h.Values(echo.HeaderContentType)) > 1 {
+		return ErrContentTypes // what stands before us may have gone by the other
+	}
 	media, params, err := body.MediaType(h.Get(echo.HeaderContentType))
 	charset, named := params["charset"]
 	switch {
