@@ -265,7 +265,7 @@ func (g *guarded) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		err = json.Unmarshal(doc, &sent)
 	}
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	var refusal struct {
@@ -334,6 +334,22 @@ func TestHTTPSender_FindsTheRowsThatSpoilARequest(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Readers of JSON take so many levels: a row just within them is not within them in a request. It spoils that row only.
+func TestImport_OfARowThatIsNestedTooDeeply(t *testing.T) {
+	t.Parallel()
+	const levels = 9_998 // in an object: one less than is read
+	deep := strings.Repeat("[", levels) + strings.Repeat("]", levels)
+	rows := `{"id":"1"}` + "\n" + `{"id":"2","value":` + deep + "}\n" + `{"id":"3"}` + "\n"
+	opt := importer.Options{Rejects: filepath.Join(t.TempDir(), "rejects.csv")}
+	counts, err := importer.Run(t.Context(), write(t, "a.ndjson", rows), (&guarded{}).sender(t), opt)
+	if want := (importer.Counts{Rows: 3, Accepted: 2, Rejected: 1}); err != nil || counts != want {
+		t.Errorf("%+v, %v; want %+v", counts, err, want)
+	}
+	if out, err := os.ReadFile(opt.Rejects); err != nil || !strings.Contains(string(out), "nested more than") {
+		t.Errorf("%.300s, %v", out, err)
 	}
 }
 

@@ -27,6 +27,10 @@ const bom = "\ufeff"
 // maxRow bounds one row in bytes.
 const maxRow = 1 << 20
 
+// maxDepth bounds how deep an event's members are nested: none of what an event may have comes near it. Near the 10,000
+// levels that readers of JSON take, a row is read and the request that holds it is not.
+const maxDepth = 32
+
 // Mapping says which column is which member of an event: "call_id": "id", "team":
 // "dimensions.project". A column that is named as a member maps to it by itself; any other column is
 // left out. Set gives members that every row has: "meter": "voice".
@@ -300,7 +304,22 @@ func (m Mapping) event(fields map[string]any) (json.RawMessage, error) {
 		}
 		out["timestamp"] = at
 	}
+	if deeper(out, maxDepth) {
+		return nil, fmt.Errorf("nested more than %d levels deep", maxDepth)
+	}
 	return json.Marshal(out)
+}
+
+// deeper reports whether a value is nested more than so many levels deep.
+func deeper(v any, levels int) bool {
+	under := func(v any) bool { return deeper(v, levels-1) }
+	switch v := v.(type) {
+	case map[string]any:
+		return levels == 0 || slices.ContainsFunc(slices.Collect(maps.Values(v)), under)
+	case []any:
+		return levels == 0 || slices.ContainsFunc(v, under)
+	}
+	return false
 }
 
 func (m Mapping) time(s string) (string, error) {
