@@ -48,55 +48,57 @@ func balanceAndBill(ctx context.Context, tx Tx, acct account.Account) (b Balance
 		return b, running, err
 	}
 	st := books.StandingOf(ledgerBalances, acct.Currency)
-	accrued, reserved, running, err := accruedNow(ctx, tx, acct)
+	u, err := unbilledNow(ctx, tx, acct)
 	if err != nil {
 		return b, running, err
 	}
-	b = Balance{
-		Currency: acct.Currency, Funds: st.Funds, Promo: st.Promo, Due: st.Due, Accrued: accrued,
-		Reserved: reserved,
-	}
+	b = Balance{Currency: acct.Currency, Funds: st.Funds, Promo: st.Promo, Due: st.Due, Accrued: u.accrued, Reserved: u.reserved}
 	b.Available = money.New(b.Funds.Minor+b.Promo.Minor-b.Due.Minor-b.Accrued.Minor-b.Reserved.Minor, acct.Currency)
-	return b, running, nil
+	return b, u.running, nil
 }
 
-// accruedNow is what was used and is on no final invoice (the current period, periods that are in their
-// grace, and what came late for earlier ones), what open reservations would add to it, and what of it the running period is.
-func accruedNow(ctx context.Context, tx Tx, acct account.Account) (accrued, reserved money.Amount, running rated, err error) {
-	accrued, reserved = zeroOf(acct), zeroOf(acct)
+// unbilled is what is on no final invoice.
+type unbilled struct {
+	accrued  money.Amount // used in the current period and those that are in their grace, and late for earlier ones
+	reserved money.Amount // what open reservations would add to it
+	running  rated        // the current period of it; the zero value where none is running
+}
+
+func unbilledNow(ctx context.Context, tx Tx, acct account.Account) (u unbilled, err error) {
+	u.accrued, u.reserved = zeroOf(acct), zeroOf(acct)
 	sub, err := tx.Subscriptions().Active(ctx, acct.ID)
 	if errors.Is(err, subscription.ErrNotFound) {
-		return accrued, reserved, running, nil
+		return u, nil
 	}
 	if err != nil {
-		return accrued, reserved, running, err
+		return u, err
 	}
-	if running, err = rate(ctx, tx, acct, sub.Opened()); err != nil {
-		return accrued, reserved, running, err
+	if u.running, err = rate(ctx, tx, acct, sub.Opened()); err != nil {
+		return u, err
 	}
-	if reserved, err = running.reserved(); err != nil {
-		return accrued, reserved, running, err
+	if u.reserved, err = u.running.reserved(); err != nil {
+		return u, err
 	}
-	if accrued, err = running.total(); err != nil {
-		return accrued, reserved, running, err
+	if u.accrued, err = u.running.total(); err != nil {
+		return u, err
 	}
 	drafts, err := tx.Invoices().List(ctx, acct.ID, invoice.Draft, firstPage)
 	if err != nil {
-		return accrued, reserved, running, err
+		return u, err
 	}
 	for _, d := range drafts.Data {
 		p, err := tx.Subscriptions().Period(ctx, acct.ID, d.Period.Start)
 		if err != nil {
-			return accrued, reserved, running, err
+			return u, err
 		}
 		// The late usage of older periods is counted with the current one; here the period alone.
 		own, err := rate(ctx, tx, acct, p)
 		if err != nil {
-			return accrued, reserved, running, err
+			return u, err
 		}
-		if accrued, err = accrued.Add(own.bill.Total); err != nil {
-			return accrued, reserved, running, err
+		if u.accrued, err = u.accrued.Add(own.bill.Total); err != nil {
+			return u, err
 		}
 	}
-	return accrued, reserved, running, nil
+	return u, nil
 }
