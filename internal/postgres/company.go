@@ -30,6 +30,7 @@ import (
 
 const (
 	mostGuests = 64
+	mostApart  = sharedConns - 2 // transactions that wait for an account at once
 	// shortWait is for a transaction of several accounts. That of one waits for a lock as long as it takes.
 	shortWait = "SET LOCAL lock_timeout = '100ms'"
 	// partyTime bounds a transaction with guests, in which nobody's own deadline counts.
@@ -79,10 +80,11 @@ type company struct {
 	waiting []*guest
 	free    int                // of those, nobody of whose account is inside
 	present map[account.ID]int // how many of an account are inside
+	apart   chan struct{}      // holds one for each transaction that may wait for an account
 }
 
 func newCompany(host func([]*guest), shared *sql.DB, oneAccount bool) *company {
-	c := &company{host: host, sql: shared, patience: patience, oneAccount: oneAccount, present: map[account.ID]int{}}
+	c := &company{host: host, sql: shared, patience: patience, oneAccount: oneAccount, present: map[account.ID]int{}, apart: make(chan struct{}, mostApart)}
 	c.crowd = coalesce.NewCrowd(&c.mu, c.begin)
 	return c
 }
@@ -157,22 +159,24 @@ func (c *company) run(guests []*guest) {
 	seated := guests[:0]
 	for _, g := range guests {
 		if g.unseated {
-			g.unseated = false
+			g.unseated, g.waits = false, true
 			again[g.account] = append(again[g.account], g)
 		} else {
 			seated = append(seated, g)
 		}
 	}
 	for _, of := range again {
-		go c.runAlone(of)
+		go c.runApart(of)
 	}
 	c.enter(seated, -1)
 	c.begin()
 }
 
-// runAlone runs the guests of an account that somebody else holds.
-func (c *company) runAlone(guests []*guest) {
+// runApart runs the guests of an account that somebody else holds. However many are held, some connections are left.
+func (c *company) runApart(guests []*guest) {
+	c.apart <- struct{}{}
 	c.host(guests)
+	<-c.apart
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.enter(guests, -1)
@@ -213,10 +217,10 @@ func (d *DB) host(guests []*guest) {
 	ctx, cancel := context.WithTimeout(ctx, partyTime)
 	defer cancel()
 	var culprit *guest
-	waits := !slices.ContainsFunc(guests, func(g *guest) bool { return g.account != guests[0].account })
+	strangers := slices.ContainsFunc(guests, func(g *guest) bool { return g.account != guests[0].account })
 	unknown := false
 	err := onOneConn(ctx, d.company.sql, func(conn *sql.Conn, bare *pgx.Conn) (err error) {
-		p := &party{transaction: newTransaction(bare), db: d, sql: conn, came: make(chan *guest, len(guests)), waits: waits}
+		p := &party{transaction: newTransaction(bare), db: d, sql: conn, came: make(chan *guest, len(guests)), strangers: strangers, waits: guests[0].waits}
 		defer p.rollback(ctx)
 		if err = p.run(ctx, guests); err == nil {
 			err = p.finish(ctx, p.writes(guests)...)
@@ -246,6 +250,7 @@ type guest struct {
 
 	party    *party
 	unseated bool   // somebody else holds the account
+	waits    bool   // for the account, which somebody else held
 	next     *guest // of the same account: begins when this one has ended
 	follows  bool   // it is the next of another
 	holds    held
@@ -325,12 +330,13 @@ func (g *guest) wait() error {
 // same time: a guest is running, or it is waiting or has ended and the party has it.
 type party struct {
 	*transaction
-	db      *DB
-	sql     *sql.Conn
-	waits   bool // for the lock of its only account
-	came    chan *guest
-	running int
-	culprit *guest // whose own error has ended it all
+	db        *DB
+	sql       *sql.Conn
+	strangers bool // its guests are of several accounts
+	waits     bool // for the lock of its only account
+	came      chan *guest
+	running   int
+	culprit   *guest // whose own error has ended it all
 }
 
 // run runs the guests up to the commit. It returns an error if there is nothing to commit.
@@ -408,7 +414,7 @@ func (p *party) seat(ctx context.Context, guests []*guest) (first []*guest, err 
 		}
 		last[g.account] = g
 	}
-	if !p.waits {
+	if p.strangers {
 		_ = p.later(ctx, stmt{sql: shortWait})
 	}
 	if len(ids) > 0 {
@@ -438,8 +444,8 @@ func (p *party) seats(g *guest) bool {
 	return locked || g.account.IsZero()
 }
 
-// lock is the statement that locks the accounts and their counters. It passes over accounts that others hold, but
-// for the only one.
+// lock is the statement that locks the accounts and their counters. It passes over accounts that others hold, unless
+// it is to wait for the only one.
 func (p *party) lock(ids [][16]byte) stmt {
 	s := stmt{sql: lockAccounts + " = ANY ($1::uuid[]) FOR NO KEY UPDATE OF a SKIP LOCKED FOR NO KEY UPDATE OF c", args: []any{ids}}
 	if p.waits {

@@ -103,15 +103,17 @@ func mustHaveFunds(t *testing.T, db *postgres.DB, a account.ID, times int64) {
 	}
 }
 
-// holding holds an account, as a machine that died within a transaction does, until it is released.
-func holding(t *testing.T, db *postgres.DB, a account.ID) (release func()) {
+// holding holds accounts, as a machine that died within a transaction does, until it is released.
+func holding(t *testing.T, db *postgres.DB, all ...account.ID) (release func()) {
 	t.Helper()
 	tx, err := db.Pool().Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(t.Context(), "SELECT FROM accounts WHERE id = $1 FOR UPDATE", a.UUID()); err != nil {
-		t.Fatal(err)
+	for _, a := range all {
+		if _, err := tx.Exec(t.Context(), "SELECT FROM accounts WHERE id = $1 FOR UPDATE", a.UUID()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return sync.OnceFunc(func() { _ = tx.Rollback(t.Context()) })
 }
@@ -430,6 +432,44 @@ func TestInTxOf(t *testing.T) {
 		release()
 		all.Wait()
 		mustHaveFunds(t, db, busy, many)
+	})
+
+	t.Run("WaitsForNoStrangersLockHoweverManyAreHeld", func(t *testing.T) {
+		t.Parallel()
+		for _, sharded := range []bool{false, true} {
+			db := postgrestest.New(t)
+			if sharded {
+				db.Shard()
+			}
+			const many = 12 // more than there are connections for such transactions
+			var busy []account.ID
+			for range many {
+				busy = append(busy, mustAccount(t, db).ID)
+			}
+			free := mustAccount(t, db).ID
+			release := holding(t, db, busy...)
+			soon, cancel := context.WithTimeout(ctx, 5*time.Second)
+			var all sync.WaitGroup
+			for i, a := range busy {
+				all.Go(func() {
+					if err := fund(ctx, db, a, nil); err != nil {
+						t.Error(err)
+					}
+				})
+				for (db.Inside() <= i || lockWaits(t, db) <= min(i, 5)) && soon.Err() == nil { // each comes after the one before
+					time.Sleep(time.Millisecond)
+				}
+			}
+			if err := fund(soon, db, free, nil); err != nil {
+				t.Errorf("a stranger: %v", err)
+			}
+			release()
+			all.Wait()
+			cancel()
+			for _, a := range busy {
+				mustHaveFunds(t, db, a, 1)
+			}
+		}
 	})
 
 	t.Run("EndsWithTheCallersContext", func(t *testing.T) {

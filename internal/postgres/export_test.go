@@ -20,6 +20,13 @@ func (d *DB) Waiting() int {
 	return len(d.company.waiting)
 }
 
+// Inside is of how many accounts operations have begun, or wait for what others hold.
+func (d *DB) Inside() int {
+	d.company.mu.Lock()
+	defer d.company.mu.Unlock()
+	return len(d.company.present)
+}
+
 // BePatient keeps operations waiting for the one under way, however long it takes.
 func (d *DB) BePatient() { d.company.patience = time.Hour }
 
