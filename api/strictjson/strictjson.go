@@ -32,7 +32,7 @@ const MaxDepth = 32
 var (
 	ErrNoBody    = errs.New(errs.Malformed, "body_required", "The operation wants a JSON body.")
 	ErrMalformed = errs.New(errs.Malformed, "malformed_json", "The body is not JSON.")
-	ErrTrailing  = errs.New(errs.Malformed, "malformed_json", "Something follows the JSON value.")
+	ErrTrailing  = ErrMalformed.Details("Something follows the JSON value.")
 	ErrDepth     = errs.New(errs.Malformed, "json_too_deep", "The body is nested too deeply.")
 )
 

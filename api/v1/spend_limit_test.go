@@ -30,6 +30,7 @@ func TestSpendLimit(t *testing.T) {
 	if res.Status != metering.Rejected || res.Problem.Code != "spend_limit_reached" {
 		t.Errorf("use beyond the limit: %+v", res)
 	}
+	ada.post(t, "/v1/usage/reservations", `{"meter":"voice","quantity":"1800000"}`).problem(t, http.StatusConflict, "spend_limit_reached")
 	put(set.Header.Get("ETag"), `{"amount":null}`).want(t, http.StatusOK)
 	w.use(t, a.ID, "voice", "1800000")
 }

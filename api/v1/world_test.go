@@ -22,6 +22,7 @@ import (
 	"github.com/accrue-billing/accrue/api/apitest"
 	"github.com/accrue-billing/accrue/api/cursor"
 	"github.com/accrue-billing/accrue/api/middleware"
+	"github.com/accrue-billing/accrue/api/problem"
 	v1 "github.com/accrue-billing/accrue/api/v1"
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
@@ -359,6 +360,9 @@ func (r response) problem(t *testing.T, status int, code string) response {
 	t.Helper()
 	if got := r.str(t, "code"); r.Status != status || got != code || r.Header.Get("Content-Type") != "application/problem+json" {
 		t.Fatalf("%d %s (%s), want %d %s: %s", r.Status, got, r.Header.Get("Content-Type"), status, code, r.Body)
+	}
+	if _, told := problem.Codes()[problem.Slug(code)]; !told {
+		t.Errorf("the type of %s leads to no page", code)
 	}
 	return r
 }

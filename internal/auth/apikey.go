@@ -88,7 +88,7 @@ type KeyStore interface {
 // Errors of API keys.
 var (
 	ErrKeyNotFound  = errs.New(errs.NotFound, "api_key_not_found", "There is no such API key.")
-	ErrWiderKey     = errs.New(errs.Forbidden, "insufficient_scope", "A key cannot be given more than its maker holds.")
+	ErrWiderKey     = ErrInsufficientScope.Details("A key cannot be given more than its maker holds.")
 	errKeyExpiry    = errs.InvalidField("#/expires_at", "in_the_past", "must lie in the future")
 	errKeyNoScope   = errs.InvalidField("#/scopes", "required", "name at least one scope")
 	errKeyScope     = errs.InvalidField("#/scopes", "unknown_scope", "may hold scopes of an API key only, and operator is not one")

@@ -56,10 +56,10 @@ const (
 var (
 	ErrReservationNotFound = errs.New(errs.NotFound, "reservation_not_found", "There is no such reservation.")
 	ErrSettled             = errs.New(errs.Conflict, "reservation_settled", "The reservation is settled and cannot be changed any more.")
-	ErrLimitReached        = errs.New(errs.Conflict, string(LimitReached), "The account's limit on the meter leaves too little.")
-	ErrSpendLimitReached   = errs.New(errs.Conflict, string(SpendLimitReached), "The account's spend limit leaves too little.")
-	ErrSuspended           = errs.New(errs.Conflict, string(AccountSuspended), "The account is suspended and may use nothing.")
-	ErrClosed              = errs.New(errs.Conflict, string(AccountClosed), "The account is closed and may use nothing.")
+	ErrLimitReached        = errs.New(errs.Conflict, "limit_reached", "The account's limit on the meter leaves too little.")
+	ErrSpendLimitReached   = errs.New(errs.Conflict, "spend_limit_reached", "The account's spend limit leaves too little.")
+	ErrSuspended           = errs.New(errs.Conflict, "account_suspended", "The account is suspended until what is due has been paid.")
+	ErrClosed              = account.ErrClosed.Details("The account is closed and may use nothing.")
 )
 
 // Reservations reads reservations. They are made and settled by metering's ingester, which holds the

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/page"
@@ -146,7 +147,7 @@ var (
 	ErrEventGone     = errs.New(errs.Conflict, "usage_event_gone", "The event counts, but is too old to be kept and cannot be corrected any more.")
 	ErrVoided        = errs.New(errs.Conflict, "usage_event_voided", "The event is void and cannot be corrected again.")
 	ErrNotAmendable  = errs.New(errs.Conflict, "usage_event_not_amendable", "The meter does not go by quantity: the event can be voided, not amended.")
-	ErrOverLimit     = errs.New(errs.Conflict, "limit_reached", "The amended event would pass the account's limit on the meter.")
+	ErrOverLimit     = entitlement.ErrLimitReached.Details("The amended event would pass the account's limit on the meter.")
 	ErrTotalRange    = errs.New(errs.Conflict, "total_out_of_range", "The correction would take a total out of its range.")
 )
 

@@ -45,6 +45,7 @@ func main() {
 
 func run(root, out string) error {
 	found := map[string]problem.Code{}
+	var unread []string
 	// InvalidField makes errors of this code; it is not a literal anywhere else.
 	add(found, errs.Invalid, "invalid_request", "A value in the request is not valid.")
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -57,14 +58,17 @@ func run(root, out string) error {
 		if d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return nil
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		files := token.NewFileSet()
+		file, err := parser.ParseFile(files, path, nil, 0)
 		if err != nil {
 			return err
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.CallExpr:
-				collect(found, n)
+				if !collect(found, n) {
+					unread = append(unread, files.Position(n.Pos()).String())
+				}
 			case *ast.CompositeLit:
 				collectLiteral(found, n)
 			}
@@ -74,6 +78,9 @@ func run(root, out string) error {
 	})
 	if err != nil {
 		return err
+	}
+	if len(unread) > 0 {
+		return fmt.Errorf("these have no code that can be read, and would have no page: %s", strings.Join(unread, "; "))
 	}
 	list := make([]problem.Code, 0, len(found))
 	for _, c := range found {
@@ -87,20 +94,22 @@ func run(root, out string) error {
 	return os.WriteFile(out, append(data, '\n'), 0o644) //nolint:gosec // a file of the source
 }
 
-// collect takes errs.New(errs.Kind, "code", "detail", …).
-func collect(found map[string]problem.Code, call *ast.CallExpr) {
+// collect takes errs.New(errs.Kind, "code", "detail", …), and reports whether it could.
+func collect(found map[string]problem.Code, call *ast.CallExpr) bool {
 	if !selects(call.Fun, "errs", "New") || len(call.Args) < 3 {
-		return
+		return true
 	}
 	kind, ok := call.Args[0].(*ast.SelectorExpr)
 	if !ok {
-		return
+		return false
 	}
 	code, ok1 := literal(call.Args[1])
 	detail, ok2 := literal(call.Args[2])
-	if k, known := kinds[kind.Sel.Name]; known && ok1 && ok2 {
+	k, known := kinds[kind.Sel.Name]
+	if known && ok1 && ok2 {
 		add(found, k, code, detail)
 	}
+	return known && ok1 && ok2
 }
 
 // collectLiteral takes errs.Error{Kind: errs.Kind, Code: "code", Detail: "detail"}.
