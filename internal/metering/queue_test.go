@@ -2,6 +2,8 @@ package metering
 
 import (
 	"errors"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -138,6 +140,55 @@ func TestQueue(t *testing.T) {
 			t.Error(err)
 		}
 		mustPut(t, q, 1, callOf(50)) // one call may be larger than the queue
+	})
+	// Whatever comes when, and however long it takes to store: all of it is stored, soon, also what waits when the queue is closed.
+	t.Run("ForgetsNobody", func(t *testing.T) {
+		t.Parallel()
+		for seed := range uint64(50) {
+			synctest.Test(t, func(t *testing.T) {
+				q := newQueue(2, 100_000, 100)
+				r := rand.New(rand.NewPCG(seed, 0))
+				var committers, callers sync.WaitGroup
+				for range 2 {
+					r := rand.New(rand.NewPCG(seed, r.Uint64()))
+					committers.Go(func() {
+						for t := q.take(300); t != nil; t = q.take(300) {
+							time.Sleep(time.Duration(r.IntN(4000)) * time.Microsecond)
+							for _, c := range t.chunks {
+								c.call.finish()
+							}
+							q.done(t)
+						}
+					})
+				}
+				for range 40 {
+					r := rand.New(rand.NewPCG(seed, r.Uint64()))
+					callers.Go(func() {
+						for range 10 {
+							time.Sleep(time.Duration(r.IntN(3000)) * time.Microsecond)
+							c := callOf(1 + r.IntN(3)*r.IntN(60))
+							c.call = &call{done: make(chan struct{})}
+							c.call.pending.Store(1)
+							begun := time.Now()
+							if q.put(r.IntN(2), c) != nil {
+								return // it was closed
+							}
+							<-c.call.done
+							if waited := time.Since(begun); waited > 200*time.Millisecond {
+								t.Errorf("seed %d: a call waited %s", seed, waited)
+							}
+						}
+					})
+				}
+				time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond)
+				q.close()
+				callers.Wait()
+				committers.Wait()
+				if q.calls != 0 || q.waiting() != 0 {
+					t.Errorf("seed %d: %d calls of %d events still wait", seed, q.calls, q.waiting())
+				}
+			})
+		}
 	})
 	t.Run("IsEmptiedWhenClosed", func(t *testing.T) {
 		t.Parallel()
