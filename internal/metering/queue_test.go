@@ -180,7 +180,11 @@ func TestQueue(t *testing.T) {
 						}
 					})
 				}
-				time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond)
+				if seed%2 == 0 {
+					callers.Wait()
+				} else {
+					time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond)
+				}
 				q.close()
 				callers.Wait()
 				committers.Wait()
