@@ -71,7 +71,7 @@ func (h downgrades) create(c echo.Context) error {
 //
 //	@ID				cancelDowngrade
 //	@Summary		Take a planned downgrade back
-//	@Description	Without one it does nothing.
+//	@Description	Without one it does nothing. The action is cancel_downgrade.
 //	@Tags			upgrades
 //	@Success		204
 //	@Failure		409	{object}	problem.Problem	"account_closed"

@@ -69,7 +69,7 @@ type PaymentHistory struct {
 // Action is something that can be done on the Billing page, or why it cannot be done now. The same
 // function guards the request itself.
 type Action struct {
-	Name     string          `json:"name" validate:"required" enums:"upgrade,downgrade,contact_sales,add_payment_method,remove_payment_method,top_up,pay_invoice,close_account"`
+	Name     string          `json:"name" validate:"required" enums:"upgrade,downgrade,cancel_downgrade,contact_sales,add_payment_method,remove_payment_method,top_up,pay_invoice,close_account"`
 	Allowed  bool            `json:"allowed" validate:"required"`
 	Blockers []ActionBlocker `json:"blockers" validate:"required"`
 	Method   string          `json:"method" validate:"required" example:"POST"` // of the request that does it

@@ -156,7 +156,12 @@ func TestDowngrade(t *testing.T) {
 	if next := ada.get(t, "/v1/account").str(t, "next_level"); next != "developer" {
 		t.Errorf("next level %q", next)
 	}
-	ada.do(t, http.MethodDelete, "/v1/downgrades", "").want(t, http.StatusNoContent)
+	const cancel = 2 // in the order of the page
+	overview := ada.get(t, "/v1/overview")
+	if name := overview.str(t, "actions", cancel, "name"); name != "cancel_downgrade" || overview.at(t, "actions", cancel, "allowed") != true {
+		t.Errorf("the page lets nobody take it back: %s", overview.Body)
+	}
+	ada.do(t, overview.str(t, "actions", cancel, "method"), overview.str(t, "actions", cancel, "href"), "").want(t, http.StatusNoContent)
 	ada.do(t, http.MethodDelete, "/v1/downgrades", "").want(t, http.StatusNoContent)
 	if next := ada.get(t, "/v1/account").str(t, "next_level"); next != "" {
 		t.Errorf("next level %q after it was taken back", next)

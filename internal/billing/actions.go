@@ -23,6 +23,7 @@ type ActionName string
 const (
 	ActUpgrade      ActionName = "upgrade"
 	ActDowngrade    ActionName = "downgrade"
+	ActKeepPlan     ActionName = "cancel_downgrade"
 	ActContactSales ActionName = "contact_sales"
 	ActAddCard      ActionName = "add_payment_method"
 	ActRemoveCard   ActionName = "remove_payment_method"
@@ -81,6 +82,7 @@ func (f Facts) Actions() []Action {
 	out := []Action{
 		f.action(ActUpgrade, "POST", "/v1/upgrades"),
 		f.action(ActDowngrade, "POST", "/v1/downgrades"),
+		f.action(ActKeepPlan, "DELETE", "/v1/downgrades"),
 		f.action(ActContactSales, "POST", "/v1/sales-inquiries"),
 		f.action(ActAddCard, "POST", "/v1/payment-methods"),
 		f.action(ActTopUp, "POST", "/v1/top-ups"),
@@ -144,6 +146,10 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 			out = append(out, blocker(ErrNotADowngrade, nil))
 		case f.Subscription.NextPlan != "":
 			out = append(out, blocker(ErrDowngradePlanned, map[string]any{"plan": f.Subscription.NextPlan, "at": f.Subscription.Period.End}))
+		}
+	case ActKeepPlan:
+		if f.Subscription.NextPlan == "" {
+			out = append(out, blocker(ErrNoDowngrade, nil))
 		}
 	case ActTopUp:
 		if !f.Priced {
@@ -296,5 +302,6 @@ var (
 	ErrOwing            = errs.New(errs.Conflict, "outstanding_balance", "There is an outstanding amount. Pay it first.")
 	ErrNothingDue       = errs.New(errs.Conflict, "nothing_due", "Nothing is due.")
 	ErrNotADowngrade    = errs.New(errs.Conflict, "not_a_downgrade", "The account is on the lowest plan already.")
+	ErrNoDowngrade      = errs.New(errs.Conflict, "no_downgrade_planned", "No change of plan is planned.")
 	ErrDowngradePlanned = errs.New(errs.Conflict, "downgrade_planned", "A change of plan is planned for the end of the period already.")
 )
