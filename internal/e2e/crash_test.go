@@ -118,10 +118,13 @@ func (h *harness) killSweepAt(op failpoint.Op, point failpoint.Point, rng *rand.
 	}
 	h.must(h.arm(fmt.Sprintf("%s.%s kill %d", op, point, 1+rng.IntN(len(intents)))))
 	var err error
-	h.proc, err = h.deployment.start(ctx)
+	h.proc, err = h.deployment.begin() // the sweep may be there before anybody has seen that it listens
 	h.must(err)
 	select {
 	case <-h.proc.gone:
+		if h.proc.address("api") == "" {
+			h.t.Fatalf("the service ended at its start: %v\n%s", h.proc.err, h.proc.log)
+		}
 	case <-time.After(20 * time.Second):
 		h.t.Fatalf("%s.%s was never reached\n%s", op, point, h.proc.log)
 	}

@@ -181,9 +181,14 @@ type process struct {
 // startWithin bounds how long the service may take until it listens; a busy machine is slow.
 const startWithin = time.Minute
 
+// begin runs the service, and does not wait for it.
+func (d *deployment) begin() (*process, error) {
+	return d.launch(append([]string{"GOMAXPROCS=2", "GOGC=400"}, d.env...), append([]string{"--addr=127.0.0.1:0", "--sandbox-addr=127.0.0.1:0"}, d.args...)...)
+}
+
 // start runs the service and returns when it listens.
 func (d *deployment) start(ctx context.Context) (*process, error) {
-	p, err := d.launch(append([]string{"GOMAXPROCS=2", "GOGC=400"}, d.env...), append([]string{"--addr=127.0.0.1:0", "--sandbox-addr=127.0.0.1:0"}, d.args...)...)
+	p, err := d.begin()
 	if err != nil {
 		return nil, err
 	}
@@ -240,8 +245,12 @@ func (p *process) address(server string) string {
 	return "http://" + addr
 }
 
-// kill ends the process as a power cut does, and returns when it is gone. A second kill does nothing.
+// kill ends the process as a power cut does, and returns when it is gone. A second kill does nothing, nor one of what
+// has not begun.
 func (p *process) kill() {
+	if p == nil {
+		return
+	}
 	_ = p.cmd.Process.Kill()
 	<-p.gone
 }
