@@ -2,7 +2,6 @@ package v1
 
 import (
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -44,8 +43,7 @@ func toUsageAlert(a alert.Alert, currency money.Currency) UsageAlert {
 		out.Meter, out.Quantity = textIf(a.Meter), &q
 		return out
 	}
-	minor, _ := strconv.ParseInt(a.Threshold.String(), 10, 64) // it was made of one
-	m := toMoney(money.New(minor, currency))
+	m := toMoney(alert.Money(a.Threshold, currency))
 	out.Amount = &m
 	return out
 }

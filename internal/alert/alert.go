@@ -48,6 +48,11 @@ func (a Alert) Reached(value money.Decimal) bool {
 	return value.Cmp(a.Threshold) >= 0
 }
 
+// Money returns a value of an alert on money, in minor units, as an amount.
+func Money(value money.Decimal, currency money.Currency) money.Amount {
+	return money.New(value.Rat().Num().Int64(), currency) // it was made of an amount
+}
+
 // Firing is the record that an alert was told in a period.
 type Firing struct {
 	Alert       ID

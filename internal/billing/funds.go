@@ -159,7 +159,7 @@ func told(al alert.Alert, value money.Decimal, currency money.Currency) any {
 	if al.Kind == alert.Usage {
 		return value
 	}
-	return money.New(value.Rat().Num().Int64(), currency)
+	return alert.Money(value, currency)
 }
 
 // SpendLimit is an account's cap on what a period may come to, tax included.
