@@ -8,7 +8,6 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/outbox"
-	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
@@ -36,9 +35,7 @@ func TestDowngrade_ToWhatIsNoLongerSold(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.withFees(t)
-			a := w.open(t).ID
-			w.upgrade(t, a, sandbox.TokenVisa)
+			a := w.onProAmongFees(t)
 			w.moveTo(t, a, "scale")
 			if _, err := (billing.Downgrader{Core: w.Core}).Plan(t.Context(), asked(a, newKey()), "growth", nil); err != nil {
 				t.Fatal(err)

@@ -61,9 +61,7 @@ func TestEnd_CreditThatHasRunOutPaysForNothing(t *testing.T) {
 func TestEnd_TheFeeIsDueUpToNow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.withFees(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onProAmongFees(t)
 	w.until(t, day(time.March, 20))
 	w.moveTo(t, a, "growth")
 	w.until(t, day(time.March, 30))

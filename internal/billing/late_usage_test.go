@@ -28,9 +28,7 @@ import (
 func TestLateUsage_EntersTheDraftAndThenTheNextInvoice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.withFees(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onProAmongFees(t)
 	w.moveTo(t, a, "growth")
 	w.use(t, a, "voice", "60000")
 	late := func(at time.Time) {

@@ -50,6 +50,15 @@ func (w *world) moveTo(t *testing.T, a account.ID, code plan.Code) {
 	}
 }
 
+// onProAmongFees opens an account on Pro beside the plans of withFees.
+func (w *world) onProAmongFees(t *testing.T) account.ID {
+	t.Helper()
+	w.withFees(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	return a
+}
+
 // A plan's fee is due for the time for which the plan was held. The period is 10 March to 10 April, 31 days:
 //
 //	10 to 20 March  Pro, without a fee
@@ -60,9 +69,7 @@ func (w *world) moveTo(t *testing.T, a account.ID, code plan.Code) {
 func TestProration_FeesAreDueForTheTimeHeld(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.withFees(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onProAmongFees(t)
 	w.use(t, a, "voice", "30000")
 	w.until(t, day(time.March, 20))
 	w.moveTo(t, a, "growth")
@@ -103,9 +110,7 @@ func TestProration_FeesAreDueForTheTimeHeld(t *testing.T) {
 func TestProration_AMigrationAtOnceCountsFromTheBeginning(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.withFees(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onProAmongFees(t)
 	w.until(t, day(time.March, 20))
 	w.moveTo(t, a, "growth")
 	w.until(t, day(time.March, 25))
