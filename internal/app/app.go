@@ -161,8 +161,7 @@ func (a *App) Addr(name string) string {
 }
 
 // Run serves until ctx ends, says for the shutdown's delay that it is not ready any more, and then finishes what was begun
-// within the time for draining. It returns
-// nil after a clean end, and an error if a part of the service failed.
+// within the time for draining. It returns nil after a clean end, and an error if a part of the service failed.
 func (a *App) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.Close(ctx)) }()
 

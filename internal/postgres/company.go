@@ -108,7 +108,7 @@ func (c *company) dismiss(g *guest) bool {
 		return false
 	}
 	c.waiting = slices.Delete(c.waiting, i, i+1)
-	c.enter(nil, 0)
+	c.countFree()
 	c.crowd.Waits(c.free)
 	return true
 }
@@ -193,6 +193,10 @@ func (c *company) enter(guests []*guest, by int) {
 			delete(c.present, g.account)
 		}
 	}
+	c.countFree()
+}
+
+func (c *company) countFree() {
 	c.free = 0
 	for _, g := range c.waiting {
 		if c.present[g.account] == 0 {
