@@ -83,7 +83,7 @@ func (s *benchService) accounts(b *testing.B) (list []account.ID) {
 // credits gives promotional credit to the accounts in turn.
 func (s *benchService) credits(connections int, accounts []account.ID, span time.Duration) rate {
 	return s.keyed(connections, span, func(conn int, key string) template {
-		return s.post("/v1/admin/credits", s.staff, "Accrue-Account: "+accounts[conn%len(accounts)].String()+"\r\n"+key,
+		return s.post("/v1/admin/credits", s.staff[conn], "Accrue-Account: "+accounts[conn%len(accounts)].String()+"\r\n"+key,
 			`{"amount":{"amount":100,"currency":"USD"},"reason":"benchmark"}`)
 	})
 }

@@ -140,12 +140,22 @@ func newDeployment(tb testing.TB, program string, args ...string) *deployment {
 // token returns a token of a user of the account, or of an operator if there is none.
 func (d *deployment) token(tb testing.TB, account string) string {
 	tb.Helper()
-	g := auth.Grant{Subject: "user-1", Account: account, Scopes: []auth.Scope{
-		auth.BillingRead, auth.BillingWrite, auth.PaymentsWrite, auth.UsageRead, auth.UsageWrite, auth.KeysManage, auth.WebhooksManage,
-	}}
 	if account == "" {
-		g.Scopes = []auth.Scope{auth.Operator}
+		return d.operator(tb, "user-1")
 	}
+	return d.sign(tb, auth.Grant{Subject: "user-1", Account: account, Scopes: []auth.Scope{
+		auth.BillingRead, auth.BillingWrite, auth.PaymentsWrite, auth.UsageRead, auth.UsageWrite, auth.KeysManage, auth.WebhooksManage,
+	}})
+}
+
+// operator signs a token for someone who may act for every account.
+func (d *deployment) operator(tb testing.TB, subject string) string {
+	tb.Helper()
+	return d.sign(tb, auth.Grant{Subject: subject, Scopes: []auth.Scope{auth.Operator}})
+}
+
+func (d *deployment) sign(tb testing.TB, g auth.Grant) string {
+	tb.Helper()
 	token, err := d.signer.Sign(g, auth.DevelopmentLifetime)
 	if err != nil {
 		tb.Fatal(err)
