@@ -34,7 +34,7 @@ func TestCompany(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				together := newCompany(func(guests []*guest) {
+				together := newCompany(func(guests []*guest, _ bool) {
 					time.Sleep(takes)
 					for _, g := range guests {
 						close(g.turn)
@@ -74,7 +74,7 @@ func TestCompany_BeginsTwoAtOnce(t *testing.T) {
 		var mu sync.Mutex
 		var begun []int
 		var finish []chan struct{} // each
-		together := newCompany(func(guests []*guest) {
+		together := newCompany(func(guests []*guest, _ bool) {
 			end := make(chan struct{})
 			mu.Lock()
 			begun, finish = append(begun, len(guests)), append(finish, end)
@@ -117,7 +117,7 @@ func TestCompany_WaitsOnceForAnAccountThatIsHeld(t *testing.T) {
 		held, free := id.New[account.Account](), id.New[account.Account]()
 		release := make(chan struct{})
 		alone := 0
-		c := newCompany(func(guests []*guest) {
+		c := newCompany(func(guests []*guest, _ bool) {
 			strangers := slices.ContainsFunc(guests, func(g *guest) bool { return g.account != held })
 			if !strangers {
 				alone++
