@@ -1,7 +1,6 @@
 package billing_test
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -385,23 +384,5 @@ func TestLateUsage_OfOtherDimensions(t *testing.T) {
 	w.closed(t, start.AddDate(0, 2, 0))
 	if got, want := w.lines(t, a, start.AddDate(0, 1, 0)), "adjustment 1000, adjustment -100"; got != want {
 		t.Errorf("billed %q, want %q", got, want)
-	}
-}
-
-// A closed account gets no further invoice, so what it has used is not changed any more: a credit note corrects its bills.
-func TestLateUsage_OfAClosedAccount(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	a := w.open(t).ID
-	w.useAs(t, a, "call", "voice", "60", w.clock())
-	if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "test", nil); err != nil {
-		t.Fatal(err)
-	}
-	fix := billing.Corrections{Core: w.Core, Catalogue: billing.Meters(plan.Shipped().Meters)}
-	_, err := fix.Correct(t.Context(), asked(a, newKey()), metering.Correction{
-		Source: "test", EventID: "call", Kind: metering.Void, Reason: "never happened",
-	}, nil)
-	if !errors.Is(err, account.ErrClosed) {
-		t.Errorf("%v, want ErrClosed", err)
 	}
 }
