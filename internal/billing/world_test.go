@@ -331,3 +331,13 @@ func (w *world) refund(t *testing.T, a account.ID, p payment.ID, minor int64) pa
 	}
 	return got.Record
 }
+
+// defaultCard returns the account's active card.
+func (w *world) defaultCard(t *testing.T, a billing.Asked) payment.Method {
+	t.Helper()
+	m, err := w.DB.Payments().DefaultMethod(t.Context(), a.Account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}

@@ -12,16 +12,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/plan"
 )
 
-// defaultCard returns the account's active card.
-func (w *world) defaultCard(t *testing.T, a billing.Asked) payment.Method {
-	t.Helper()
-	m, err := w.DB.Payments().DefaultMethod(t.Context(), a.Account)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
 // The provider's event about a change may be quicker than its answer to us: the caller's own change is
 // then no change of somebody else's.
 func TestChangeCard_TheEventAboutItIsQuickerThanTheAnswer(t *testing.T) {
