@@ -372,3 +372,58 @@ func TestDispute_WonWhileTheInvoiceIsPaidOnceMore(t *testing.T) {
 	w.wantInvoice(t, a, inv, invoice.Paid, 0)
 	w.wantBalance(t, a, 0, 0)
 }
+
+// What a card network takes back of an invoice is due again, and is not charged again by itself, however long it takes;
+// if the dispute is won, it is paid.
+func TestDispute_StopsDunning(t *testing.T) {
+	t.Parallel()
+	for name, won := range map[string]bool{"Lost": false, "Won": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.open(t)
+			w.upgrade(t, a.ID, sandbox.TokenVisa)
+			w.use(t, a.ID, "voice", "120000") // 27.00
+			w.until(t, w.clock().Add(35*24*time.Hour))
+			taken := w.charges(t)[a.ID]
+			if len(taken) != 1 {
+				t.Fatalf("%d charges, want that of the invoice", len(taken))
+			}
+			dispute, err := w.control.Dispute(t.Context(), taken[0].Ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := func() {
+				for _, e := range w.eventsOf(t, dispute) {
+					w.deliver(t, e)
+				}
+			}
+			told()
+			due, err := w.DB.Invoices().Unpaid(t.Context(), a.ID)
+			if err != nil || len(due) != 1 || due[0].AmountDue() != usd(2700) {
+				t.Fatalf("due is %+v, %v; want the invoice again", due, err)
+			}
+			for range 70 { // days
+				w.advance(24 * time.Hour)
+				w.sweep(t)
+			}
+			if acct, err := w.DB.Accounts().Get(t.Context(), a.ID); err != nil || acct.Status != account.Active {
+				t.Errorf("the account is %s, %v: a dispute suspends nobody", acct.Status, err)
+			}
+			if err := w.control.CloseDispute(t.Context(), dispute, won); err != nil {
+				t.Fatal(err)
+			}
+			told()
+			if n := len(w.charges(t)[a.ID]); n != 1 {
+				t.Errorf("%d charges: what is disputed was charged again", n)
+			}
+			want := invoice.Open
+			if won {
+				want = invoice.Paid
+			}
+			if inv, err := w.DB.Invoices().Get(t.Context(), a.ID, due[0].ID); err != nil || inv.Status != want {
+				t.Errorf("the invoice is %s, %v; want %s", inv.Status, err, want)
+			}
+		})
+	}
+}

@@ -2,7 +2,9 @@ package billing_test
 
 import (
 	"testing"
+	"time"
 
+	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -44,4 +46,55 @@ func TestTopUp_PaysAgainForWhatWasGivenBackAgain(t *testing.T) {
 	}
 	w.wantInvoice(t, a, inv, invoice.Open, 500)
 	w.wantBalance(t, a, 0, 500)
+}
+
+// Whatever a provider answers that is neither yes nor no leaves a payment open. The same key asks again until the outcome
+// is known, and the card is charged once, whether the first call was carried out or not.
+func TestTopUp_WhatTheProviderLeavesOpenIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	yes, no := true, false
+	faults := map[string]sandbox.Fault{
+		"TooManyRequests":             {Kind: sandbox.FaultRateLimit},
+		"TheKeyIsInUse":               {Kind: sandbox.FaultKeyInUse},
+		"AFaultOfTheProvider":         {Kind: sandbox.FaultStatus, Status: 500},
+		"AFaultAfterTheCharge":        {Kind: sandbox.FaultStatus, Status: 500, Effect: &yes},
+		"BusyProvider":                {Kind: sandbox.FaultStatus, Status: 503},
+		"HalfAnAnswer":                {Kind: sandbox.FaultGarbage},
+		"NoAnswer":                    {Kind: sandbox.FaultHang},
+		"NoAnswerAndNoCharge":         {Kind: sandbox.FaultHang, Effect: &no},
+		"ABrokenConnection":           {Kind: sandbox.FaultReset},
+		"ABrokenConnectionAndNothing": {Kind: sandbox.FaultReset, Effect: &no},
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.open(t)
+			w.upgrade(t, a.ID, sandbox.TokenVisa)
+			fault.Op, fault.Times = "charge", 1
+			if err := w.control.Plan(t.Context(), fault); err != nil {
+				t.Fatal(err)
+			}
+			key := asked(a.ID, newKey())
+			top, err := billing.Funder{Core: w.Core}.TopUp(t.Context(), key, billing.TopUpInput{Amount: usd(1000)}, asJSON[billing.TopUp](202))
+			if err != nil || top.Record.Status != payment.Processing {
+				t.Fatalf("%+v, %v; want it processing", top.Record, err)
+			}
+			if b := w.balance(t, a.ID); b.Funds != usd(0) {
+				t.Errorf("funds %s before the provider has said yes", b.Funds)
+			}
+			w.advance(2 * time.Minute)
+			w.sweep(t)
+			after, err := billing.Funder{Core: w.Core}.Get(t.Context(), a.ID, top.Record.ID)
+			if err != nil || after.Status != payment.Succeeded || after.Charge.ID != top.Record.Charge.ID {
+				t.Errorf("after a sweep: %+v, %v", after, err)
+			}
+			if n := len(w.charges(t)[a.ID]); n != 1 {
+				t.Errorf("%d charges, want 1", n)
+			}
+			if b := w.balance(t, a.ID); b.Funds != usd(1000) {
+				t.Errorf("funds %s, want 10.00 USD", b.Funds)
+			}
+		})
+	}
 }
