@@ -1,12 +1,16 @@
 package billing_test
 
 import (
+	"context"
+	"maps"
 	"testing"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // Funds that come while a card is being asked for an invoice pay it when the card has said no.
@@ -38,4 +42,82 @@ func TestCollect_FundsThatCameMeanwhilePayFirst(t *testing.T) {
 	if n := len(w.charges(t)[a]); n != 1 {
 		t.Errorf("%d charges, want that of the top-up alone", n)
 	}
+}
+
+// limited is a provider with limits of its own.
+type limited struct {
+	payment.Gateway
+	change func(*payment.Limits, money.Currency)
+}
+
+func (g limited) Limits(c money.Currency) (payment.Limits, error) {
+	l, err := g.Gateway.Limits(c)
+	g.change(&l, c)
+	return l, err
+}
+
+// Charge refuses what is beyond them, as the providers do.
+func (g limited) Charge(ctx context.Context, r payment.ChargeRequest) (payment.ChargeResult, error) {
+	l, err := g.Limits(r.Amount.Currency)
+	if err == nil {
+		err = l.Check(r.Amount)
+	}
+	if err != nil {
+		return payment.ChargeResult{}, err
+	}
+	return g.Gateway.Charge(ctx, r)
+}
+
+// inSteps takes whole dollars only, as some providers take no thousandths.
+func inSteps(l *payment.Limits, c money.Currency) { l.Minimum, l.Step = money.New(100, c), 100 }
+
+// tenAtMost takes ten dollars at most.
+func tenAtMost(l *payment.Limits, c money.Currency) { l.Maximum = money.New(1000, c) }
+
+// An invoice that is no whole number of the provider's steps is charged to the next one; the rest goes to the funds.
+func TestCollect_InTheProvidersSteps(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Gateway = limited{w.Gateway, inSteps}
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.use(t, a, "voice", "120600") // 27.27
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	all, err := w.DB.Invoices().List(t.Context(), a, "", page.Request{Limit: 10})
+	if err != nil || len(all.Data) != 1 || all.Data[0].Total != usd(2727) || all.Data[0].Status != invoice.Paid {
+		t.Errorf("%+v, %v", all.Data, err)
+	}
+	w.wantBalance(t, a, 73, 0)
+}
+
+// An invoice of more than the provider takes at once is collected in parts, none of them too small for it.
+func TestCollect_MoreThanTheProviderTakesAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Gateway = limited{w.Gateway, tenAtMost}
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.use(t, a, "voice", "104933") // 20.22
+	end := day(time.April, 10)
+	w.until(t, end.Add(time.Hour))
+	w.until(t, end.Add(w.Policy.Grace+time.Hour))
+	for range 3 {
+		w.sweep(t)
+	}
+	all, err := w.DB.Invoices().List(t.Context(), a, "", page.Request{Limit: 10})
+	if err != nil || len(all.Data) != 1 || all.Data[0].Status != invoice.Paid {
+		t.Fatalf("%+v, %v", all.Data, err)
+	}
+	paid, err := w.DB.Payments().PaymentsOf(t.Context(), a, all.Data[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	amounts := map[int64]int{}
+	for _, p := range paid {
+		amounts[p.Amount.Minor]++
+	}
+	if want := map[int64]int{1000: 1, 972: 1, 50: 1}; !maps.Equal(amounts, want) {
+		t.Errorf("charged %v of %s, want %v", amounts, all.Data[0].Total, want)
+	}
+	w.wantBalance(t, a, 0, 0)
 }

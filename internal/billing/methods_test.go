@@ -101,3 +101,26 @@ func TestAddCard_IsRepeatedAsItWasAsked(t *testing.T) {
 		t.Errorf("the card is %s once the provider was asked again", m.Status)
 	}
 }
+
+// A change of a card that the provider has refused, or not answered, can be made in another way.
+func TestChangeCard_OtherwiseAfterNoAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := asked(w.open(t).ID, "")
+	w.upgrade(t, a.Account, sandbox.TokenVisa)
+	m := w.defaultCard(t, a)
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "update", Kind: sandbox.FaultReset}); err != nil {
+		t.Fatal(err)
+	}
+	change := func(city string) (payment.Method, error) {
+		moved := m.Billing
+		moved.Address.City = city
+		return billing.Cards{Core: w.Core}.Change(t.Context(), a, m.ID, billing.CardChange{Version: m.Version, Billing: &moved})
+	}
+	if got, err := change("Ockham"); err == nil {
+		t.Fatalf("%+v without an answer", got)
+	}
+	if got, err := change("Oakham"); err != nil || got.Billing.Address.City != "Oakham" {
+		t.Errorf("%+v, %v", got.Billing, err)
+	}
+}

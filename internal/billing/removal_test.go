@@ -146,3 +146,22 @@ func TestCloseAccount_LetsGoOfItsCards(t *testing.T) {
 		t.Errorf("%+v, want all of it given back", c)
 	}
 }
+
+// "Remove when paid" is granted by whatever pays, funds too.
+func TestRemoveWhenPaid_ByFunds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.use(t, a, "voice", "120000") // 27.00
+	m := w.defaultCard(t, asked(a, ""))
+	r, err := billing.Cards{Core: w.Core}.RequestRemoval(t.Context(), asked(a, newKey()), m.ID, payment.WhenPaid, "", nil)
+	if err != nil || r.Record.Status != payment.RemovalOpen {
+		t.Fatalf("%+v, %v", r.Record, err)
+	}
+	w.topUp(t, a, 3000)
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	if got := w.card(t, a, m.ID); got.Status != payment.MethodRemoved {
+		t.Errorf("the card is %s", got.Status)
+	}
+}

@@ -98,3 +98,25 @@ func TestTopUp_WhatTheProviderLeavesOpenIsAskedAgain(t *testing.T) {
 		})
 	}
 }
+
+// A charge that nobody has asked for yet, of a card that is gone, is not waited for.
+func TestTopUp_OfACardThatWasRemovedMeanwhile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	never := false
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset, Effect: &never}); err != nil {
+		t.Fatal(err)
+	}
+	top := w.topUp(t, a, 1000)
+	m := w.defaultCard(t, asked(a, ""))
+	if err := (billing.Cards{Core: w.Core}).RemoveByOperator(t.Context(), asked(a, ""), m.ID, "test"); err != nil {
+		t.Fatal(err)
+	}
+	w.advance(2 * time.Minute)
+	w.sweep(t)
+	if got, err := (billing.Funder{Core: w.Core}).Get(t.Context(), a, top.ID); err != nil || got.Status != payment.Failed {
+		t.Errorf("the top-up is %s, %v", got.Status, err)
+	}
+}
