@@ -2,7 +2,9 @@ package billing_test
 
 import (
 	"context"
+	"errors"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -315,4 +317,38 @@ func TestRefund_IsNotUndoneByANewCard(t *testing.T) {
 		t.Errorf("%d charges: what was given back was taken again", n)
 	}
 	w.wantInvoice(t, a, inv, invoice.Open, 2700)
+}
+
+func TestPartialRefunds_TogetherNeverPassWhatWasTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, c := range []struct {
+		minor int64
+		want  int
+	}{{6000, 1}, {1000, 10}, {3333, 3}} {
+		a := w.open(t)
+		w.upgrade(t, a.ID, sandbox.TokenVisa)
+		p := w.topUp(t, a.ID, 10000).Charge
+		var mu sync.Mutex
+		done := 0
+		together(20, func(int) {
+			got, err := billing.Refunder{Core: w.Core}.Refund(t.Context(), asked(a.ID, newKey()),
+				billing.RefundInput{Payment: p.ID, Amount: usd(c.minor), Reason: "test", Origin: payment.ByOperator}, asJSON[payment.Refund](201))
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil && got.Record.Status == payment.Succeeded:
+				done++
+			case !errors.Is(err, payment.ErrRefundTooLarge) && !errors.Is(err, billing.ErrFundsSpent):
+				t.Errorf("refund of %d: %+v, %v", c.minor, got.Record, err)
+			}
+		})
+		left := 10000 - int64(c.want)*c.minor
+		if b := w.balance(t, a.ID); done != c.want || b.Funds != usd(left) {
+			t.Errorf("%d refunds of %d and funds of %s, want %d and %s", done, c.minor, b.Funds, c.want, usd(left))
+		}
+		if ch := w.charges(t)[a.ID]; len(ch) != 1 || ch[0].Refunded != usd(10000-left) {
+			t.Errorf("the provider has %+v", ch)
+		}
+	}
 }

@@ -211,3 +211,32 @@ func TestSweep_OneAccountDoesNotHoldUpTheCreditOfOthers(t *testing.T) {
 		t.Errorf("%d are left of the other's credit", left)
 	}
 }
+
+// Two replicas sweep at the same time: every period gets one invoice, every invoice one charge.
+func TestSweep_OnSeveralReplicasAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	accounts := make([]account.ID, often(10, 100))
+	for i := range accounts {
+		accounts[i] = w.open(t).ID
+		w.upgrade(t, accounts[i], sandbox.TokenVisa)
+		w.use(t, accounts[i], "voice", "600000")
+	}
+	w.advance(33 * 24 * time.Hour)
+	together(3, func(int) {
+		if _, err := (billing.Sweeper{Core: w.Core}).Sweep(t.Context()); err != nil {
+			t.Errorf("sweep: %v", err)
+		}
+	})
+	w.sweep(t)
+	charged := w.charges(t)
+	for _, a := range accounts {
+		invoices, err := w.DB.Invoices().List(t.Context(), a, "", page.Request{Limit: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(invoices.Data) != 1 || len(charged[a]) != 1 {
+			t.Errorf("%s has %d invoices and %d charges, want 1 and 1", a, len(invoices.Data), len(charged[a]))
+		}
+	}
+}

@@ -1,10 +1,14 @@
 package billing_test
 
 import (
+	"errors"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -118,5 +122,91 @@ func TestTopUp_OfACardThatWasRemovedMeanwhile(t *testing.T) {
 	w.sweep(t)
 	if got, err := (billing.Funder{Core: w.Core}).Get(t.Context(), a, top.ID); err != nil || got.Status != payment.Failed {
 		t.Errorf("the top-up is %s, %v", got.Status, err)
+	}
+}
+
+// A customer's impatience, a proxy's retry and a second tab all look like this.
+func TestSameKey_FiftyCallersHaveOneEffect(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	fund := billing.Funder{Core: w.Core}
+	want := map[account.ID]bool{}
+	for round := range often(8, 200) {
+		a := w.open(t)
+		w.upgrade(t, a.ID, sandbox.TokenVisa)
+		want[a.ID] = true
+		var bodies sync.Map
+		together(callers, func(int) {
+			for {
+				got, err := fund.TopUp(t.Context(), asked(a.ID, "the key"), billing.TopUpInput{Amount: usd(1234)}, asJSON[billing.TopUp](201))
+				if errors.Is(err, idempotency.ErrInProgress) {
+					time.Sleep(2 * time.Millisecond) // what Retry-After asks for, in small
+					continue
+				}
+				if err != nil {
+					t.Errorf("round %d: %v", round, err)
+					return
+				}
+				if got.Replayed != nil {
+					bodies.Store(string(got.Replayed.Body), true)
+				}
+				return
+			}
+		})
+		different := 0
+		bodies.Range(func(any, any) bool { different++; return true })
+		if different != 1 {
+			t.Errorf("round %d: %d different answers were replayed", round, different)
+		}
+	}
+	charged := w.charges(t)
+	for a := range want {
+		if len(charged[a]) != 1 {
+			t.Errorf("%d charges of %s, want 1", len(charged[a]), a)
+		}
+		if b := w.balance(t, a); b.Funds != usd(1234) {
+			t.Errorf("funds %s, want 12.34 USD", b.Funds)
+		}
+	}
+}
+
+// A process that is paused between its intent and the provider's call, for longer than anybody waits, comes back to work
+// that others have finished: it asks under the same key, finds the payment settled, and changes nothing.
+func TestTopUp_ByAProcessThatWasPaused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	w.upgrade(t, a.ID, sandbox.TokenVisa)
+	provider := slowGateway{w.Gateway, make(chan struct{}, 1), make(chan struct{})}
+	paused := billing.Funder{Core: w.another(provider)}
+	key := asked(a.ID, newKey())
+	var late billing.Result[billing.TopUp]
+	var running sync.WaitGroup
+	running.Go(func() {
+		var err error
+		if late, err = paused.TopUp(t.Context(), key, billing.TopUpInput{Amount: usd(1000)}, asJSON[billing.TopUp](201)); err != nil {
+			t.Error(err)
+		}
+	})
+	<-provider.asked
+	w.advance(10 * time.Minute)
+	w.sweep(t) // by the others
+	if b := w.balance(t, a.ID); b.Funds != usd(1000) {
+		t.Errorf("funds %s while one process is paused, want 10.00 USD", b.Funds)
+	}
+	close(provider.answer)
+	running.Wait()
+	if late.Record.Status != payment.Succeeded {
+		t.Errorf("the paused process answers %+v", late.Record)
+	}
+	again, err := billing.Funder{Core: w.Core}.TopUp(t.Context(), key, billing.TopUpInput{Amount: usd(1000)}, asJSON[billing.TopUp](201))
+	if err != nil || again.Replayed == nil {
+		t.Errorf("the same key again: %+v, %v; want the answer that was given", again, err)
+	}
+	if n := len(w.charges(t)[a.ID]); n != 1 {
+		t.Errorf("%d charges, want 1", n)
+	}
+	if b := w.balance(t, a.ID); b.Funds != usd(1000) {
+		t.Errorf("funds %s in the end, want 10.00 USD", b.Funds)
 	}
 }

@@ -2,13 +2,17 @@ package billing_test
 
 import (
 	"errors"
+	"fmt"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/upgrade"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -98,4 +102,68 @@ func TestUpgrade_WhatWasWaivedIsCorrectedWithTheUsage(t *testing.T) {
 	w.correct(t, a, "paid", "36000")
 	w.correct(t, a, "free", "30000")
 	want(270, "with all of those beyond the limit taken back")
+}
+
+func TestDistinctKeys_FiftyUpgradesHaveOneEffect(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	up := billing.Upgrader{Core: w.Core}
+	for round := range often(8, 200) {
+		a := w.open(t)
+		var mu sync.Mutex
+		done := 0
+		together(callers, func(int) {
+			got, err := up.Upgrade(t.Context(), asked(a.ID, newKey()), billing.UpgradeInput{
+				Plan: plan.Pro, Source: billing.CardSource{Token: sandbox.TokenVisa}, Profile: &profile,
+			}, asJSON[upgrade.Upgrade](201))
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil && got.Record.Status == payment.Succeeded:
+				done++
+			case !errors.Is(err, upgrade.ErrPending) && !errors.Is(err, billing.ErrNotAnUpgrade):
+				t.Errorf("round %d: %+v, %v", round, got.Record, err)
+			}
+		})
+		cards, err := w.DB.Payments().Methods(t.Context(), a.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done != 1 || len(cards) != 1 {
+			t.Errorf("round %d: %d callers were told of success, %d cards; want 1 and 1", round, done, len(cards))
+		}
+	}
+}
+
+// Whichever comes first, the period is closed once and the account ends on Pro with one period open.
+func TestUpgrade_RacesTheCloseOfThePeriod(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	accounts := make([]account.ID, often(15, 200))
+	for i := range accounts {
+		accounts[i] = w.open(t).ID
+		w.use(t, accounts[i], "voice", "100")
+	}
+	w.advance(32 * 24 * time.Hour)
+	for _, a := range accounts {
+		together(4, func(i int) {
+			if i%2 == 0 {
+				if _, err := (billing.Closer{Core: w.Core}).Close(t.Context(), a); err != nil {
+					t.Errorf("close: %v", err)
+				}
+				return
+			}
+			_, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), asked(a, fmt.Sprint("key ", i)), billing.UpgradeInput{
+				Plan: plan.Pro, Source: billing.CardSource{Token: sandbox.TokenVisa}, Profile: &profile,
+			}, asJSON[upgrade.Upgrade](201))
+			if err != nil && !errors.Is(err, upgrade.ErrPending) && !errors.Is(err, billing.ErrNotAnUpgrade) {
+				t.Errorf("upgrade: %v", err)
+			}
+		})
+		sub, err := w.DB.Subscriptions().Active(t.Context(), a)
+		if err != nil || sub.Plan != plan.Pro || !sub.Period.Start.After(start) {
+			t.Errorf("%s is on %s since %s, %v; want Pro in the second period", a, sub.Plan, sub.Period.Start, err)
+		}
+	}
+	w.sweep(t) // finalises what was closed as Pro
 }

@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -340,4 +342,87 @@ func (w *world) defaultCard(t *testing.T, a billing.Asked) payment.Method {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// often is how many times a test of chance is repeated: few in every run, full with ACCRUE_TEST_FULL.
+func often(few, full int) int {
+	if os.Getenv("ACCRUE_TEST_FULL") != "" {
+		return full
+	}
+	return few
+}
+
+// together calls fn n times at the same moment and returns when all have returned.
+func together(n int, fn func(i int)) {
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			fn(i)
+		})
+	}
+	close(start)
+	wg.Wait()
+}
+
+// charges returns what the provider has taken, by our name of the payment.
+func (w *world) charges(t *testing.T) map[account.ID][]payment.ChargeResult {
+	t.Helper()
+	out := map[account.ID][]payment.ChargeResult{}
+	for c, err := range w.Gateway.ListCharges(t.Context(), start.Add(-time.Hour), w.clock().Add(time.Hour)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Outcome == payment.OutcomeSucceeded {
+			a := mustID(t, c.AccountRef)
+			out[a] = append(out[a], c)
+		}
+	}
+	return out
+}
+
+const callers = 50
+
+// oneOf does both at the same moment and fails the test unless exactly one has its way.
+func oneOf(t *testing.T, do func(i int) (bool, error)) {
+	t.Helper()
+	var done atomic.Int64
+	together(2, func(i int) {
+		ok, err := do(i)
+		if err != nil {
+			t.Error(err)
+		}
+		if ok {
+			done.Add(1)
+		}
+	})
+	if n := done.Load(); n != 1 {
+		t.Errorf("%d of two had their way, want 1", n)
+	}
+}
+
+// replica is the core of another process on a pool of its own.
+func (w *world) replica(t *testing.T) *billing.Core {
+	t.Helper()
+	db, err := postgres.Open(t.Context(), postgres.Config{URL: w.dsn, MaxConns: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	core := w.another(w.Gateway)
+	core.DB = db
+	return core
+}
+
+// ingester takes usage in on a replica.
+func (w *world) ingester(t *testing.T, replica *billing.Core) *metering.Ingester {
+	t.Helper()
+	in := metering.NewIngester(postgres.Journal(replica.DB.(*postgres.DB).ByKey()), billing.Meters(plan.Shipped().Meters), w.clock, w.Log,
+		metering.Options{Pricer: billing.Pricer{Core: replica}})
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan struct{})
+	go func() { defer close(done); _ = in.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-done })
+	return in
 }
