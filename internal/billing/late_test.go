@@ -386,3 +386,93 @@ func TestLateUsage_OfOtherDimensions(t *testing.T) {
 		t.Errorf("billed %q, want %q", got, want)
 	}
 }
+
+// What a closed period used beyond its limit was never billed, so what is taken back of it comes off that part first.
+// 2,000 minutes on Pro are 27.00, of which 17.00 is absorbed at a limit of 10.00:
+//
+//	300 minutes taken back    18.90 is left, and 10.00 was billed: nothing comes back
+//	500 more                   5.40 is left: 4.60 comes back
+func TestSpendLimit_WhatWasAbsorbedIsNotCredited(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	for event, seconds := range map[string]string{"right": "72000", "wrong": "18000", "wrong too": "30000"} {
+		w.useAs(t, a, event, "voice", seconds, w.clock())
+	}
+	w.limitSpend(t, a, 1000, entitlement.Hard)
+	for _, period := range []struct {
+		start      time.Time
+		want, void string
+	}{
+		{day(time.March, 10), "usage 2700, absorbed -1700", "wrong"},
+		{day(time.April, 10), "adjustment -810, absorbed 810", "wrong too"},
+		{day(time.May, 10), "adjustment -1350, absorbed 890, credit_to_balance 460", ""},
+	} {
+		w.closed(t, period.start.AddDate(0, 1, 0))
+		if got := w.lines(t, a, period.start); got != period.want {
+			t.Errorf("%s is billed %q, want %q", period.start.Format(time.DateOnly), got, period.want)
+		}
+		if period.void != "" {
+			w.correct(t, a, period.void, "")
+		}
+	}
+	w.wantEarned(t, a, 1000, 0) // of which 4.60 was credited
+}
+
+// More of a closed period is billed so far as all of the period stays within the limit as it is now. What was absorbed
+// stays absorbed, also when the limit has been raised: the customer was told that it is not billed. One call on Pro:
+//
+//	2,000 minutes are 27.00    17.00 is absorbed at a limit of 10.00
+//	2,300 are 35.10            8.10 more, of which nothing is within the limit
+//	2,600 are 43.20            8.10 more, of which 4.90 is within a limit of 40.00
+//	2,700 are 45.90            2.70 more, all within a limit of 100.00
+//	none                       45.90 less, of which 28.30 was absorbed and 17.60 billed
+func TestSpendLimit_MoreOfAClosedPeriodIsHeldToTheLimitAsItIs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	start := day(time.March, 10)
+	w.useAs(t, a, "call", "voice", "120000", w.clock())
+	w.limitSpend(t, a, 1000, entitlement.Hard)
+	w.closed(t, start.AddDate(0, 1, 0))
+	for i, change := range []struct {
+		seconds           string
+		limit             int64
+		want              string
+		revenue, absorbed int64
+	}{
+		{"138000", 1000, "adjustment 810, absorbed -810", 3510, 2510},
+		{"156000", 4000, "adjustment 810, absorbed -320", 4320, 2830},
+		{"162000", 10000, "adjustment 270", 4590, 2830},
+		{"", 10000, "adjustment -4590, absorbed 2830, credit_to_balance 1760", 1760, 0},
+	} {
+		w.limitSpend(t, a, change.limit, entitlement.Hard)
+		w.correct(t, a, "call", change.seconds)
+		next := start.AddDate(0, i+1, 0)
+		w.closed(t, next.AddDate(0, 1, 0))
+		if got := w.lines(t, a, next); got != change.want {
+			t.Errorf("%q s is billed %q, want %q", change.seconds, got, change.want)
+		}
+		w.wantEarned(t, a, change.revenue, change.absorbed)
+	}
+}
+
+// What is credited of earlier periods leaves a period no more than its limit.
+func TestSpendLimit_ACreditDoesNotRaiseIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	start := day(time.March, 10)
+	w.useAs(t, a, "wrong", "voice", "78000", w.clock()) // 300 minutes beyond the allowance
+	w.closed(t, start.AddDate(0, 1, 0))
+	w.correct(t, a, "wrong", "")
+	w.use(t, a, "voice", "120000")
+	w.limitSpend(t, a, 1000, entitlement.Hard)
+	w.closed(t, start.AddDate(0, 2, 0))
+	if got, want := w.lines(t, a, start.AddDate(0, 1, 0)), "usage 2700, absorbed -1700, adjustment -810"; got != want {
+		t.Errorf("billed %q, want %q", got, want)
+	}
+}

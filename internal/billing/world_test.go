@@ -17,17 +17,20 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/books"
+	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/invariant/invarianttest"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+	"github.com/accrue-billing/accrue/internal/wallet"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -425,4 +428,63 @@ func (w *world) ingester(t *testing.T, replica *billing.Core) *metering.Ingester
 	go func() { defer close(done); _ = in.Run(ctx) }()
 	t.Cleanup(func() { stop(); <-done })
 	return in
+}
+
+// told counts the account's events of a type.
+func (w *world) told(t *testing.T, a account.ID, what outbox.Type) (n int) {
+	t.Helper()
+	events, err := w.DB.Outbox().After(t.Context(), a, 0, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		if e.Type == what {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *world) limitSpend(t *testing.T, a account.ID, cents int64, mode entitlement.Mode) {
+	t.Helper()
+	limiter, amount := billing.Limiter{Core: w.Core}, usd(cents)
+	held, err := limiter.Get(t.Context(), a)
+	if err == nil {
+		_, err = limiter.Set(t.Context(), asked(a, ""), billing.SpendLimit{Amount: &amount, Mode: mode, Version: held.Version})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// check is what follows every change of usage, here on many replicas at once.
+func (w *world) check(t *testing.T, a account.ID) {
+	t.Helper()
+	together(4, func(int) {
+		if err := (billing.Watcher{Core: w.Core}).Check(t.Context(), a); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func (w *world) grant(t *testing.T, a account.ID, cents int64, priority int, days int) wallet.GrantID {
+	t.Helper()
+	in := billing.GrantInput{Amount: usd(cents), Priority: priority, Reason: "test"}
+	if days > 0 {
+		in.ExpiresAt = w.clock().Add(time.Duration(days) * 24 * time.Hour)
+	}
+	got, err := billing.Granter{Core: w.Core}.Grant(t.Context(), asked(a, newKey()), in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got.Record.ID
+}
+
+func (w *world) left(t *testing.T, a account.ID, g wallet.GrantID) int64 {
+	t.Helper()
+	got, err := w.DB.Wallet().Grant(t.Context(), a, g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got.Remaining.Minor
 }

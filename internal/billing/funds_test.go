@@ -1,6 +1,7 @@
 package billing_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -11,58 +12,147 @@ import (
 	"github.com/accrue-billing/accrue/internal/alert"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/ledger"
+	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/outbox"
-	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
-	"github.com/accrue-billing/accrue/internal/wallet"
+	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
-func (w *world) grant(t *testing.T, a account.ID, cents int64, priority int, days int) wallet.GrantID {
-	t.Helper()
-	in := billing.GrantInput{Amount: usd(cents), Priority: priority, Reason: "test"}
-	if days > 0 {
-		in.ExpiresAt = w.clock().Add(time.Duration(days) * 24 * time.Hour)
+// A limit may let use pass and tell: once per period and limit, however many look at once.
+func TestSoftLimit_LetsPassAndTellsOncePerPeriod(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	soften := func(quantity string) {
+		t.Helper()
+		c := plan.Shipped()
+		for i := range c.Offers {
+			if v := &c.Offers[i].Version; v.Plan == plan.Pro {
+				v.Limits = append(v.Limits, plan.Limit{Meter: "voice", Quantity: money.MustDecimal(quantity), Mode: plan.Soft})
+			}
+		}
+		if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
 	}
-	got, err := billing.Granter{Core: w.Core}.Grant(t.Context(), asked(a, newKey()), in, nil)
-	if err != nil {
-		t.Fatal(err)
+	soften("600")
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	want := func(n int, when string) {
+		t.Helper()
+		if watched, err := w.DB.Alerts().Watched(t.Context(), []account.ID{a}); err != nil || len(watched) != 1 {
+			t.Fatalf("nobody looks at the account: %v, %v", watched, err)
+		}
+		w.check(t, a)
+		if got := w.told(t, a, outbox.UsageLimitReached); got != n {
+			t.Errorf("told %d times %s, want %d", got, when, n)
+		}
 	}
-	return got.Record.ID
+	w.use(t, a, "voice", "599")
+	want(0, "below the limit")
+	w.use(t, a, "voice", "1")
+	want(1, "at the limit")
+	w.use(t, a, "voice", "6000")
+	want(1, "beyond it")
+	w.advance(32 * 24 * time.Hour)
+	w.sweep(t)
+	want(1, "in a new period")
+	w.use(t, a, "voice", "601")
+	want(2, "at the new period's")
 }
 
-func (w *world) left(t *testing.T, a account.ID, g wallet.GrantID) int64 {
-	t.Helper()
-	got, err := w.DB.Wallet().Grant(t.Context(), a, g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return got.Remaining.Minor
-}
-
-func TestCredit_TheSoonestToExpireIsSpentFirst(t *testing.T) {
+// A payment that brings paid use back holds the account and its counters, and takes the entitlement then. Whoever tells of
+// a limit must not hold the entitlement meanwhile, and wait for the counters.
+func TestSpendLimit_IsToldInTheOrderOfLocks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.open(t).ID
 	w.upgrade(t, a, sandbox.TokenVisa)
-	never, late, soon, last := w.grant(t, a, 300, 0, 0), w.grant(t, a, 300, 0, 90), w.grant(t, a, 300, 0, 60), w.grant(t, a, 300, 1, 45)
-	w.use(t, a, "voice", "60000") // the allowance
-	w.use(t, a, "voice", "12000") // 5.40
-	w.advance(35 * 24 * time.Hour)
-	w.sweep(t)
-	for _, c := range []struct {
-		name  string
-		grant wallet.GrantID
-		left  int64
-	}{{"in 60 days", soon, 0}, {"in 90 days", late, 60}, {"never", never, 300}, {"in 45 days, of a later priority", last, 300}} {
-		if got := w.left(t, a, c.grant); got != c.left {
-			t.Errorf("of what expires %s %d are left, want %d", c.name, got, c.left)
+	w.limitSpend(t, a, 100, entitlement.Soft)
+	w.use(t, a, "voice", "90000")
+	settling, err := w.db.Pool().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = settling.Rollback(context.WithoutCancel(t.Context())) }()
+	if _, err := settling.Exec(t.Context(), "SELECT FROM accounts a JOIN account_counters c ON c.account_id = a.id WHERE a.id = $1 FOR NO KEY UPDATE", a); err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan error, 1)
+	go func() { told <- billing.Watcher{Core: w.Core}.Check(t.Context(), a) }()
+	for waits := false; !waits; {
+		if err := w.db.Pool().QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity s USING (pid) WHERE NOT l.granted AND s.datname = current_database())").Scan(&waits); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if n := len(w.charges(t)[a]); n != 0 {
-		t.Errorf("%d charges of the card for what credit has paid", n)
+	if _, err := settling.Exec(t.Context(), "SELECT FROM entitlements WHERE account_id = $1 FOR NO KEY UPDATE NOWAIT", a); err != nil {
+		t.Errorf("whoever tells of the limit holds the entitlement while it waits: %v", err)
+	}
+	if err := errors.Join(settling.Rollback(t.Context()), <-told); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSpendLimit_IsToldOnceWhenFirstReached(t *testing.T) {
+	t.Parallel()
+	for name, mode := range map[string]entitlement.Mode{"RefusesUsage": entitlement.Hard, "OnlyTells": entitlement.Soft} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.open(t).ID
+			w.upgrade(t, a, sandbox.TokenVisa)
+			w.limitSpend(t, a, 1000, mode)
+			want := func(n int, when string) {
+				t.Helper()
+				w.check(t, a)
+				if got := w.told(t, a, outbox.SpendLimitReached); got != n {
+					t.Errorf("told %d times %s, want %d", got, when, n)
+				}
+			}
+			w.use(t, a, "voice", "60600") // 27 cents
+			want(0, "below the limit")
+			for range 3 {
+				r := w.tryUse(t, a, "voice", "60000") // 27 dollars more
+				if refused := r.Status == metering.Rejected; refused != (mode == entitlement.Hard) {
+					t.Fatalf("%+v", r)
+				}
+				want(1, "at the limit")
+			}
+			w.limitSpend(t, a, 2000, mode)
+			w.tryUse(t, a, "voice", "60000")
+			want(2, "at a higher limit")
+			w.advance(32 * 24 * time.Hour)
+			w.sweep(t)
+			want(2, "in a new period")
+			w.use(t, a, "voice", "60600")
+			w.tryUse(t, a, "voice", "60000")
+			want(3, "at the new period's")
+		})
+	}
+}
+
+func TestSpendLimit_IsToldOnceWhenItRefusesReservations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.limitSpend(t, a, 1000, entitlement.Hard)
+	w.use(t, a, "voice", "60600") // 27 cents
+	for range 3 {
+		_, err := w.ingest.Reserve(t.Context(), metering.Reserving{
+			Action: metering.Reserve, Account: a, ID: id.New[entitlement.Reservation](), Meter: "voice",
+			Quantity: money.MustDecimal("60000"), TTL: time.Minute,
+		})
+		if !errors.Is(err, entitlement.ErrSpendLimitReached) {
+			t.Fatalf("27 dollars more: %v, want ErrSpendLimitReached", err)
+		}
+		w.check(t, a)
+		if got := w.told(t, a, outbox.SpendLimitReached); got != 1 {
+			t.Errorf("told %d times, want 1", got)
+		}
 	}
 }
 
@@ -190,28 +280,6 @@ func TestFunds_AreLookedAtAfterWhateverChangesThem(t *testing.T) {
 	w.check(t, a)
 	if got := w.told(t, a, outbox.AlertFired); got != 1 {
 		t.Errorf("told %d times, want once", got)
-	}
-}
-
-// Usage that is worth more than the limit leaves is refused; what a change of the limit leaves beyond it is
-// not billed, and shown.
-func TestSpendLimit_TheBillNeverPassesIt(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
-	w.use(t, a, "voice", "120000") // 27 dollars
-	w.limitSpend(t, a, 1000, entitlement.Hard)
-	w.tryUse(t, a, "voice", "60000")
-	w.advance(35 * 24 * time.Hour)
-	w.sweep(t)
-	list, err := w.DB.Invoices().List(t.Context(), a, "", page.Request{Limit: 10})
-	if err != nil || len(list.Data) != 1 {
-		t.Fatalf("%d invoices, %v; want 1", len(list.Data), err)
-	}
-	content, err := w.DB.Invoices().Content(t.Context(), a, list.Data[0].ID)
-	if err != nil || content.Total != usd(1000) || content.Absorbed != usd(1700) {
-		t.Errorf("billed %s and absorbed %s, %v; want 10.00 and 17.00", content.Total, content.Absorbed, err)
 	}
 }
 
