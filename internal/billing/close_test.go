@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/wallet"
@@ -53,5 +54,58 @@ func TestSpendLimit_TheBillNeverPassesIt(t *testing.T) {
 	content, err := w.DB.Invoices().Content(t.Context(), a, list.Data[0].ID)
 	if err != nil || content.Total != usd(1000) || content.Absorbed != usd(1700) {
 		t.Errorf("billed %s and absorbed %s, %v; want 10.00 and 17.00", content.Total, content.Absorbed, err)
+	}
+}
+
+// The worked examples of the published price list, as invoices.
+func TestCycleInvoices(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct {
+		voice, text string // seconds, words
+		total       int64
+	}{
+		"WithinTheAllowance":  {"60000", "10000", 0},
+		"OneMinuteBeyond":     {"60060", "10000", 3}, // 0.027 before rounding
+		"WholeFirstTier":      {"1800000", "", 78300},
+		"IntoTheSecondTier":   {"2700000", "", 103800},
+		"TextIntoItsLastTier": {"", "4000000", 77800},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.open(t)
+			w.upgrade(t, a.ID, sandbox.TokenVisa)
+			if c.voice != "" {
+				w.use(t, a.ID, "voice", c.voice)
+			}
+			if c.text != "" {
+				w.use(t, a.ID, "text", c.text)
+			}
+			w.advance(35 * 24 * time.Hour)
+			w.sweep(t) // closes, finalises and collects
+			list, err := w.DB.Invoices().List(t.Context(), a.ID, "", page.Request{Limit: 10})
+			if err != nil || len(list.Data) != 1 {
+				t.Fatalf("%d invoices, %v; want 1", len(list.Data), err)
+			}
+			inv := list.Data[0]
+			if inv.Total != usd(c.total) {
+				t.Errorf("total %s, want %s", inv.Total, usd(c.total))
+			}
+			wantStatus := invoice.Paid
+			if c.total == 3 {
+				wantStatus = invoice.Open // below what any card is charged: it stays due
+			}
+			if inv.Status != wantStatus {
+				t.Errorf("status %s, want %s", inv.Status, wantStatus)
+			}
+			content, err := w.DB.Invoices().Content(t.Context(), a.ID, inv.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h, err := content.Fingerprint(); err != nil || h != content.Hash {
+				t.Errorf("the stored hash does not hold: %v", err)
+			}
+		})
 	}
 }

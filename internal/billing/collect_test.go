@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
@@ -120,4 +121,57 @@ func TestCollect_MoreThanTheProviderTakesAtOnce(t *testing.T) {
 		t.Errorf("charged %v of %s, want %v", amounts, all.Data[0].Total, want)
 	}
 	w.wantBalance(t, a, 0, 0)
+}
+
+func TestFundsPayBeforeTheCard(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	w.upgrade(t, a.ID, sandbox.TokenVisa)
+	w.topUp(t, a.ID, 50000)
+	w.use(t, a.ID, "voice", "1800000") // 783.00
+	w.advance(35 * 24 * time.Hour)
+	w.sweep(t)
+	ps, err := w.DB.Payments().Payments(t.Context(), a.ID, page.Request{Limit: 10})
+	if err != nil || len(ps.Data) != 2 {
+		t.Fatalf("%d payments, %v; want the top-up and the rest of the invoice", len(ps.Data), err)
+	}
+	if p := ps.Data[0]; p.Purpose != payment.ForInvoice || p.Amount != usd(28300) || p.Status != payment.Succeeded {
+		t.Errorf("%+v, want 283.00 USD for the invoice", p)
+	}
+	if b := w.balance(t, a.ID); b.Funds != usd(0) || b.Due != usd(0) || b.Available != usd(0) {
+		t.Errorf("%+v, want nothing left and nothing due", b)
+	}
+}
+
+func TestUnpaidDebtIsWrittenOffAndMayStillBePaid(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	w.upgrade(t, a.ID, sandbox.TokenInsufficientFunds)
+	w.use(t, a.ID, "voice", "1800000")
+	for range 135 { // days
+		w.advance(24 * time.Hour)
+		w.sweep(t)
+	}
+	list, err := w.DB.Invoices().List(t.Context(), a.ID, invoice.Uncollectible, page.Request{Limit: 10})
+	if err != nil || len(list.Data) != 1 {
+		t.Fatalf("%d invoices written off, %v; want 1", len(list.Data), err)
+	}
+	if b := w.balance(t, a.ID); b.Due != usd(0) {
+		t.Errorf("due %s after the write-off", b.Due)
+	}
+	add, err := billing.Cards{Core: w.Core}.Add(t.Context(), asked(a.ID, newKey()), billing.NewCard{
+		CardSource: billing.CardSource{Token: sandbox.TokenVisa}, Profile: profile,
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	paid, err := billing.Collector{Core: w.Core}.Pay(t.Context(), asked(a.ID, newKey()), list.Data[0].ID, add.Record.ID, nil)
+	if err != nil || paid.Record.Status != payment.Succeeded {
+		t.Fatalf("%+v, %v", paid.Record, err)
+	}
+	if inv, err := w.DB.Invoices().Get(t.Context(), a.ID, list.Data[0].ID); err != nil || inv.Status != invoice.Paid {
+		t.Errorf("status %s, %v; want paid after all", inv.Status, err)
+	}
 }

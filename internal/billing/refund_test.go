@@ -352,3 +352,22 @@ func TestPartialRefunds_TogetherNeverPassWhatWasTaken(t *testing.T) {
 		}
 	}
 }
+
+func TestRefundNeverPassesWhatWasTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	w.upgrade(t, a.ID, sandbox.TokenVisa)
+	top := w.topUp(t, a.ID, 10000)
+	refunder := billing.Refunder{Core: w.Core}
+	got, err := refunder.Refund(t.Context(), asked(a.ID, newKey()), billing.RefundInput{Payment: top.Charge.ID, Amount: usd(6000), Origin: payment.ByOperator}, nil)
+	if err != nil || got.Record.Status != payment.Succeeded {
+		t.Fatalf("%+v, %v", got.Record, err)
+	}
+	if _, err := refunder.Refund(t.Context(), asked(a.ID, newKey()), billing.RefundInput{Payment: top.Charge.ID, Amount: usd(6000), Origin: payment.ByOperator}, nil); !errors.Is(err, payment.ErrRefundTooLarge) {
+		t.Errorf("%v, want ErrRefundTooLarge", err)
+	}
+	if b := w.balance(t, a.ID); b.Funds != usd(4000) {
+		t.Errorf("funds %s, want 40.00 USD", b.Funds)
+	}
+}

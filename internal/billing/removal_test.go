@@ -1,11 +1,13 @@
 package billing_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
@@ -163,5 +165,35 @@ func TestRemoveWhenPaid_ByFunds(t *testing.T) {
 	w.until(t, w.clock().Add(35*24*time.Hour))
 	if got := w.card(t, a, m.ID); got.Status != payment.MethodRemoved {
 		t.Errorf("the card is %s", got.Status)
+	}
+}
+
+func TestActiveCardIsNotRemovedWhileMoneyIsOwed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	w.upgrade(t, a.ID, sandbox.TokenVisa)
+	w.use(t, a.ID, "voice", "1800000")
+	m, err := w.DB.Payments().DefaultMethod(t.Context(), a.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cards := billing.Cards{Core: w.Core}
+	if err := cards.Remove(t.Context(), asked(a.ID, ""), m.ID, m.Version); !errors.Is(err, billing.ErrActiveCard) {
+		t.Fatalf("%v, want ErrActiveCard with blockers", err)
+	}
+	req, err := cards.RequestRemoval(t.Context(), asked(a.ID, newKey()), m.ID, payment.WhenPaid, "", nil)
+	if err != nil || req.Record.Status != payment.RemovalOpen {
+		t.Fatalf("%+v, %v; want an open request", req.Record, err)
+	}
+	if err := cards.RemoveByOperator(t.Context(), billing.Asked{Account: a.ID, Actor: "operator:x"}, m.ID, "asked by phone"); err != nil {
+		t.Fatal(err)
+	}
+	b := w.balance(t, a.ID)
+	if b.Accrued != usd(78300) {
+		t.Errorf("accrued %s after removal, want it still owed", b.Accrued)
+	}
+	if r := w.tryUse(t, a.ID, "voice", "1"); r.Status != metering.Rejected {
+		t.Errorf("paid use without a card: %+v", r)
 	}
 }

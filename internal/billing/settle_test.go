@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
@@ -86,5 +88,100 @@ func TestPayment_ARefusedAuthenticationIsMadeFinal(t *testing.T) {
 	}
 	if provider.confirmed != 1 {
 		t.Errorf("confirmed %d times, want once", provider.confirmed)
+	}
+}
+
+func TestDunningSuspendsAndPaymentReinstates(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	w.upgrade(t, a.ID, sandbox.TokenInsufficientFunds)
+	w.use(t, a.ID, "voice", "1800000")
+	w.advance(35 * 24 * time.Hour)
+	for range 40 { // days
+		w.sweep(t)
+		w.advance(24 * time.Hour)
+	}
+	acct, err := w.DB.Accounts().Get(t.Context(), a.ID)
+	if err != nil || acct.Status != account.Suspended {
+		t.Fatalf("status %s, %v; want suspended after the last retry", acct.Status, err)
+	}
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a.ID)
+	if err != nil || len(open) != 1 {
+		t.Fatalf("%d unpaid invoices, %v", len(open), err)
+	}
+	ps, _ := w.DB.Payments().PaymentsOf(t.Context(), a.ID, open[0].ID)
+	if len(ps) != 5 {
+		t.Errorf("%d attempts, want the first and four retries", len(ps))
+	}
+	if r := w.tryUse(t, a.ID, "voice", "60001"); r.Status != metering.Rejected {
+		t.Errorf("paid use while suspended: %+v", r)
+	}
+	// Another card pays, and paid use is back.
+	add, err := billing.Cards{Core: w.Core}.Add(t.Context(), asked(a.ID, newKey()), billing.NewCard{
+		CardSource: billing.CardSource{Token: sandbox.TokenMastercard}, Profile: profile,
+	}, nil)
+	if err != nil || add.Record.Status != payment.MethodActive {
+		t.Fatalf("%+v, %v", add.Record, err)
+	}
+	w.sweep(t)
+	if acct, _ := w.DB.Accounts().Get(t.Context(), a.ID); acct.Status != account.Active {
+		t.Errorf("status %s after payment, want active", acct.Status)
+	}
+	w.use(t, a.ID, "voice", "60001")
+}
+
+// A debt that was written off stays owed: it is not another invoice's payment that takes its suspension back, but its own.
+func TestSuspensionOutlivesWriteOffUntilTheDebtIsPaid(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenInsufficientFunds)
+	w.use(t, a, "voice", "1800000")
+	w.advance(35 * 24 * time.Hour)
+	w.use(t, a, "voice", "120000")
+	for range 60 { // days
+		w.sweep(t)
+		w.advance(24 * time.Hour)
+	}
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+	if err != nil || len(open) != 2 {
+		t.Fatalf("%d unpaid invoices, %v", len(open), err)
+	}
+	if _, err := (billing.Adjuster{Core: w.Core}).WriteOff(t.Context(), asked(a, newKey()), open[0].ID, "given up", nil); err != nil {
+		t.Fatal(err)
+	}
+	// As many that were written off since, and led to nothing, do not hide it.
+	if _, err := w.db.Pool().Exec(t.Context(), `
+		INSERT INTO invoices (account_id, id, kind, status, subscription_id, period_start, period_end, currency, finalize_at, finalized_at, created_at, updated_at)
+		SELECT account_id, ('ffffffff-ffff-7fff-8fff-' || lpad(to_hex(n), 12, '0'))::uuid, 'threshold', 'uncollectible', subscription_id, period_start, period_end,
+			currency, finalize_at, finalized_at, created_at, updated_at
+		FROM invoices, generate_series(1, 100) n WHERE id = $1`, open[0].ID.UUID()); err != nil {
+		t.Fatal(err)
+	}
+	want := func(s account.Status, when string) {
+		t.Helper()
+		if acct, err := w.DB.Accounts().Get(t.Context(), a); err != nil || acct.Status != s {
+			t.Errorf("%s, %v %s, want %s", acct.Status, err, when, s)
+		}
+	}
+	add, err := billing.Cards{Core: w.Core}.Add(t.Context(), asked(a, newKey()), billing.NewCard{
+		CardSource: billing.CardSource{Token: sandbox.TokenMastercard}, Profile: profile,
+	}, nil)
+	if err != nil || add.Record.Status != payment.MethodActive {
+		t.Fatalf("%+v, %v", add.Record, err)
+	}
+	w.sweep(t)
+	if open, err := w.DB.Invoices().Unpaid(t.Context(), a); err != nil || len(open) != 0 {
+		t.Fatalf("%+v, %v; want the other invoice paid", open, err)
+	}
+	want(account.Suspended, "once another invoice is paid")
+	if _, err := (billing.Collector{Core: w.Core}).Pay(t.Context(), asked(a, newKey()), open[0].ID, payment.MethodID{}, asJSON[payment.Payment](200)); err != nil {
+		t.Fatal(err)
+	}
+	want(account.Active, "once the debt is paid after all")
+	// They say nothing, which the invariants would hold against them.
+	if _, err := w.db.Pool().Exec(t.Context(), "UPDATE invoices SET status = 'draft', finalized_at = NULL, finalize_at = 'infinity' WHERE kind = 'threshold'"); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/ledger"
+	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -238,5 +239,27 @@ func TestSweep_OnSeveralReplicasAtOnce(t *testing.T) {
 		if len(invoices.Data) != 1 || len(charged[a]) != 1 {
 			t.Errorf("%s has %d invoices and %d charges, want 1 and 1", a, len(invoices.Data), len(charged[a]))
 		}
+	}
+}
+
+func TestExpiringCardIsToldOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	w.upgrade(t, a.ID, sandbox.TokenExpiringThisMonth)
+	w.sweep(t)
+	w.sweep(t)
+	events, err := w.DB.Outbox().After(t.Context(), a.ID, 0, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	for _, e := range events {
+		if e.Type == outbox.PaymentMethodExpires {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("told %d times, want once", told)
 	}
 }

@@ -210,3 +210,113 @@ func TestTopUp_ByAProcessThatWasPaused(t *testing.T) {
 		t.Errorf("funds %s in the end, want 10.00 USD", b.Funds)
 	}
 }
+
+func TestTopUp(t *testing.T) {
+	t.Parallel()
+
+	t.Run("NeedsPro", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a := w.open(t)
+		_, err := billing.Funder{Core: w.Core}.TopUp(t.Context(), asked(a.ID, newKey()), billing.TopUpInput{Amount: usd(5000)}, nil)
+		if !errors.Is(err, billing.ErrUpgradeRequired) {
+			t.Errorf("%v, want ErrUpgradeRequired", err)
+		}
+	})
+
+	t.Run("IsReplayedByteForByte", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a := w.open(t)
+		w.upgrade(t, a.ID, sandbox.TokenVisa)
+		f := billing.Funder{Core: w.Core}
+		first, err := f.TopUp(t.Context(), asked(a.ID, "k"), billing.TopUpInput{Amount: usd(5000)}, asJSON[billing.TopUp](201))
+		if err != nil || first.Record.Status != payment.Succeeded {
+			t.Fatalf("%+v, %v", first.Record, err)
+		}
+		again, err := f.TopUp(t.Context(), asked(a.ID, "k"), billing.TopUpInput{Amount: usd(5000)}, asJSON[billing.TopUp](201))
+		if err != nil || again.Replayed == nil {
+			t.Fatalf("%+v, %v; want a replay", again, err)
+		}
+		if b := w.balance(t, a.ID); b.Funds != usd(5000) {
+			t.Errorf("funds %s, want 50.00 USD once", b.Funds)
+		}
+	})
+
+	t.Run("TimeoutThenDeclineTakesNothing", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a := w.open(t)
+		w.upgrade(t, a.ID, sandbox.TokenVisa)
+		m, err := w.DB.Payments().DefaultMethod(t.Context(), a.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.control.Behave(t.Context(), m.ProviderRef, sandbox.TokenTimeoutThenDecline); err != nil {
+			t.Fatal(err)
+		}
+		top := w.topUp(t, a.ID, 5000)
+		if top.Status != payment.Processing {
+			t.Fatalf("status %s, want processing: a time-out is no failure", top.Status)
+		}
+		w.advance(2 * time.Minute)
+		w.sweep(t)
+		got, err := billing.Funder{Core: w.Core}.Get(t.Context(), a.ID, top.ID)
+		if err != nil || got.Status != payment.Failed {
+			t.Errorf("after the sweep: %s, %v; want failed", got.Status, err)
+		}
+		if b := w.balance(t, a.ID); b.Funds != usd(0) {
+			t.Errorf("funds %s", b.Funds)
+		}
+	})
+
+	t.Run("WrongAmountIsParkedAndNotBooked", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a := w.open(t)
+		w.upgrade(t, a.ID, sandbox.TokenVisa)
+		if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultWrongAmount}); err != nil {
+			t.Fatal(err)
+		}
+		top := w.topUp(t, a.ID, 5000)
+		if top.Charge.Status != payment.Parked {
+			t.Errorf("status %s, want parked", top.Charge.Status)
+		}
+		if b := w.balance(t, a.ID); b.Funds != usd(0) {
+			t.Errorf("funds %s", b.Funds)
+		}
+	})
+}
+
+// A deployment that comes back with another public URL repeats the provider's call with other
+// parameters. The provider refuses, but it has charged: that must be found out, not called a decline.
+func TestTopUp_ResumedWithOtherParametersIsLookedUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset}); err != nil {
+		t.Fatal(err)
+	}
+	fund, in := billing.Funder{Core: w.Core}, billing.TopUpInput{Amount: usd(5000)}
+	if _, err := fund.TopUp(t.Context(), asked(a, "the key"), in, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.Policy.ReturnURL = "https://another.example.com"
+	if _, err := w.db.Pool().Exec(t.Context(), "UPDATE idempotency_keys SET locked_until = '2020-01-01' WHERE account_id = $1", a); err != nil {
+		t.Fatal(err) // the lease of the request that died has run out
+	}
+	top, err := fund.TopUp(t.Context(), asked(a, "the key"), in, nil)
+	if err != nil || top.Record.Status != payment.Processing {
+		t.Fatalf("resumed: %+v, %v; want processing", top.Record, err)
+	}
+	w.advance(2 * time.Minute)
+	w.sweep(t)
+	got, err := fund.Get(t.Context(), a, top.Record.ID)
+	if err != nil || got.Status != payment.Succeeded {
+		t.Errorf("%+v, %v; want what the provider says: succeeded", got, err)
+	}
+	if n := len(w.charges(t)[a]); n != 1 {
+		t.Errorf("%d charges, want 1", n)
+	}
+}

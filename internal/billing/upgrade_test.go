@@ -167,3 +167,88 @@ func TestUpgrade_RacesTheCloseOfThePeriod(t *testing.T) {
 	}
 	w.sweep(t) // finalises what was closed as Pro
 }
+
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+
+	t.Run("DeclinedCardStaysDeveloper", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a := w.open(t)
+		got, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), asked(a.ID, "k"), billing.UpgradeInput{
+			Plan: plan.Pro, Source: billing.CardSource{Token: sandbox.TokenDeclined}, Profile: &profile,
+		}, asJSON[upgrade.Upgrade](402))
+		if err != nil || got.Record.Status != payment.Failed || got.Record.Failure == nil {
+			t.Fatalf("%+v, %v; want a failed upgrade that says why", got.Record, err)
+		}
+		if sub, _ := w.DB.Subscriptions().Active(t.Context(), a.ID); sub.Plan != plan.Developer {
+			t.Errorf("plan %s after a decline", sub.Plan)
+		}
+		again, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), asked(a.ID, "k"), billing.UpgradeInput{
+			Plan: plan.Pro, Source: billing.CardSource{Token: sandbox.TokenDeclined}, Profile: &profile,
+		}, asJSON[upgrade.Upgrade](402))
+		if err != nil || again.Replayed == nil || again.Replayed.Status != 402 {
+			t.Errorf("a repetition: %+v, %v; want the stored 402", again, err)
+		}
+		w.upgrade(t, a.ID, sandbox.TokenVisa) // another key, another card
+	})
+
+	t.Run("ThreeDSecureIsResumedAndOnlyThenChangesThePlan", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a := w.open(t)
+		up := billing.Upgrader{Core: w.Core}
+		got, err := up.Upgrade(t.Context(), asked(a.ID, newKey()), billing.UpgradeInput{
+			Plan: plan.Pro, Source: billing.CardSource{Token: sandbox.Token3DSSetup}, Profile: &profile,
+		}, nil)
+		if err != nil || got.Record.Status != payment.RequiresAction || got.Record.NextAction == nil {
+			t.Fatalf("%+v, %v; want requires_action with a next action", got.Record, err)
+		}
+		if _, err := up.Upgrade(t.Context(), asked(a.ID, newKey()), billing.UpgradeInput{
+			Plan: plan.Pro, Source: billing.CardSource{Token: sandbox.TokenVisa}, Profile: &profile,
+		}, nil); !errors.Is(err, upgrade.ErrPending) {
+			t.Fatalf("second upgrade: %v, want ErrPending", err)
+		}
+		m, err := w.DB.Payments().Method(t.Context(), a.ID, got.Record.Method)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.control.Act(t.Context(), m.SetupRef, true); err != nil {
+			t.Fatal(err)
+		}
+		done, err := up.Confirm(t.Context(), a.ID, got.Record.ID)
+		if err != nil || done.Status != payment.Succeeded {
+			t.Fatalf("confirmed: %+v, %v", done, err)
+		}
+	})
+
+	t.Run("TimeoutIsProcessingAndTheSweepFindsOut", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a := w.open(t)
+		if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "attach", Kind: sandbox.FaultReset}); err != nil {
+			t.Fatal(err)
+		}
+		got, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), asked(a.ID, newKey()), billing.UpgradeInput{
+			Plan: plan.Pro, Source: billing.CardSource{Token: sandbox.TokenVisa}, Profile: &profile,
+		}, nil)
+		if err != nil || got.Record.Status != payment.Processing {
+			t.Fatalf("%+v, %v; want processing", got.Record, err)
+		}
+		w.advance(2 * time.Minute)
+		w.sweep(t)
+		if u, err := w.DB.Upgrades().Get(t.Context(), a.ID, got.Record.ID); err != nil || u.Status != payment.Succeeded {
+			t.Errorf("after the sweep: %+v, %v", u, err)
+		}
+	})
+
+	t.Run("EnterpriseIsAgreedWithAPerson", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a := w.open(t)
+		_, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), asked(a.ID, newKey()), billing.UpgradeInput{Plan: plan.Enterprise}, nil)
+		if !errors.Is(err, billing.ErrContactSales) {
+			t.Errorf("%v, want ErrContactSales", err)
+		}
+	})
+}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/books"
@@ -488,3 +490,5 @@ func (w *world) left(t *testing.T, a account.ID, g wallet.GrantID) int64 {
 	}
 	return got.Remaining.Minor
 }
+
+func newKey() string { return uuid.NewString() }
