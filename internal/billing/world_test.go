@@ -492,3 +492,46 @@ func (w *world) left(t *testing.T, a account.ID, g wallet.GrantID) int64 {
 }
 
 func newKey() string { return uuid.NewString() }
+
+// withFees publishes two plans with a monthly fee above those that are shipped.
+func (w *world) withFees(t *testing.T) {
+	t.Helper()
+	c := plan.Shipped()
+	perMinute := func(minor int64) []plan.Charge {
+		charge := perMinute("").Charges[0]
+		charge.Prices = []plan.Price{{Currency: money.USD, Model: plan.PerUnit, UnitPrice: money.DecimalFromUnits(minor, 2)}}
+		return []plan.Charge{charge}
+	}
+	for i, v := range []plan.Version{
+		{
+			Plan: "growth", Currencies: []money.Currency{money.USD}, Fee: &plan.Fee{Name: "Growth", Prices: plan.Sums{usd(2200)}},
+			Credit: plan.Sums{usd(1000)}, Charges: perMinute(3),
+		},
+		{Plan: "scale", Currencies: []money.Currency{money.USD}, Fee: &plan.Fee{Name: "Scale", Prices: plan.Sums{usd(33000)}}, Charges: perMinute(1)},
+	} {
+		c.Offers = append(c.Offers, plan.Offer{
+			Plan:    plan.Plan{Code: v.Plan, Name: string(v.Plan), Position: 10 + i, RequiresCard: true},
+			Version: v,
+		})
+	}
+	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) moveTo(t *testing.T, a account.ID, code plan.Code) {
+	t.Helper()
+	got, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), asked(a, newKey()), billing.UpgradeInput{Plan: code}, nil)
+	if err != nil || got.Record.Status != payment.Succeeded {
+		t.Fatalf("upgrade to %s: %+v, %v", code, got.Record, err)
+	}
+}
+
+// onProAmongFees opens an account on Pro beside the plans of withFees.
+func (w *world) onProAmongFees(t *testing.T) account.ID {
+	t.Helper()
+	w.withFees(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	return a
+}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/metering"
@@ -15,6 +16,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/pricing"
+	"github.com/accrue-billing/accrue/internal/subscription"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -146,5 +148,98 @@ func TestAggregations_FromEventsToTheInvoice(t *testing.T) {
 		if got != want {
 			t.Errorf("%s: billed %s,\nwant %s", account.name, got, want)
 		}
+	}
+}
+
+// A plan's fee is due for the time for which the plan was held. The period is 10 March to 10 April, 31 days:
+//
+//	10 to 20 March  Pro, without a fee
+//	20 to 30 March  Growth, 22.00: 22 × 20⁄31 = 14.19 less 22 × 10⁄31 = 7.10        7.09
+//	30 March on     Scale, 330.00: 330.00 less 330 × 20⁄31 = 212.90               117.10
+//	usage           1,000 minutes over all of it, at Scale's 0.01                   10.00
+//	credit          Growth's 10.00 for its time: 10 × 20⁄31 less 10 × 10⁄31         −3.22
+func TestProration_FeesAreDueForTheTimeHeld(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onProAmongFees(t)
+	w.use(t, a, "voice", "30000")
+	w.until(t, day(time.March, 20))
+	w.moveTo(t, a, "growth")
+
+	w.until(t, day(time.March, 30))
+	preview, err := billing.Upgrader{Core: w.Core}.Preview(t.Context(), a, "scale")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.use(t, a, "voice", "30000")
+	w.moveTo(t, a, "scale")
+	if want := usd(709 + 11710 + 500 - 322); preview.After != want { // with half of the usage
+		t.Errorf("the preview says %s, want %s", preview.After, want)
+	}
+	balance, err := billing.Reader{Core: w.Core}.Balance(t.Context(), a)
+	if err != nil || balance.Accrued != usd(709+11710+1000-322) {
+		t.Errorf("accrued is %s (%v)", balance.Accrued, err)
+	}
+
+	w.until(t, day(time.April, 12))
+	if got, want := w.lines(t, a, day(time.March, 10)), "fee 709, fee 11710, usage 1000, credit -322"; got != want {
+		t.Errorf("billed %s, want %s", got, want)
+	}
+	// What comes late is priced as the rest of its period; the fees stay what they were.
+	if r := w.useAt(t, a, "voice", "60000", day(time.March, 25)); r.Status != metering.Accepted {
+		t.Fatalf("late usage: %+v", r)
+	}
+	w.until(t, day(time.May, 12))
+	if got, want := w.lines(t, a, day(time.April, 10)), "fee 33000, adjustment 1000"; got != want {
+		t.Errorf("the next period is billed %s, want %s", got, want)
+	}
+}
+
+// A migration at once bills the running period as though its version had been held instead of the older one:
+//
+//	10 to 20 March  Pro, without a fee
+//	20 March on     Growth, 44.00 from version 2 on: 44.00 less 44 × 10⁄31 = 14.19     29.81
+func TestProration_AMigrationAtOnceCountsFromTheBeginning(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onProAmongFees(t)
+	w.until(t, day(time.March, 20))
+	w.moveTo(t, a, "growth")
+	w.until(t, day(time.March, 25))
+	c := plan.Shipped()
+	v, err := w.DB.Plans().Current(t.Context(), "growth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Number, v.Fee = 0, &plan.Fee{Name: "Growth", Prices: plan.Sums{usd(4400)}}
+	c.Offers = append(c.Offers, plan.Offer{Plan: plan.Plan{Code: "growth", Name: "growth", Position: 10, RequiresCard: true}, Version: v})
+	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	in := billing.MigrationInput{Plan: "growth", To: 2, When: subscription.AtOnce}
+	if _, err := (billing.Migrator{Core: w.Core}).Begin(t.Context(), asked(account.ID{}, newKey()), in, asJSON[subscription.Migration](201)); err != nil {
+		t.Fatal(err)
+	}
+	w.sweep(t)
+	if b := w.balance(t, a); b.Accrued != usd(2981) {
+		t.Errorf("accrued is %s", b.Accrued)
+	}
+	w.until(t, day(time.April, 12))
+	if got, want := w.lines(t, a, day(time.March, 10)), "fee 2981"; got != want {
+		t.Errorf("billed %s, want %s", got, want)
+	}
+}
+
+// Plans without a fee are changed without a trace on the bill, and the allowance counts once.
+func TestProration_NothingIsProratedWithoutAFee(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.until(t, day(time.March, 25))
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.use(t, a, "voice", "72000") // 1,200 minutes, of which 1,000 are included: 200 × 0.027
+	w.until(t, day(time.April, 12))
+	if got, want := w.lines(t, a, day(time.March, 10)), "usage 540"; got != want {
+		t.Errorf("billed %s, want %s", got, want)
 	}
 }
