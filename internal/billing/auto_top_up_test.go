@@ -8,7 +8,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/outbox"
-	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/wallet"
@@ -41,15 +40,6 @@ func (w *world) checkedFunds(t *testing.T, a account.ID) int64 {
 	t.Helper()
 	w.check(t, a)
 	return w.balance(t, a).Funds.Minor
-}
-
-func (w *world) addCard(t *testing.T, a account.ID, token string) payment.Method {
-	t.Helper()
-	got, err := billing.Cards{Core: w.Core}.Add(t.Context(), asked(a, newKey()), billing.NewCard{CardSource: billing.CardSource{Token: token}, Profile: profile}, nil)
-	if err != nil || got.Record.Status != payment.MethodActive {
-		t.Fatalf("card: %+v, %v", got.Record, err)
-	}
-	return got.Record
 }
 
 func TestAutoTopUp_KeepsFundsAtTheTargetOnceTheyFallBelowTheThreshold(t *testing.T) {

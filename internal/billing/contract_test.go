@@ -18,49 +18,6 @@ import (
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
-// day is an instant of 2026, as the first period begins on 10 March.
-func day(m time.Month, d int) time.Time { return time.Date(2026, m, d, 0, 0, 0, 0, time.UTC) }
-
-// until lets time pass and does what is due: twice, since what closes then becomes final a day later.
-func (w *world) until(t *testing.T, at time.Time) {
-	t.Helper()
-	w.advance(at.Sub(w.clock()))
-	w.sweep(t)
-}
-
-// content is what the account's final invoice of the period that begins at start says, every line verified.
-func (w *world) content(t *testing.T, a account.ID, start time.Time) []invoice.Line {
-	t.Helper()
-	p, err := w.DB.Subscriptions().Period(t.Context(), a, start)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inv, err := w.DB.Invoices().OfPeriod(t.Context(), a, p.Subscription, start)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := w.DB.Invoices().Content(t.Context(), a, inv.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range content.Lines {
-		if v, err := (billing.Reader{Core: w.Core}).Verify(t.Context(), a, inv.ID, l.Number); err != nil || !v.Verified {
-			t.Errorf("line %d of %s is not verified: %+v, %v", l.Number, start.Format(time.DateOnly), v, err)
-		}
-	}
-	return content.Lines
-}
-
-// lines are the kinds and amounts of content.
-func (w *world) lines(t *testing.T, a account.ID, start time.Time) string {
-	t.Helper()
-	var out []string
-	for _, l := range w.content(t, a, start) {
-		out = append(out, fmt.Sprintf("%s %d", l.Kind, l.Amount.Minor))
-	}
-	return strings.Join(out, ", ")
-}
-
 // perMinute is a contract of one dollar a minute, without limits.
 func perMinute(reference string) plan.Contract {
 	return plan.Contract{

@@ -24,15 +24,6 @@ func (w *world) wantDetached(t *testing.T, m payment.Method, want bool) {
 	}
 }
 
-func (w *world) card(t *testing.T, a account.ID, mid payment.MethodID) payment.Method {
-	t.Helper()
-	m, err := w.DB.Payments().Method(t.Context(), a, mid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
 // "Remove when paid" is granted inside the transaction that records the payment, in which no provider may
 // be called: the sweep tells the provider.
 func TestRemoveWhenPaid_IsDetachedByTheSweep(t *testing.T) {

@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,6 +23,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/invariant/invarianttest"
@@ -534,4 +538,92 @@ func (w *world) onProAmongFees(t *testing.T) account.ID {
 	a := w.open(t).ID
 	w.upgrade(t, a, sandbox.TokenVisa)
 	return a
+}
+
+func mustID(t *testing.T, s string) account.ID {
+	t.Helper()
+	a, err := id.Parse[account.Account](s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// eventsOf returns the provider's webhooks about the given objects, in the order in which things happened.
+func (w *world) eventsOf(t *testing.T, refs ...string) []sandbox.Event {
+	t.Helper()
+	all, err := w.control.Events(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(all, func(e sandbox.Event) bool { return !slices.Contains(refs, e.Ref) })
+}
+
+func (w *world) deliver(t *testing.T, e sandbox.Event) {
+	t.Helper()
+	if status, err := w.control.Deliver(t.Context(), e.ID); err != nil || status != http.StatusOK {
+		t.Errorf("%s: %d, %v", e.Type, status, err)
+		w.webhookErrors.Range(func(k, _ any) bool { t.Log(k); return true })
+	}
+}
+
+// day is an instant of 2026, as the first period begins on 10 March.
+func day(m time.Month, d int) time.Time { return time.Date(2026, m, d, 0, 0, 0, 0, time.UTC) }
+
+// until lets time pass and does what is due: twice, since what closes then becomes final a day later.
+func (w *world) until(t *testing.T, at time.Time) {
+	t.Helper()
+	w.advance(at.Sub(w.clock()))
+	w.sweep(t)
+}
+
+// content is what the account's final invoice of the period that begins at start says, every line verified.
+func (w *world) content(t *testing.T, a account.ID, start time.Time) []invoice.Line {
+	t.Helper()
+	p, err := w.DB.Subscriptions().Period(t.Context(), a, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inv, err := w.DB.Invoices().OfPeriod(t.Context(), a, p.Subscription, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := w.DB.Invoices().Content(t.Context(), a, inv.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range content.Lines {
+		if v, err := (billing.Reader{Core: w.Core}).Verify(t.Context(), a, inv.ID, l.Number); err != nil || !v.Verified {
+			t.Errorf("line %d of %s is not verified: %+v, %v", l.Number, start.Format(time.DateOnly), v, err)
+		}
+	}
+	return content.Lines
+}
+
+// lines are the kinds and amounts of content.
+func (w *world) lines(t *testing.T, a account.ID, start time.Time) string {
+	t.Helper()
+	var out []string
+	for _, l := range w.content(t, a, start) {
+		out = append(out, fmt.Sprintf("%s %d", l.Kind, l.Amount.Minor))
+	}
+	return strings.Join(out, ", ")
+}
+
+func (w *world) addCard(t *testing.T, a account.ID, token string) payment.Method {
+	t.Helper()
+	got, err := billing.Cards{Core: w.Core}.Add(t.Context(), asked(a, newKey()), billing.NewCard{CardSource: billing.CardSource{Token: token}, Profile: profile}, nil)
+	if err != nil || got.Record.Status != payment.MethodActive {
+		t.Fatalf("card: %+v, %v", got.Record, err)
+	}
+	return got.Record
+}
+
+func (w *world) card(t *testing.T, a account.ID, mid payment.MethodID) payment.Method {
+	t.Helper()
+	m, err := w.DB.Payments().Method(t.Context(), a, mid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
