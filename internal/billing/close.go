@@ -250,10 +250,13 @@ func (c Closer) issue(ctx context.Context, tx Tx, acct account.Account, inv invo
 	if err := tx.Outbox().Publish(ctx, acct.ID, outbox.InvoiceFinalized, about, now); err != nil {
 		return err
 	}
-	if inv.Status == invoice.Paid {
-		return tx.Outbox().Publish(ctx, acct.ID, outbox.InvoicePaid, about, now)
+	if inv.Status != invoice.Paid {
+		return nil
 	}
-	return nil
+	if err := tx.Outbox().Publish(ctx, acct.ID, outbox.InvoicePaid, about, now); err != nil || credited(content).IsZero() {
+		return err
+	}
+	return c.payFromFunds(ctx, tx, acct, now) // what it has given to the balance pays other open invoices
 }
 
 // markBilled records that a period's usage, as it was rated, stands on final invoices.

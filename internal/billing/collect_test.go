@@ -8,6 +8,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -42,6 +43,31 @@ func TestCollect_FundsThatCameMeanwhilePayFirst(t *testing.T) {
 	w.wantBalance(t, a, 7300, 0)
 	if n := len(w.charges(t)[a]); n != 1 {
 		t.Errorf("%d charges, want that of the top-up alone", n)
+	}
+}
+
+// Nor do they wait where the card will never pass, so that no attempt follows: the account is not suspended for what they pay.
+func TestCollect_FundsThatCameMeanwhilePayWhenTheCardWillNeverPass(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenProcessing)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	asked, err := w.DB.Payments().Payments(t.Context(), a, page.Request{Limit: 1})
+	if err != nil || len(asked.Data) != 1 || asked.Data[0].Status != payment.Processing {
+		t.Fatalf("%+v, %v", asked, err)
+	}
+	ref := asked.Data[0].ProviderRef
+	w.addCard(t, a, sandbox.TokenVisa)
+	w.topUp(t, a, 10000)
+	if err := w.control.Settle(t.Context(), ref, "lost_card"); err != nil {
+		t.Fatal(err)
+	}
+	w.tell(t, ref)
+	w.wantBalance(t, a, 7300, 0)
+	if n := w.told(t, a, outbox.AccountSuspended); n != 0 {
+		t.Errorf("suspended %d times", n)
 	}
 }
 

@@ -239,7 +239,7 @@ type GrantInput struct {
 	Reason    string
 }
 
-// Grant gives promotional credit.
+// Grant gives promotional credit, which pays what is open at once.
 func (g Granter) Grant(ctx context.Context, asked Asked, in GrantInput, render Renderer[wallet.Grant]) (Result[wallet.Grant], error) {
 	return onceOf(ctx, g.Core, asked, render, func(tx Tx) (wallet.Grant, error) {
 		acct, err := g.lockUsable(ctx, tx, asked.Account)
@@ -268,7 +268,13 @@ func (g Granter) Grant(ctx context.Context, asked Asked, in GrantInput, render R
 		}); err != nil {
 			return gr, err
 		}
-		return gr, tx.Outbox().Publish(ctx, acct.ID, outbox.CreditGranted, map[string]any{"grant": gr.ID, "amount": gr.Amount}, now)
+		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.CreditGranted, map[string]any{"grant": gr.ID, "amount": gr.Amount}, now); err != nil {
+			return gr, err
+		}
+		if err := g.payFromFunds(ctx, tx, acct, now); err != nil {
+			return gr, err
+		}
+		return tx.Wallet().Grant(ctx, acct.ID, gr.ID)
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/ledger"
 	"github.com/accrue-billing/accrue/internal/metering"
@@ -292,5 +293,33 @@ func TestGrant_BeyondWhatABalanceHolds(t *testing.T) {
 	_, err := billing.Granter{Core: w.Core}.Grant(t.Context(), asked(a, newKey()), billing.GrantInput{Amount: usd(1), Reason: "test"}, nil)
 	if !errors.Is(err, ledger.ErrBalance) {
 		t.Errorf("%v, want ErrBalance", err)
+	}
+}
+
+// Credit pays what is open when it is given, oldest first: a suspension does not outlast it, nor does the credit run out
+// beside a debt.
+func TestGrant_PaysWhatIsOpen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenLost)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+	if err != nil || len(open) != 1 || open[0].Dunning != invoice.Suspended {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	g := w.grant(t, a, 2000, 0, 10)
+	w.wantInvoice(t, a, open[0].ID, invoice.Open, 700)
+	got, err := billing.Granter{Core: w.Core}.Grant(t.Context(), asked(a, newKey()), billing.GrantInput{Amount: usd(1000), Reason: "test"}, nil)
+	if err != nil || got.Record.Remaining != usd(300) {
+		t.Errorf("%s of the second gift are left, %v; want 3.00 USD", got.Record.Remaining, err)
+	}
+	w.wantInvoice(t, a, open[0].ID, invoice.Paid, 0)
+	if left := w.left(t, a, g); left != 0 {
+		t.Errorf("%d of the first gift are left", left)
+	}
+	if acct, err := w.DB.Accounts().Get(t.Context(), a); err != nil || acct.Status != account.Active {
+		t.Errorf("the account is %s, %v", acct.Status, err)
 	}
 }

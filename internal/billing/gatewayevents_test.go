@@ -378,6 +378,29 @@ func TestDispute_WonWhileTheInvoiceIsPaidOnceMore(t *testing.T) {
 	w.wantBalance(t, a, 0, 0)
 }
 
+// A dispute of a top-up that is won brings funds, which pay what is open as those of any top-up do.
+func TestDispute_WonOfATopUpPaysWhatIsOpen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	p := w.topUp(t, a, 5000).Charge
+	dispute := w.disputed(t, p)
+	w.addCard(t, a, sandbox.TokenLost)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+	if err != nil || len(open) != 1 {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	w.won(t, dispute)
+	w.wantInvoice(t, a, open[0].ID, invoice.Paid, 0)
+	w.wantBalance(t, a, 2300, 0)
+	if acct, err := w.DB.Accounts().Get(t.Context(), a); err != nil || acct.Status != account.Active {
+		t.Errorf("the account is %s, %v", acct.Status, err)
+	}
+}
+
 // What a card network takes back of an invoice is due again, and is not charged again by itself, however long it takes;
 // if the dispute is won, it is paid.
 func TestDispute_StopsDunning(t *testing.T) {

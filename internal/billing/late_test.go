@@ -18,6 +18,26 @@ import (
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
+// What a correction gives to the balance pays what is open, as other funds do.
+func TestLateUsage_WhatItCreditsPaysWhatIsOpen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.useAs(t, a, "long", "voice", "180000", w.clock()) // 54.00
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	w.addCard(t, a, sandbox.TokenLost)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.until(t, w.clock().Add(30*24*time.Hour))
+	w.wantBalance(t, a, 0, 2700)
+	w.correct(t, a, "long", "")
+	w.until(t, w.clock().Add(31*24*time.Hour))
+	w.wantBalance(t, a, 2700, 0)
+	if acct, err := w.DB.Accounts().Get(t.Context(), a); err != nil || acct.Status != account.Active {
+		t.Errorf("the account is %s, %v", acct.Status, err)
+	}
+}
+
 // Usage belongs to the period in which it happened, whenever it is told. The period is 10 March to 10 April,
 // on a plan of 0.03 a minute; the next is on one of 0.01:
 //

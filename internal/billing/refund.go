@@ -179,10 +179,13 @@ func (c *Core) takenBack(ctx context.Context, tx Tx, p *payment.Payment, amount 
 }
 
 // cameBack books that what takenBack took is there again: it pays what is due of its invoice. What others have paid of
-// it meanwhile, or nobody owes any more, goes to the funds.
+// it meanwhile, or nobody owes any more, goes to the funds, which pay other open invoices.
 func (c *Core) cameBack(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, amount money.Amount, by recipe, f books.Fact) error {
 	if p.Purpose != payment.ForInvoice {
-		return tx.Ledger().Append(ctx, by(f, zeroOf(acct), amount))
+		if err := tx.Ledger().Append(ctx, by(f, zeroOf(acct), amount)); err != nil {
+			return err
+		}
+		return c.payFromFunds(ctx, tx, acct, f.At)
 	}
 	inv, err := tx.Invoices().Lock(ctx, p.Account, p.Invoice)
 	if err != nil {

@@ -264,6 +264,10 @@ func (c *Core) declined(ctx context.Context, tx Tx, acct account.Account, p *pay
 	if p.Purpose == payment.ForTopUp {
 		return c.mirrorTopUp(ctx, tx, acct, p, now)
 	}
+	// What has come in while the card was being asked pays first.
+	if err := c.payFromFunds(ctx, tx, acct, now); err != nil {
+		return err
+	}
 	inv, err := tx.Invoices().Lock(ctx, acct.ID, p.Invoice)
 	if err != nil {
 		return err
