@@ -56,21 +56,8 @@ func newBenchService(b *testing.B) *benchService {
 		b.Fatal(err)
 	}
 	p.api = "http://" + api
-	b.Cleanup(func() { // as an operator ends it, so that the database is stopped in order
-		_ = p.cmd.Process.Signal(os.Interrupt)
-		<-p.gone
-	})
-	for answered := false; !answered; {
-		select {
-		case <-p.gone:
-			b.Fatalf("the service ended: %v\n%s", p.err, p.log)
-		case <-time.After(10 * time.Millisecond):
-		}
-		if resp, err := http.Get(p.api + "/readyz"); err == nil {
-			_ = resp.Body.Close()
-			answered = resp.StatusCode == http.StatusOK
-		}
-	}
+	b.Cleanup(p.end)
+	p.awaitReady(b)
 	s := &benchService{dir: d.dir, address: api, pid: p.cmd.Process.Pid}
 	for i := range 64 {
 		s.staff = append(s.staff, d.operator(b, fmt.Sprintf("operator-%d", i)))

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -263,6 +264,24 @@ func (p *process) kill() {
 	}
 	_ = p.cmd.Process.Kill()
 	<-p.gone
+}
+
+// awaitReady returns when the process takes requests at p.api.
+func (p *process) awaitReady(tb testing.TB) {
+	tb.Helper()
+	for {
+		select {
+		case <-p.gone:
+			tb.Fatalf("the service ended: %v\n%s", p.err, p.log)
+		case <-time.After(time.Millisecond):
+		}
+		if resp, err := http.Get(p.api + "/readyz"); err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+	}
 }
 
 // gateway returns a client of the provider, as the service has one.
