@@ -29,7 +29,7 @@ var firstPage = page.Request{Limit: page.MaxLimit}
 type Closer struct{ *Core }
 
 // Close ends the account's period if it has ended on the account's clock: the next period opens under
-// the plan that was planned for it, and where the plan has prices, a draft invoice begins its grace.
+// the plan that was planned for it, and where there may be something to bill, a draft invoice begins its grace.
 // It reports whether it closed one; an account that was away for months has several, closed in order
 // by as many calls.
 func (c Closer) Close(ctx context.Context, a account.ID) (closed bool, err error) {
@@ -96,15 +96,11 @@ func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub su
 	if err := c.prepay(ctx, tx, acct, ended, sub.Opened(), now); err != nil {
 		return err
 	}
-	v, contract, err := terms(ctx, tx, acct.ID, ended.Terms, ended.Bounds.Start)
+	billed, err := isBilled(ctx, tx, acct.ID, ended)
 	if err != nil {
 		return err
 	}
-	before, err := heldBefore(ctx, tx, acct.ID, ended)
-	if err != nil {
-		return err
-	}
-	if v.Priced() || contract != nil || len(before) > 0 {
+	if billed {
 		inv := invoice.NewCycle(ended, acct.Currency, ended.Bounds.End.Add(c.Policy.Grace), now)
 		if err := tx.Invoices().Create(ctx, inv); err != nil {
 			return err
@@ -127,6 +123,20 @@ func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub su
 	return tx.Outbox().Publish(ctx, acct.ID, outbox.PeriodClosed, map[string]any{
 		"period": ended.Bounds, "plan": ended.Plan, "next_period": sub.Period,
 	}, now)
+}
+
+// isBilled reports whether a period gets an invoice: something in it can cost money, or has come late for one before it.
+func isBilled(ctx context.Context, tx Tx, a account.ID, p subscription.Period) (bool, error) {
+	v, contract, err := terms(ctx, tx, a, p.Terms, p.Bounds.Start)
+	if err != nil || v.Priced() || contract != nil {
+		return err == nil, err
+	}
+	before, err := heldBefore(ctx, tx, a, p)
+	if err != nil || len(before) > 0 {
+		return err == nil, err
+	}
+	late, err := latePeriods(ctx, tx, a, p)
+	return len(late) > 0, err
 }
 
 // publishChange tells that the account's terms are others now.

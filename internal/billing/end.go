@@ -133,12 +133,8 @@ func (e Ender) lastPeriod(ctx context.Context, tx Tx, acct account.Account, sub 
 	if err := tx.Subscriptions().Save(ctx, &sub); err != nil {
 		return err
 	}
-	v, contract, err := terms(ctx, tx, acct.ID, last.Terms, last.Bounds.Start)
-	if err != nil {
+	if billed, err := isBilled(ctx, tx, acct.ID, last); err != nil || !billed {
 		return err
-	}
-	if !v.Priced() && contract == nil {
-		return nil
 	}
 	inv := invoice.NewCycle(last, acct.Currency, now, now)
 	if err := tx.Invoices().Create(ctx, inv); err != nil {

@@ -496,3 +496,39 @@ func TestSpendLimit_ACreditDoesNotRaiseIt(t *testing.T) {
 		t.Errorf("billed %q, want %q", got, want)
 	}
 }
+
+// What comes late for a paid period is billed also where the account is on a plan by now on which nothing costs anything:
+// with the period that is running then, or at once where the account is closed in it.
+func TestLateUsage_OfAPeriodBeforeAFreePlan(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*world, *testing.T, account.ID){
+		"BilledWithTheNextPeriod": func(w *world, t *testing.T, _ account.ID) { w.closed(t, day(time.May, 10)) },
+		"BilledAtTheEnd": func(w *world, t *testing.T, a account.ID) {
+			t.Helper()
+			if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "test", nil); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.open(t).ID
+			w.upgrade(t, a, sandbox.TokenVisa)
+			w.topUp(t, a, 1000)
+			w.use(t, a, "voice", "60000") // the allowance
+			if _, err := (billing.Downgrader{Core: w.Core}).Plan(t.Context(), asked(a, newKey()), plan.Developer, nil); err != nil {
+				t.Fatal(err)
+			}
+			w.closed(t, day(time.April, 10))
+			if r := w.useAt(t, a, "voice", "6000", day(time.April, 9)); r.Status != metering.Accepted {
+				t.Fatalf("late usage: %+v", r)
+			}
+			end(w, t, a)
+			if got, want := w.lines(t, a, day(time.April, 10)), "adjustment 270"; got != want {
+				t.Errorf("billed %q, want %q", got, want)
+			}
+			w.wantEarned(t, a, 270, 0)
+		})
+	}
+}
