@@ -49,17 +49,18 @@ func (a Adjuster) Credit(ctx context.Context, asked Asked, in CreditInput, rende
 		if err != nil {
 			return note, err
 		}
-		if in.Amount.IsZero() {
-			in.Amount = left
+		amount := in.Amount
+		if amount.IsZero() {
+			amount = left
 		}
 		switch {
-		case in.Amount.Currency != inv.Currency:
+		case amount.Currency != inv.Currency:
 			return note, ErrCurrency
-		case in.Amount.Minor <= 0 || in.Amount.Minor > left.Minor:
+		case amount.Minor <= 0 || amount.Minor > left.Minor:
 			return note, ErrCreditTooLarge.With("creditable", left)
 		}
 		now := acct.Now(a.Clock())
-		if note, err = a.issue(ctx, tx, acct, &inv, in.Amount, asked.Actor, in.Reason, now); err != nil {
+		if note, err = a.issue(ctx, tx, acct, &inv, amount, asked.Actor, in.Reason, now); err != nil {
 			return note, err
 		}
 		if note.ToDue.Minor > 0 {

@@ -22,6 +22,7 @@ type Contractor struct{ *Core }
 // after its start, by itself; an account has one of these at most.
 func (c Contractor) Agree(ctx context.Context, asked Asked, def plan.Contract, render Renderer[Agreement]) (Result[Agreement], error) {
 	return once(ctx, c.Core, asked, render, func(tx Tx) (Agreement, error) {
+		def := def // completed anew in every run
 		acct, err := c.lockUsable(ctx, tx, asked.Account)
 		if err != nil {
 			return Agreement{}, err
@@ -166,19 +167,18 @@ func (c Contractor) End(ctx context.Context, asked Asked, in EndInput, render Re
 		if k.Over(now) || !k.EndedAt.IsZero() {
 			return Agreement{}, ErrContractOver
 		}
-		if in.At.IsZero() {
-			in.At = now
+		if k.EndedAt = in.At; in.At.IsZero() {
+			k.EndedAt = now
 		}
-		if in.At.Before(now) {
+		if k.EndedAt.Before(now) {
 			return Agreement{}, errs.InvalidField("#/at", "in_the_past", "must not be in the past")
 		}
-		if end := k.Definition.End; !end.IsZero() && !in.At.Before(end) {
+		if end := k.Definition.End; !end.IsZero() && !k.EndedAt.Before(end) {
 			return Agreement{}, errs.InvalidField("#/at", "after_the_end", "must be before the contract's own end")
 		}
-		if err := tx.Subscriptions().EndContract(ctx, acct.ID, k.ID, in.At); err != nil {
+		if err := tx.Subscriptions().EndContract(ctx, acct.ID, k.ID, k.EndedAt); err != nil {
 			return Agreement{}, err
 		}
-		k.EndedAt = in.At
 		err = tx.Accounts().Audit(ctx, acct.ID, account.Entry{Actor: asked.Actor, Action: "contract.end", Reason: in.Reason, At: now})
 		return agreement(k, sub, now), err
 	})

@@ -67,6 +67,7 @@ func (c Contractor) Preview(ctx context.Context, a account.ID, def plan.Contract
 	// A transaction, since the agreement is read under its lock; it writes nothing.
 	err = c.DB.InTx(ctx, func(tx Tx) error {
 		out = ContractPreview{}
+		def := def // completed anew in every run
 		acct, err := c.lockUsable(ctx, tx, a)
 		if err != nil {
 			return err

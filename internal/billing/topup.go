@@ -406,32 +406,34 @@ func (f Funder) Preview(ctx context.Context, asked Asked, in TopUpInput) (before
 }
 
 // SetAutoTopUp saves the rule; saving it closes a tripped breaker. The first version is 0.
-func (f Funder) SetAutoTopUp(ctx context.Context, asked Asked, rule wallet.AutoTopUp) (wallet.AutoTopUp, error) {
-	err := f.DB.InTx(ctx, func(tx Tx) error {
+func (f Funder) SetAutoTopUp(ctx context.Context, asked Asked, rule wallet.AutoTopUp) (saved wallet.AutoTopUp, err error) {
+	defer errs.Wrap(&err, "set automatic top-up of %s", asked.Account)
+	err = f.DB.InTx(ctx, func(tx Tx) error {
+		saved = rule
 		acct, err := f.lockUsable(ctx, tx, asked.Account)
 		if err != nil {
 			return err
 		}
-		if rule.Target.Currency != acct.Currency {
+		if saved.Target.Currency != acct.Currency {
 			return ErrCurrency
 		}
 		sub, err := tx.Subscriptions().Active(ctx, acct.ID)
 		if err != nil {
 			return err
 		}
-		if rule.Enabled {
+		if saved.Enabled {
 			if err := takesFunds(ctx, tx, acct, sub); err != nil {
 				return err
 			}
 		}
-		rule.Account, rule.UpdatedAt = acct.ID, acct.Now(f.Clock())
-		rule.Tripped, rule.TrippedReason, rule.TrippedAt = false, "", time.Time{}
-		if err := tx.Wallet().SaveAutoTopUp(ctx, &rule); err != nil {
+		saved.Account, saved.UpdatedAt = acct.ID, acct.Now(f.Clock())
+		saved.Tripped, saved.TrippedReason, saved.TrippedAt = false, "", time.Time{}
+		if err := tx.Wallet().SaveAutoTopUp(ctx, &saved); err != nil {
 			return err
 		}
 		return f.watch(ctx, tx, acct.ID)
 	})
-	return rule, err
+	return saved, err
 }
 
 // AutoTopUp charges what the account's rule asks for, if it is due. It reports whether it asked the provider.

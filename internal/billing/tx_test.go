@@ -1,6 +1,7 @@
 package billing_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync/atomic"
@@ -180,4 +181,42 @@ func TestWriteSkew_OneOfTwoIsRefused(t *testing.T) {
 			})
 		}
 	})
+}
+
+// again ends the first run of every transaction before it is committed, and runs it again, as PostgreSQL has one of two do
+// that wait for each other.
+type again struct{ billing.Database }
+
+var errDeadlock = errors.New("deadlock")
+
+func (d again) InTx(ctx context.Context, fn func(tx billing.Tx) error) error {
+	return d.twice(fn, func(fn func(tx billing.Tx) error) error { return d.Database.InTx(ctx, fn) })
+}
+
+func (d again) InTxOf(ctx context.Context, start billing.Start, fn func(tx billing.Tx) error) error {
+	return d.twice(fn, func(fn func(tx billing.Tx) error) error { return d.Database.InTxOf(ctx, start, fn) })
+}
+
+func (again) twice(fn func(tx billing.Tx) error, run func(func(tx billing.Tx) error) error) error {
+	err := run(func(tx billing.Tx) error { return cmp.Or(fn(tx), errDeadlock) })
+	if !errors.Is(err, errDeadlock) {
+		return err
+	}
+	return run(fn)
+}
+
+// What a transaction did that was run again counts as if it had been run once, at its second time.
+func TestOperations_AreRunAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.DB, w.tick = again{w.DB}, time.Microsecond
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.topUp(t, a, 10_000)
+	w.saveRule(t, a, 100_000)
+	k := w.agree(t, a, perMinute("C-1"))
+	if _, err := (billing.Contractor{Core: w.Core}).End(t.Context(), asked(a, newKey()), billing.EndInput{Contract: k.ID}, nil); err != nil {
+		t.Errorf("the end of a contract, now: %v", err)
+	}
+	w.wantBalance(t, a, 10_000, 0)
 }
