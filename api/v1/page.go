@@ -120,7 +120,7 @@ func query(c echo.Context, known ...string) (url.Values, error) {
 		if len(values) > 1 {
 			return nil, errs.InvalidField(pointer, "duplicate_member", "stands twice in the query")
 		}
-		if _, err := strictjson.CheckText(values[0]); err != nil {
+		if values[0], err = strictjson.CheckText(values[0]); err != nil { // as it is stored: in normal form
 			return nil, errs.InvalidField(pointer, "invalid_text", "%s", err.Error())
 		}
 	}

@@ -61,8 +61,8 @@ type ExtendReservation struct {
 // CommitReservation says what was used. It is counted as an event, whose source is "reservation" and
 // whose id is the reservation's.
 type CommitReservation struct {
-	Quantity   money.Decimal     `json:"quantity" validate:"required" swaggertype:"string" format:"decimal" example:"421.5"`
-	Timestamp  *time.Time        `json:"timestamp" format:"date-time"` // when it was used; left out: now
+	Quantity   *money.Decimal    `json:"quantity" validate:"required" swaggertype:"string" format:"decimal" example:"421.5"` // 0 if nothing was used
+	Timestamp  *time.Time        `json:"timestamp" format:"date-time"`                                                       // when it was used; left out: now
 	Dimensions map[string]string `json:"dimensions"`
 } //@name CommitReservation
 
@@ -342,10 +342,13 @@ func (h reservations) commit(c echo.Context) error {
 	if err := strictjson.Decode(c, &in); err != nil {
 		return err
 	}
-	if in.Quantity.Sign() < 0 {
+	switch {
+	case in.Quantity == nil: // left out it is no 0: what was used would be given away
+		return errs.InvalidField("#/quantity", "required", "is required")
+	case in.Quantity.Sign() < 0:
 		return errs.InvalidField("#/quantity", "out_of_range", "must not be negative")
 	}
-	r := metering.Reserving{Action: metering.Commit, ID: rid, Quantity: in.Quantity, Dimensions: metering.DimensionsOf(in.Dimensions)}
+	r := metering.Reserving{Action: metering.Commit, ID: rid, Quantity: *in.Quantity, Dimensions: metering.DimensionsOf(in.Dimensions)}
 	if in.Timestamp != nil {
 		r.OccurredAt = in.Timestamp.UTC().Truncate(time.Microsecond)
 	}

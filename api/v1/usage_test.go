@@ -163,14 +163,18 @@ func TestReadUsage(t *testing.T) {
 	}
 	one := ada.get(t, "/v1/usage/events?id=2&source=media-eu-1").want(t, http.StatusOK)
 	one.golden(t, "usage_event")
+	ada.post(t, "/v1/usage/events", event("café", "1", "")).want(t, http.StatusOK) // kept in normal form, and found in any
+	if found := ada.get(t, "/v1/usage/events?id=cafe%CC%81&source=media-eu-1").want(t, http.StatusOK); !strings.Contains(string(found.Body), `"quantity":"1"`) {
+		t.Errorf("by another spelling of its id: %s", found.Body)
+	}
 
 	csv := ada.with("Accept", "text/csv").get(t, "/v1/usage/export").want(t, http.StatusOK)
 	lines := strings.Split(strings.TrimSpace(string(csv.Body)), "\n")
-	if len(lines) != 4 || !strings.HasPrefix(lines[0], "timestamp,meter,quantity,counted,value,source,id,") {
+	if len(lines) != 5 || !strings.HasPrefix(lines[0], "timestamp,meter,quantity,counted,value,source,id,") {
 		t.Errorf("%s", csv.Body)
 	}
 	ndjson := ada.get(t, "/v1/usage/export?format=ndjson&meter=voice").want(t, http.StatusOK)
-	if n := strings.Count(string(ndjson.Body), "\n"); n != 3 {
+	if n := strings.Count(string(ndjson.Body), "\n"); n != 4 {
 		t.Errorf("%d lines: %s", n, ndjson.Body)
 	}
 }
@@ -259,6 +263,9 @@ func TestReserveUnits(t *testing.T) {
 		t.Errorf("%s", entitled.Body)
 	}
 	ada.post(t, path+"/extend", `{"ttl_seconds":1200}`).want(t, http.StatusOK)
+	for _, left := range []string{`{}`, `{"quantity":null}`, `{"dimensions":{"project":"helpdesk"}}`} {
+		ada.post(t, path+"/commit", left).problem(t, http.StatusUnprocessableEntity, "invalid_request") // no use is not no word of it
+	}
 	done := ada.post(t, path+"/commit", `{"quantity":"421.5","dimensions":{"project":"helpdesk"}}`).want(t, http.StatusOK)
 	if !strings.Contains(string(done.Body), `"status":"committed","quantity":"59000","used":"421.5"`) {
 		t.Errorf("%s", done.Body)
