@@ -52,7 +52,7 @@ func decodeBinary(h http.Header, data []byte) ([]incoming, error) {
 			continue
 		}
 		attribute = strings.ToLower(attribute)
-		v, err := url.PathUnescape(values[0])
+		v, err := url.PathUnescape(unquoted(values[0]))
 		if err == nil && utf8.ValidString(v) {
 			v, err = strictjson.CheckText(v)
 		}
@@ -83,6 +83,22 @@ func decodeBinary(h http.Header, data []byte) ([]incoming, error) {
 		return nil, err
 	}
 	return []incoming{in}, d.end()
+}
+
+// unquoted returns what a header's value says. Senders by older versions of the specification put quotation marks around
+// it; kept, they would make another event of the same one.
+func unquoted(v string) string {
+	if len(v) < 2 || v[0] != '"' || v[len(v)-1] != '"' {
+		return v
+	}
+	var b strings.Builder
+	for v = v[1 : len(v)-1]; v != ""; v = v[1:] {
+		if v[0] == '\\' && len(v) > 1 {
+			v = v[1:]
+		}
+		b.WriteByte(v[0])
+	}
+	return b.String()
 }
 
 // payload reads a member of what a CloudEvent carries as data.
@@ -133,8 +149,8 @@ func (d *eventDecoder) cloud(in *incoming) error {
 			if err := d.string(in, "/datacontenttype", &media, true); err != nil {
 				return err
 			}
-			if kind, _, _ := strings.Cut(media, ";"); strings.TrimSpace(kind) != "application/json" && in.problem == nil {
-				in.fail("/datacontenttype", "unsupported_data", "The data must be application/json.")
+			if !isJSON(media) && in.problem == nil {
+				in.fail("/datacontenttype", "unsupported_data", "The data must be JSON.")
 			}
 			return nil
 		case "data":
@@ -166,6 +182,13 @@ func (in *incoming) required(version string) {
 	if in.Source == "" {
 		in.fail("/source", "invalid_source", "A CloudEvent names its source.")
 	}
+}
+
+// isJSON reports whether a media type is one of JSON, as CloudEvents' JSON format says.
+func isJSON(media string) bool {
+	kind, _, _ := strings.Cut(strings.ToLower(media), ";")
+	_, sub, _ := strings.Cut(strings.TrimSpace(kind), "/")
+	return sub == "json" || strings.HasSuffix(sub, "+json")
 }
 
 func attributeName(s string) bool {

@@ -117,6 +117,14 @@ func TestDecodeUsageBinaryMode(t *testing.T) {
 	if got := show(in); err != nil || got != "!invalid_attribute/id" {
 		t.Errorf("invalid UTF-8: %s, %v", got, err)
 	}
+	for sent, want := range map[string]string{
+		`"a%20b"`: `a b`, `"a b"`: `a b`, `"a\"b\\c"`: `a"b\c`, `"a`: `"a`, `"`: `"`, `%22a%22`: `"a"`, `"a\"`: `a\`,
+	} {
+		h["Ce-Id"] = []string{sent}
+		if in, _, err = decodeUsage(h, nil); err != nil || in[0].ID != want {
+			t.Errorf("%s: %s, %v; want %s", sent, show(in), err, want)
+		}
+	}
 }
 
 func TestTooManyEvents(t *testing.T) {
