@@ -12,6 +12,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 
@@ -32,7 +33,7 @@ var (
 	ErrTooLarge  = errs.New(errs.TooLarge, "body_too_large", "The body is larger than this operation takes.")
 	ErrEncoding  = errs.New(errs.UnsupportedMedia, "unsupported_encoding", "The content encoding is not spoken here; send gzip, zstd or none, and one only.")
 	ErrCorrupt   = errs.New(errs.Malformed, "corrupt_encoding", "The body is not what its content encoding says.")
-	ErrTruncated = errs.New(errs.Malformed, "truncated_body", "The body ended before its stated length.")
+	ErrTruncated = errs.New(errs.Malformed, "truncated_body", "The body ended before its stated length, or its chunks are not what HTTP makes them.")
 )
 
 // Read returns the body of a request, decompressed, of at most limit bytes. The compressed body is
@@ -52,14 +53,11 @@ func read(req *http.Request, limit int64, room func(int64) error) ([]byte, error
 	switch encoding := strings.ToLower(strings.TrimSpace(req.Header.Get(echo.HeaderContentEncoding))); encoding {
 	case "", "identity":
 		data, err := readAll(req.Body, req.ContentLength, limit, room)
-		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-			return nil, ErrTruncated.Because(err)
-		}
-		return data, err
-	case "gzip":
+		return data, explain(err, ErrTruncated)
+	case "gzip", "x-gzip": // the same, says RFC 9110
 		z, err := gzip.NewReader(io.LimitReader(req.Body, limit+1))
 		if err != nil {
-			return nil, ErrCorrupt.Because(err)
+			return nil, explain(err, ErrCorrupt)
 		}
 		return decompressed(z, limit, room)
 	case "zstd":
@@ -82,22 +80,29 @@ func read(req *http.Request, limit int64, room func(int64) error) ([]byte, error
 	}
 }
 
-// unpacksInMore reports whether the window of a zstd frame is larger than a small body.
+// explain says what was wrong with a body that could not be read, which is its sender's fault or the network's.
+func explain(err error, otherwise *errs.Error) error {
+	switch {
+	case err == nil, errs.KindOf(err) != errs.Internal:
+		return err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return ErrSlow.Because(err)
+	default:
+		return otherwise.Because(err)
+	}
+}
+
+// unpacksInMore reports whether the window of a zstd frame is larger than a small body, or not known: of what comes
+// behind a frame that is skipped.
 func unpacksInMore(r *bufio.Reader) bool {
 	begin, _ := r.Peek(zstd.HeaderMaxSize)
 	var h zstd.Header
-	return h.Decode(begin) == nil && h.WindowSize > Small
+	return h.Decode(begin) == nil && (h.Skippable || h.WindowSize > Small)
 }
 
 func decompressed(r io.Reader, limit int64, room func(int64) error) ([]byte, error) {
 	data, err := readAll(r, -1, limit, room)
-	if err == nil || errs.KindOf(err) == errs.TooLarge || errors.Is(err, ErrBusy) {
-		return data, err
-	}
-	if _, ours := errors.AsType[*http.MaxBytesError](err); ours {
-		return nil, err
-	}
-	return nil, ErrCorrupt.Because(err)
+	return data, explain(err, ErrCorrupt)
 }
 
 func readAll(r io.Reader, size, limit int64, room func(int64) error) ([]byte, error) {

@@ -4,9 +4,15 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"syscall"
 	"testing"
+	"testing/iotest"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/accrue-billing/accrue/api/body"
 )
@@ -50,5 +56,55 @@ func TestRead_CompressedBodiesAreBoundedByWhatTheyUnfoldTo(t *testing.T) {
 				t.Errorf("%d bytes, %v; want %d, %v", len(got), err, c.size, c.want)
 			}
 		})
+	}
+}
+
+// Whatever keeps a body from being read is no fault of the service.
+func TestRead_WhatCannotBeReadIsTheSendersFault(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		encoding string
+		cause    error
+		want     error
+	}{
+		"Chunks":          {"", errors.New("invalid byte in chunk length"), body.ErrTruncated},
+		"ADeadConnection": {"", syscall.ECONNRESET, body.ErrTruncated},
+		"TooSlow":         {"", os.ErrDeadlineExceeded, body.ErrSlow},
+		"TooSlowlyZipped": {"gzip", os.ErrDeadlineExceeded, body.ErrSlow},
+		"ChunksOfZipped":  {"gzip", errors.New("invalid byte in chunk length"), body.ErrCorrupt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, size := range []int64{-1, 100} {
+				req := post(t, io.MultiReader(bytes.NewReader(zipped(t, 1<<10)[:10]), iotest.ErrReader(c.cause)), size)
+				req.Header.Set("Content-Encoding", c.encoding)
+				if _, err := body.Read(req, 1<<20); !errors.Is(err, c.want) {
+					t.Errorf("of %d bytes: %v, want %v", size, err, c.want)
+				}
+			}
+		})
+	}
+}
+
+// What a zstd frame is skipped for says nothing of the one behind it.
+func TestRead_FramesToBeSkipped(t *testing.T) {
+	t.Parallel()
+	var sent bytes.Buffer
+	sent.WriteString("\x50\x2a\x4d\x18\x04\x00\x00\x00skip")
+	z, err := zstd.NewWriter(&sent, zstd.WithWindowSize(2<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // with two blocks, so that the frame says what window it has
+		_, _ = z.Write([]byte("0123456789"))
+		_ = z.Flush()
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	req := post(t, &sent, int64(sent.Len()))
+	req.Header.Set("Content-Encoding", "zstd")
+	if got, err := body.Read(req, 1<<20); err != nil || len(got) != 20 {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }

@@ -125,7 +125,7 @@ type usageEvents struct {
 //	@Accept			json
 //	@Param			body	body		UsageEvents	true	"The events"
 //	@Success		200		{object}	UsageResults
-//	@Failure		400		{object}	problem.Problem	"malformed_json, corrupt_encoding, body_too_slow"
+//	@Failure		400		{object}	problem.Problem	"malformed_json, corrupt_encoding, truncated_body, body_too_slow"
 //	@Failure		413		{object}	problem.Problem	"body_too_large, too_many_events"
 //	@Failure		415		{object}	problem.Problem	"unsupported_encoding, unsupported_media_type"
 //	@Failure		422		{object}	problem.Problem	"invalid_request, card_data_not_accepted"
