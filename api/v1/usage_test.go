@@ -277,6 +277,17 @@ func TestReserveUnits(t *testing.T) {
 	if !strings.Contains(string(usage.Body), `"quantity":"421.5","events":1`) {
 		t.Errorf("%s", usage.Body)
 	}
+	rid := first.str(t, "id")
+	at := ada.get(t, "/v1/usage/events?source=reservation&id="+rid).want(t, http.StatusOK).str(t, "data", 0, "timestamp")
+	ofCommit := func(id, quantity string) string {
+		return fmt.Sprintf(`{"id":%q,"source":"reservation","meter":"voice","quantity":%q,"timestamp":%q,"dimensions":{"project":"helpdesk"}}`, id, quantity, at)
+	}
+	sent := ada.post(t, "/v1/usage/events", batch(ofCommit(rid, "421.5"), ofCommit(rid, "0"), ofCommit("rsv_other", "0"))).want(t, http.StatusOK)
+	for i, want := range []string{"duplicate", "conflict", "rejected"} { // an export is read back; nobody counts in a commit's place
+		if got := sent.str(t, "results", i, "status"); got != want {
+			t.Errorf("event %d of the commits' source is %s, want %s: %s", i, got, want, sent.Body)
+		}
+	}
 	for name, c := range map[string]struct {
 		path, body string
 		status     int

@@ -118,6 +118,10 @@ func (v *verdict) sort(claimed map[Ref]bool) {
 			it.result.Problem = problemUnknownAccount
 			continue
 		}
+		if it.event.Source == ReservationSource { // a new one: what a commit counted is known, and may come back in an export
+			it.result.Problem = problemSourceTaken
+			continue
+		}
 		if it.result.Problem = v.timely(it, ad); it.result.Problem != nil {
 			continue
 		}

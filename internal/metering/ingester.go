@@ -132,10 +132,6 @@ func (in *Ingester) Add(ctx context.Context, events []Event) ([]Result, error) {
 		if results[i].Problem = e.validate(meter); results[i].Problem != nil {
 			continue
 		}
-		if e.Source == ReservationSource {
-			results[i].Problem = problemSourceTaken
-			continue
-		}
 		s := in.shard(e.Account)
 		if shares[s] == nil {
 			shares[s] = make([]item, 0, len(events)-i)
