@@ -8,7 +8,7 @@ type Address struct {
 	Line2      string `json:"line2,omitempty" maxLength:"200"`
 	City       string `json:"city" validate:"required" maxLength:"200" example:"London"`
 	State      string `json:"state,omitempty" maxLength:"200"`
-	PostalCode string `json:"postal_code,omitempty" maxLength:"32" example:"SW1Y 4JH"`
+	PostalCode string `json:"postal_code,omitempty" maxLength:"200" example:"SW1Y 4JH"`
 	Country    string `json:"country" validate:"required" minLength:"2" maxLength:"2" pattern:"^[A-Z]{2}$" example:"GB"` // ISO 3166-1 alpha-2
 } //@name Address
 

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -230,6 +231,70 @@ func TestNeverAServerError(t *testing.T) {
 				return // the first is enough to work on
 			}
 		}
+	}
+}
+
+// What the document bounds is what is refused: a client that is made from it checks by its bounds before it sends, and must
+// neither be refused what they allow nor find out later what was kept of more. Lengths are counted in characters.
+func TestBodies_AreBoundedAsTheDocumentSays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ada := w.owning(t)
+	tried := 0
+	for _, op := range operations() {
+		if op.body == nil {
+			continue
+		}
+		c, id := ada.user, ""
+		if op.byStaff() {
+			c = ada.support
+		}
+		if strings.Contains(op.Path, "{id}") {
+			id = ada.find(t, op)
+		}
+		c = c.with("If-Match", "*")
+		op.body.each(nil, func(way []any, object *schema) {
+			for name, member := range object.Properties {
+				send := func(v any) response {
+					body := op.body.sample(false)
+					at := reach(body, way)
+					if at == nil {
+						body = op.body.sample(true)
+						at = reach(body, way)
+					}
+					at[name] = v
+					tried++
+					return c.do(t, op.Method, op.address(id), toJSON(t, body))
+				}
+				pointer := "#"
+				for _, step := range append(slices.Clone(way), name) {
+					pointer += fmt.Sprint("/", step)
+				}
+				beyond := map[string]any{}
+				if member.Minimum != nil {
+					beyond["least"] = *member.Minimum - 1
+				}
+				if member.Maximum != nil {
+					beyond["most"] = *member.Maximum + 1
+				}
+				if member.MaxLength > 0 {
+					beyond["length"] = strings.Repeat("é", member.MaxLength+1)
+				}
+				if member.MaxLength > 0 && !slices.Contains([]string{"close", "remove", "resolve"}, path.Base(op.Path)) { // which end what the others need
+					if got := send(strings.Repeat("é", member.MaxLength)); strings.Contains(string(got.Body), `"pointer":"`+pointer+`"`) && strings.Contains(string(got.Body), "too_long") {
+						t.Errorf("%s with %s as long as it may be: %d %s", op.Name(), pointer, got.Status, got.Body)
+					}
+				}
+				for bound, v := range beyond {
+					if got := send(v); got.Status < 300 && !strings.Contains(string(got.Body), `"rejected":1`) {
+						t.Errorf("%s with %s beyond its %s was taken: %d %s", op.Name(), pointer, bound, got.Status, got.Body)
+					}
+				}
+			}
+		})
+	}
+	if tried < 100 {
+		t.Errorf("only %d values were tried", tried)
 	}
 }
 

@@ -39,6 +39,8 @@ type schema struct {
 	Format     string
 	Example    any
 	Minimum    *float64
+	Maximum    *float64
+	MaxLength  int  // in characters; 0: none
 	Closed     bool // has no further members
 }
 
@@ -97,6 +99,12 @@ func follow(raw map[string]any, all map[string]map[string]any) *schema {
 	s.Enum, _ = raw["enum"].([]any)
 	if least, ok := raw["minimum"].(float64); ok {
 		s.Minimum = &least
+	}
+	if most, ok := raw["maximum"].(float64); ok {
+		s.Maximum = &most
+	}
+	if most, ok := raw["maxLength"].(float64); ok {
+		s.MaxLength = int(most)
 	}
 	for _, name := range listAt(raw, "required") {
 		s.Required = append(s.Required, fmt.Sprint(name))

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"time"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -48,14 +49,14 @@ func reservationRoutes(d Deps) []route.Route {
 type NewReservation struct {
 	Meter      string        `json:"meter" validate:"required" example:"voice"`
 	Quantity   money.Decimal `json:"quantity" validate:"required" swaggertype:"string" format:"decimal" example:"600"` // in the meter's unit
-	TTLSeconds int64         `json:"ttl_seconds" minimum:"1" maximum:"86400" default:"900"`                            // how long to hold them
+	TTLSeconds *int64        `json:"ttl_seconds" minimum:"1" maximum:"86400" default:"900"`                            // how long to hold them
 	Reference  string        `json:"reference" maxLength:"255" example:"call-8f2c"`                                    // the caller's own name for it
 } //@name NewReservation
 
 // ExtendReservation asks for more time, and for more units.
 type ExtendReservation struct {
 	Quantity   money.Decimal `json:"quantity" swaggertype:"string" format:"decimal" example:"60"` // to hold in addition
-	TTLSeconds int64         `json:"ttl_seconds" minimum:"1" maximum:"86400" default:"900"`       // from now on
+	TTLSeconds *int64        `json:"ttl_seconds" minimum:"1" maximum:"86400" default:"900"`       // from now on
 } //@name ExtendReservation
 
 // CommitReservation says what was used. It is counted as an event, whose source is "reservation" and
@@ -86,9 +87,19 @@ type Lease struct {
 	Token string `json:"token" validate:"required"` // a JWS in compact form, signed with Ed25519
 } //@name Lease
 
+// LeaseKey is a public key, as gateways fetch it (RFC 8037).
+type LeaseKey struct {
+	KeyType   string `json:"kty" validate:"required" example:"OKP"`
+	Curve     string `json:"crv" validate:"required" example:"Ed25519"`
+	X         string `json:"x" validate:"required"`
+	KeyID     string `json:"kid" validate:"required"` // as in the header of leases
+	Algorithm string `json:"alg" validate:"required" example:"EdDSA"`
+	Use       string `json:"use" validate:"required" example:"sig"`
+} //@name LeaseKey
+
 // LeaseKeys are the public keys that leases are checked with (RFC 7517).
 type LeaseKeys struct {
-	Keys []entitlement.JWK `json:"keys" validate:"required"`
+	Keys []LeaseKey `json:"keys" validate:"required"`
 } //@name LeaseKeys
 
 func toReservation(r entitlement.Reservation) Reservation {
@@ -135,8 +146,8 @@ func (h reservations) asked(c echo.Context, lease bool) (metering.Reserving, err
 	if in.Quantity.Sign() <= 0 {
 		return metering.Reserving{}, errs.InvalidField("#/quantity", "out_of_range", "must be more than 0")
 	}
-	if len(in.Reference) > 255 {
-		return metering.Reserving{}, errs.InvalidField("#/reference", "too_long", "must have at most 255 bytes")
+	if utf8.RuneCountInString(in.Reference) > 255 {
+		return metering.Reserving{}, errs.InvalidField("#/reference", "too_long", "must have at most 255 characters")
 	}
 	ttl, err := ttl(in.TTLSeconds)
 	return metering.Reserving{
@@ -145,14 +156,14 @@ func (h reservations) asked(c echo.Context, lease bool) (metering.Reserving, err
 	}, err
 }
 
-func ttl(seconds int64) (time.Duration, error) {
-	if seconds == 0 {
+func ttl(seconds *int64) (time.Duration, error) {
+	if seconds == nil {
 		return entitlement.DefaultTTL, nil
 	}
-	if seconds < 0 || seconds > int64(entitlement.MaxTTL/time.Second) {
+	if *seconds < 1 || *seconds > int64(entitlement.MaxTTL/time.Second) {
 		return 0, errs.InvalidField("#/ttl_seconds", "out_of_range", "must be from 1 to %d", int64(entitlement.MaxTTL/time.Second))
 	}
-	return time.Duration(seconds) * time.Second, nil
+	return time.Duration(*seconds) * time.Second, nil
 }
 
 // act does one action and answers with the reservation, or with the stored answer.
@@ -231,7 +242,7 @@ func (h reservations) lease(c echo.Context) error {
 //	@Success	200	{object}	LeaseKeys
 //	@Router		/v1/usage/leases/keys [get]
 func (h reservations) keys(c echo.Context) error {
-	return c.JSON(http.StatusOK, LeaseKeys{Keys: []entitlement.JWK{h.Metering.Leases.JWK()}})
+	return c.JSON(http.StatusOK, LeaseKeys{Keys: []LeaseKey{LeaseKey(h.Metering.Leases.JWK())}})
 }
 
 // list shows reservations, oldest first.
