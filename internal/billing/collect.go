@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/id"
-	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
@@ -145,21 +146,16 @@ func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid pay
 	var m payment.Method
 	settled := false
 	called, err := c.commitIntent(ctx, func(tx Tx) error {
-		out, settled = Result[payment.Payment]{}, false
+		settled = false
 		acct, err := tx.Accounts().Lock(ctx, asked.Account)
 		if err != nil {
 			return err
 		}
-		got, err := claim(ctx, tx, asked, p.ID.UUID())
-		if err != nil {
+		return claimed(ctx, tx, asked, p.ID.UUID(), &out, func() error {
+			p, m, err = c.beginPay(ctx, tx, acct, asked, iid, mid, p.ID)
 			return err
-		}
-		switch got.Outcome {
-		case idempotency.Replay:
-			out.Replayed = &got.Answer
-			return nil
-		case idempotency.Resume:
-			if p, err = tx.Payments().Payment(ctx, acct.ID, id.FromUUID[payment.Payment](got.Operation)); err != nil {
+		}, func(record uuid.UUID) error {
+			if p, err = tx.Payments().Payment(ctx, acct.ID, id.FromUUID[payment.Payment](record)); err != nil {
 				return err
 			}
 			if p.Status.Pending() {
@@ -168,10 +164,7 @@ func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid pay
 			}
 			settled = true
 			return complete(ctx, tx, asked, p, render)
-		case idempotency.Fresh:
-		}
-		p, m, err = c.beginPay(ctx, tx, acct, asked, iid, mid, p.ID)
-		return err
+		})
 	})
 	defer called()
 	if err != nil || out.Replayed != nil {

@@ -79,6 +79,26 @@ func claim(ctx context.Context, tx Tx, in Asked, record uuid.UUID) (idempotency.
 	return tx.Idempotency().Claim(ctx, in.Account, in.Key, record)
 }
 
+// claimed runs what a request under its key has to do in its first transaction: fresh makes the record that is named, and
+// resume goes on with the one that an earlier request under the key has left without an answer. If there is an answer, it
+// becomes out's, and nothing is done. out is emptied before.
+func claimed[R any](ctx context.Context, tx Tx, in Asked, record uuid.UUID, out *Result[R], fresh func() error, resume func(record uuid.UUID) error) error {
+	*out = Result[R]{}
+	got, err := claim(ctx, tx, in, record)
+	if err != nil {
+		return err
+	}
+	switch got.Outcome {
+	case idempotency.Replay:
+		out.Replayed = &got.Answer
+		return nil
+	case idempotency.Resume:
+		return resume(got.Operation)
+	case idempotency.Fresh:
+	}
+	return fresh()
+}
+
 // complete stores the answer of a record under the request's key.
 func complete[R any](ctx context.Context, tx Tx, in Asked, record R, render Renderer[R]) error {
 	if in.Key.Key == "" || render == nil {

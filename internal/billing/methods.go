@@ -8,11 +8,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/id"
-	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/outbox"
@@ -76,25 +77,17 @@ func (c Cards) Add(ctx context.Context, asked Asked, in NewCard, render Renderer
 	var resumed bool
 	m := c.intend(asked.Account, in.CardSource, in.Profile)
 	called, err := c.commitIntent(ctx, func(tx Tx) error {
-		out, resumed = Result[payment.Method]{}, false
+		resumed = false
 		if _, err := c.lockUsable(ctx, tx, asked.Account); err != nil {
 			return err
 		}
-		got, err := claim(ctx, tx, asked, m.ID.UUID())
-		if err != nil {
-			return err
-		}
-		switch got.Outcome {
-		case idempotency.Replay:
-			out.Replayed = &got.Answer
-			return nil
-		case idempotency.Resume:
+		return claimed(ctx, tx, asked, m.ID.UUID(), &out, func() error {
+			return c.createMethod(ctx, tx, &m, in.CardSource)
+		}, func(record uuid.UUID) (err error) {
 			resumed = true
-			m, err = tx.Payments().Method(ctx, asked.Account, id.FromUUID[payment.Method](got.Operation))
+			m, err = tx.Payments().Method(ctx, asked.Account, id.FromUUID[payment.Method](record))
 			return err
-		case idempotency.Fresh:
-		}
-		return c.createMethod(ctx, tx, &m, in.CardSource)
+		})
 	})
 	defer called()
 	if err != nil || out.Replayed != nil {

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/id"
-	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/ledger"
 	"github.com/accrue-billing/accrue/internal/outbox"
@@ -38,30 +39,22 @@ func (r Refunder) Refund(ctx context.Context, asked Asked, in RefundInput, rende
 	ref := payment.Refund{ID: id.New[payment.Refund]()}
 	ask, settled := r.askRefund, false
 	called, err := r.commitIntent(ctx, func(tx Tx) error {
-		out, settled = Result[payment.Refund]{}, false
+		settled = false
 		acct, err := tx.Accounts().Lock(ctx, asked.Account)
 		if err != nil {
 			return err
 		}
-		got, err := claim(ctx, tx, asked, ref.ID.UUID())
-		if err != nil {
+		return claimed(ctx, tx, asked, ref.ID.UUID(), &out, func() error {
+			ref, err = r.begin(ctx, tx, acct, asked, ref.ID, in)
 			return err
-		}
-		switch got.Outcome {
-		case idempotency.Replay:
-			out.Replayed = &got.Answer
-			return nil
-		case idempotency.Resume:
+		}, func(record uuid.UUID) error {
 			ask = r.lookUpRefund // the request that died may have asked, too long ago for its key
-			if ref, err = tx.Payments().Refund(ctx, acct.ID, id.FromUUID[payment.Refund](got.Operation)); err != nil || ref.Status == payment.Processing {
+			if ref, err = tx.Payments().Refund(ctx, acct.ID, id.FromUUID[payment.Refund](record)); err != nil || ref.Status == payment.Processing {
 				return err
 			}
 			settled = true
 			return complete(ctx, tx, asked, ref, render)
-		case idempotency.Fresh:
-		}
-		ref, err = r.begin(ctx, tx, acct, asked, ref.ID, in)
-		return err
+		})
 	})
 	defer called()
 	if err != nil || out.Replayed != nil {

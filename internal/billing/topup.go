@@ -6,11 +6,12 @@ import (
 	"errors"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/id"
-	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/subscription"
 	"github.com/accrue-billing/accrue/internal/wallet"
@@ -75,21 +76,16 @@ func (f Funder) topUp(ctx context.Context, asked Asked, in TopUpInput, render Re
 	var m payment.Method
 	settled := false
 	called, err := f.commitIntentOf(ctx, Start{Account: asked.Account, Key: asked.Key, Charges: true}, func(tx Tx) error {
-		out, settled = Result[TopUp]{}, false
+		settled = false
 		acct, err := f.lockUsable(ctx, tx, asked.Account)
 		if err != nil {
 			return err
 		}
-		got, err := claim(ctx, tx, asked, tid.UUID())
-		if err != nil {
+		return claimed(ctx, tx, asked, tid.UUID(), &out, func() error {
+			top, m, err = f.begin(ctx, tx, acct, asked, tid, in)
 			return err
-		}
-		switch got.Outcome {
-		case idempotency.Replay:
-			out.Replayed = &got.Answer
-			return nil
-		case idempotency.Resume:
-			if top, err = loadTopUp(ctx, tx, acct.ID, id.FromUUID[payment.TopUp](got.Operation)); err != nil {
+		}, func(record uuid.UUID) error {
+			if top, err = loadTopUp(ctx, tx, acct.ID, id.FromUUID[payment.TopUp](record)); err != nil {
 				return err
 			}
 			if top.Status.Pending() {
@@ -98,10 +94,7 @@ func (f Funder) topUp(ctx context.Context, asked Asked, in TopUpInput, render Re
 			}
 			settled = true
 			return complete(ctx, tx, asked, top, render)
-		case idempotency.Fresh:
-		}
-		top, m, err = f.begin(ctx, tx, acct, asked, tid, in)
-		return err
+		})
 	})
 	defer called()
 	if err != nil || out.Replayed != nil {

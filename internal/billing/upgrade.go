@@ -6,11 +6,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/id"
-	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
@@ -40,21 +41,17 @@ func (u Upgrader) Upgrade(ctx context.Context, asked Asked, in UpgradeInput, ren
 	var m payment.Method
 	up := upgrade.Upgrade{ID: id.New[upgrade.Upgrade]()}
 	called, err := u.commitIntent(ctx, func(tx Tx) error {
-		out = Result[upgrade.Upgrade]{}
 		acct, err := u.lockUsable(ctx, tx, asked.Account)
 		if err != nil {
 			return err
 		}
-		got, err := claim(ctx, tx, asked, up.ID.UUID())
-		if err != nil {
-			return err
-		}
-		switch got.Outcome {
-		case idempotency.Replay:
-			out.Replayed = &got.Answer
-			return nil
-		case idempotency.Resume:
-			if up, err = tx.Upgrades().Get(ctx, acct.ID, id.FromUUID[upgrade.Upgrade](got.Operation)); err != nil {
+		return claimed(ctx, tx, asked, up.ID.UUID(), &out, func() error {
+			if up, m, err = u.begin(ctx, tx, acct, up.ID, in); err != nil || up.Status.Pending() {
+				return err
+			}
+			return complete(ctx, tx, asked, up, render)
+		}, func(record uuid.UUID) error {
+			if up, err = tx.Upgrades().Get(ctx, acct.ID, id.FromUUID[upgrade.Upgrade](record)); err != nil {
 				return err
 			}
 			if up.Status.Pending() && !up.Method.IsZero() {
@@ -62,15 +59,7 @@ func (u Upgrader) Upgrade(ctx context.Context, asked Asked, in UpgradeInput, ren
 				return err
 			}
 			return complete(ctx, tx, asked, up, render)
-		case idempotency.Fresh:
-		}
-		if up, m, err = u.begin(ctx, tx, acct, up.ID, in); err != nil {
-			return err
-		}
-		if up.Status.Pending() {
-			return nil
-		}
-		return complete(ctx, tx, asked, up, render)
+		})
 	})
 	defer called()
 	if err != nil || out.Replayed != nil {
