@@ -212,10 +212,10 @@ func (h invoices) upcoming(c echo.Context) error {
 		return err
 	}
 	out := UpcomingInvoice{Period: Period{u.Period.Start, u.Period.End}, Lines: []InvoiceLine{}, Absorbed: toMoney(u.Absorbed), Total: toMoney(u.Total)}
-	for _, lines := range [][]pricing.Line{u.Bill.Lines, u.Late} {
-		for _, l := range lines {
+	for _, part := range append([]billing.Late{{Period: u.Period, Lines: u.Bill.Lines}}, u.Late...) {
+		for _, l := range part.Lines {
 			line := toLine(l.Derivation, invoice.Line{
-				Number: len(out.Lines) + 1, Kind: string(l.Kind), Meter: string(l.Meter), Description: l.Description, Period: u.Period,
+				Number: len(out.Lines) + 1, Kind: string(l.Kind), Meter: string(l.Meter), Description: l.Description, Period: part.Period,
 				Quantity: l.Quantity, Amount: l.Amount,
 			})
 			out.Lines = append(out.Lines, line)

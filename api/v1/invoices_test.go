@@ -60,6 +60,13 @@ func TestInvoices(t *testing.T) {
 		w.use(t, a.ID, "voice", "66600")
 		ada.get(t, "/v1/invoices/upcoming").want(t, http.StatusOK).golden(t, "invoice_upcoming")
 	})
+	t.Run("UpcomingNamesThePeriodOfLateUsage", func(t *testing.T) {
+		w.useAt(t, a.ID, "voice", "60", start.Add(24*time.Hour))
+		up := ada.get(t, "/v1/invoices/upcoming").want(t, http.StatusOK)
+		if kind, from := up.str(t, "lines", 1, "kind"), up.str(t, "lines", 1, "period", "from"); kind != "adjustment" || from != start.Format(time.DateOnly)+"T00:00:00Z" {
+			t.Errorf("the second line is of kind %s, for the period from %s", kind, from)
+		}
+	})
 	t.Run("PaidIsPaid", func(t *testing.T) {
 		ada.post(t, "/v1/invoices/"+id+"/pay", "").problem(t, http.StatusConflict, "invoice_not_open")
 	})

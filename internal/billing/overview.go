@@ -112,9 +112,15 @@ type Upcoming struct {
 	Period   period.Bounds
 	Currency money.Currency
 	Bill     pricing.Bill
-	Late     []pricing.Line // usage of earlier periods that came after their invoices
-	Absorbed money.Amount   // by the spend limit, less what is taken back of what it absorbed on earlier invoices
+	Late     []Late       // usage of earlier periods that came after their invoices
+	Absorbed money.Amount // by the spend limit, less what is taken back of what it absorbed on earlier invoices
 	Total    money.Amount
+}
+
+// Late is what has come late for an earlier period.
+type Late struct {
+	Period period.Bounds
+	Lines  []pricing.Line
 }
 
 // Upcoming previews the running period's invoice.
@@ -134,7 +140,7 @@ func (r Reader) Upcoming(ctx context.Context, a account.ID) (u Upcoming, err err
 	}
 	u = Upcoming{Period: sub.Period, Currency: acct.Currency, Bill: got.bill, Absorbed: got.absorbed()}
 	for _, adj := range got.adjusted {
-		u.Late = append(u.Late, adj.lines...)
+		u.Late = append(u.Late, Late{adj.period.Bounds, adj.lines})
 	}
 	u.Total, err = got.total()
 	return u, err
