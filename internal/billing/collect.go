@@ -142,7 +142,8 @@ func (c *Core) writeOff(ctx context.Context, tx Tx, acct account.Account, inv *i
 func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid payment.MethodID, render Renderer[payment.Payment]) (out Result[payment.Payment], err error) {
 	defer errs.Wrap(&err, "pay %s", iid)
 	failpoint.Hit(failpoint.PayInvoice, failpoint.Received)
-	p := payment.Payment{ID: id.New[payment.Payment]()}
+	pid := id.New[payment.Payment]()
+	var p payment.Payment
 	var m payment.Method
 	settled := false
 	called, err := c.commitIntent(ctx, func(tx Tx) error {
@@ -151,8 +152,8 @@ func (c Collector) Pay(ctx context.Context, asked Asked, iid invoice.ID, mid pay
 		if err != nil {
 			return err
 		}
-		return claimed(ctx, tx, asked, p.ID.UUID(), &out, func() error {
-			p, m, err = c.beginPay(ctx, tx, acct, asked, iid, mid, p.ID)
+		return claimed(ctx, tx, asked, pid.UUID(), &out, func() error {
+			p, m, err = c.beginPay(ctx, tx, acct, asked, iid, mid, pid)
 			return err
 		}, func(record uuid.UUID) error {
 			if p, err = tx.Payments().Payment(ctx, acct.ID, id.FromUUID[payment.Payment](record)); err != nil {

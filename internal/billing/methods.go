@@ -192,15 +192,15 @@ func usedToken(ctx context.Context, tx Tx, m payment.Method, res payment.AttachR
 }
 
 // settleCard runs the second transaction of an attachment and stores the request's answer with it.
-func (c *Core) settleCard(ctx context.Context, asked Asked, m payment.Method, res payment.AttachResult, callErr error, render Renderer[payment.Method]) (payment.Method, error) {
+func (c *Core) settleCard(ctx context.Context, asked Asked, intended payment.Method, res payment.AttachResult, callErr error, render Renderer[payment.Method]) (m payment.Method, err error) {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	err := c.DB.InTx(ctx, func(tx Tx) error {
-		acct, err := tx.Accounts().Lock(ctx, m.Account)
+	err = c.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, intended.Account)
 		if err != nil {
 			return err
 		}
-		if m, err = tx.Payments().Method(ctx, m.Account, m.ID); err != nil {
+		if m, err = tx.Payments().Method(ctx, intended.Account, intended.ID); err != nil {
 			return err
 		}
 		if callErr, err = usedToken(ctx, tx, m, res, callErr); err != nil {

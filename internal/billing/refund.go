@@ -36,7 +36,8 @@ type RefundInput struct {
 func (r Refunder) Refund(ctx context.Context, asked Asked, in RefundInput, render Renderer[payment.Refund]) (out Result[payment.Refund], err error) {
 	defer errs.Wrap(&err, "refund %s", in.Payment)
 	failpoint.Hit(failpoint.Refund, failpoint.Received)
-	ref := payment.Refund{ID: id.New[payment.Refund]()}
+	rid := id.New[payment.Refund]()
+	var ref payment.Refund
 	ask, settled := r.askRefund, false
 	called, err := r.commitIntent(ctx, func(tx Tx) error {
 		settled = false
@@ -44,8 +45,8 @@ func (r Refunder) Refund(ctx context.Context, asked Asked, in RefundInput, rende
 		if err != nil {
 			return err
 		}
-		return claimed(ctx, tx, asked, ref.ID.UUID(), &out, func() error {
-			ref, err = r.begin(ctx, tx, acct, asked, ref.ID, in)
+		return claimed(ctx, tx, asked, rid.UUID(), &out, func() error {
+			ref, err = r.begin(ctx, tx, acct, asked, rid, in)
 			return err
 		}, func(record uuid.UUID) error {
 			ask = r.lookUpRefund // the request that died may have asked, too long ago for its key
@@ -214,30 +215,30 @@ func (c *Core) askRefund(ctx context.Context, ref payment.Refund) (payment.Refun
 }
 
 // settleRefund is the second transaction of a refund, whoever runs it.
-func (c *Core) settleRefund(ctx context.Context, ref payment.Refund, res payment.RefundResult, callErr error, then func(tx Tx, ref payment.Refund) error) (payment.Refund, error) {
+func (c *Core) settleRefund(ctx context.Context, asked payment.Refund, res payment.RefundResult, callErr error, then func(tx Tx, ref payment.Refund) error) (ref payment.Refund, err error) {
 	switch {
 	case callErr == nil:
 	case unknowable(callErr):
 		res = payment.RefundResult{Outcome: payment.OutcomeProcessing}
 	case errors.Is(callErr, payment.ErrRejected), errors.Is(callErr, payment.ErrMissing), errors.Is(callErr, payment.ErrRefundTooLarge),
 		errors.Is(callErr, payment.ErrAmount):
-		c.Log.ErrorContext(ctx, "provider rejected a refund", "refund", ref.ID, "err", callErr)
+		c.Log.ErrorContext(ctx, "provider rejected a refund", "refund", asked.ID, "err", callErr)
 		res = payment.RefundResult{Outcome: payment.OutcomeDeclined, Failure: codeOf(callErr)}
 	default:
-		return ref, callErr
+		return asked, callErr
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	err := c.DB.InTx(ctx, func(tx Tx) error {
-		acct, err := tx.Accounts().Lock(ctx, ref.Account)
+	err = c.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, asked.Account)
 		if err != nil {
 			return err
 		}
-		p, err := tx.Payments().LockPayment(ctx, ref.Account, ref.Payment)
+		p, err := tx.Payments().LockPayment(ctx, asked.Account, asked.Payment)
 		if err != nil {
 			return err
 		}
-		if ref, err = tx.Payments().Refund(ctx, ref.Account, ref.ID); err != nil {
+		if ref, err = tx.Payments().Refund(ctx, asked.Account, asked.ID); err != nil {
 			return err
 		}
 		if err := c.writeRefund(ctx, tx, acct, &p, &ref, res); err != nil {

@@ -205,6 +205,123 @@ func (again) twice(fn func(tx billing.Tx) error, run func(func(tx billing.Tx) er
 	return run(fn)
 }
 
+// midway ends the first run of every transaction at one call of its stores, as a deadlock does, with nothing but the error for
+// an answer.
+type midway struct {
+	again
+	at string
+}
+
+func (d midway) InTx(ctx context.Context, fn func(tx billing.Tx) error) error {
+	return d.stumbling(fn, func(fn func(tx billing.Tx) error) error { return d.Database.InTx(ctx, fn) })
+}
+
+func (d midway) InTxOf(ctx context.Context, start billing.Start, fn func(tx billing.Tx) error) error {
+	return d.stumbling(fn, func(fn func(tx billing.Tx) error) error { return d.Database.InTxOf(ctx, start, fn) })
+}
+
+func (d midway) stumbling(fn func(tx billing.Tx) error, run func(func(tx billing.Tx) error) error) error {
+	err := run(func(tx billing.Tx) error { return fn(stumblingTx{tx, d.at}) })
+	if !errors.Is(err, errDeadlock) {
+		return err
+	}
+	return run(fn)
+}
+
+type stumblingTx struct {
+	billing.Tx
+	at string
+}
+
+func (tx stumblingTx) Payments() payment.Store { return stumblingPayments{tx.Tx.Payments(), tx.at} }
+func (tx stumblingTx) Upgrades() upgrade.Store { return stumblingUpgrades{tx.Tx.Upgrades(), tx.at} }
+
+type stumblingPayments struct {
+	payment.Store
+	at string
+}
+
+func (s stumblingPayments) Method(ctx context.Context, a account.ID, m payment.MethodID) (payment.Method, error) {
+	if s.at == "Method" {
+		return payment.Method{}, errDeadlock
+	}
+	return s.Store.Method(ctx, a, m)
+}
+
+func (s stumblingPayments) LockPayment(ctx context.Context, a account.ID, p payment.ID) (payment.Payment, error) {
+	if s.at == "LockPayment" {
+		return payment.Payment{}, errDeadlock
+	}
+	return s.Store.LockPayment(ctx, a, p)
+}
+
+func (s stumblingPayments) DefaultMethod(ctx context.Context, a account.ID) (payment.Method, error) {
+	if s.at == "DefaultMethod" {
+		return payment.Method{}, errDeadlock
+	}
+	return s.Store.DefaultMethod(ctx, a)
+}
+
+func (s stumblingPayments) Refund(ctx context.Context, a account.ID, r payment.RefundID) (payment.Refund, error) {
+	if s.at == "Refund" {
+		return payment.Refund{}, errDeadlock
+	}
+	return s.Store.Refund(ctx, a, r)
+}
+
+func (s stumblingPayments) Customer(ctx context.Context, a account.ID, provider string) (string, error) {
+	if s.at == "Customer" {
+		return "", errDeadlock
+	}
+	return s.Store.Customer(ctx, a, provider)
+}
+
+type stumblingUpgrades struct {
+	upgrade.Store
+	at string
+}
+
+func (s stumblingUpgrades) Pending(ctx context.Context, a account.ID) (upgrade.Upgrade, error) {
+	if s.at == "Pending" {
+		return upgrade.Upgrade{}, errDeadlock
+	}
+	return s.Store.Pending(ctx, a)
+}
+
+func (s stumblingUpgrades) Get(ctx context.Context, a account.ID, u upgrade.ID) (upgrade.Upgrade, error) {
+	if s.at == "Get" {
+		return upgrade.Upgrade{}, errDeadlock
+	}
+	return s.Store.Get(ctx, a, u)
+}
+
+// Wherever the first run of a transaction ends, the second one does what was asked for, to the same record.
+func TestOperations_AreRunAgainFromTheBeginning(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"Pending", "Customer", "Method", "Get", "DefaultMethod", "LockPayment", "Refund"} {
+		t.Run(at, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			whole := w.DB
+			w.DB, w.tick = midway{again{whole}, at}, time.Microsecond
+			a := w.open(t).ID
+			w.upgrade(t, a, sandbox.TokenVisa)
+			upgrades, err := whole.Upgrades().List(t.Context(), a, page.Request{Limit: 10})
+			if err != nil || len(upgrades.Data) != 1 || upgrades.Data[0].ID.IsZero() {
+				t.Errorf("the upgrades are %+v, %v", upgrades.Data, err)
+			}
+			if m := w.addCard(t, a, sandbox.TokenMastercard); m.ID.IsZero() {
+				t.Error("the card has no name")
+			}
+			top := w.topUp(t, a, 10_000)
+			if r := w.refund(t, a, top.Payment, 4000); r.ID.IsZero() || r.Status != payment.Succeeded {
+				t.Errorf("the refund is %+v", r)
+			}
+			w.wantBalance(t, a, 6000, 0)
+		})
+	}
+}
+
 // What a transaction did that was run again counts as if it had been run once, at its second time.
 func TestOperations_AreRunAgain(t *testing.T) {
 	t.Parallel()

@@ -38,15 +38,16 @@ type UpgradeInput struct {
 func (u Upgrader) Upgrade(ctx context.Context, asked Asked, in UpgradeInput, render Renderer[upgrade.Upgrade]) (out Result[upgrade.Upgrade], err error) {
 	defer errs.Wrap(&err, "upgrade %s to %s", asked.Account, in.Plan)
 	failpoint.Hit(failpoint.Upgrade, failpoint.Received)
+	uid := id.New[upgrade.Upgrade]()
+	var up upgrade.Upgrade
 	var m payment.Method
-	up := upgrade.Upgrade{ID: id.New[upgrade.Upgrade]()}
 	called, err := u.commitIntent(ctx, func(tx Tx) error {
 		acct, err := u.lockUsable(ctx, tx, asked.Account)
 		if err != nil {
 			return err
 		}
-		return claimed(ctx, tx, asked, up.ID.UUID(), &out, func() error {
-			if up, m, err = u.begin(ctx, tx, acct, up.ID, in); err != nil || up.Status.Pending() {
+		return claimed(ctx, tx, asked, uid.UUID(), &out, func() error {
+			if up, m, err = u.begin(ctx, tx, acct, uid, in); err != nil || up.Status.Pending() {
 				return err
 			}
 			return complete(ctx, tx, asked, up, render)
@@ -188,15 +189,16 @@ func (c *Core) cardOnFile(ctx context.Context, tx Tx, a account.ID, mid payment.
 }
 
 // finish is the second transaction of an upgrade with a new card.
-func (u Upgrader) finish(ctx context.Context, asked Asked, up upgrade.Upgrade, m payment.Method, res payment.AttachResult, callErr error, render Renderer[upgrade.Upgrade]) (upgrade.Upgrade, error) {
+func (u Upgrader) finish(ctx context.Context, asked Asked, begun upgrade.Upgrade, card payment.Method, res payment.AttachResult, callErr error, render Renderer[upgrade.Upgrade]) (up upgrade.Upgrade, err error) {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	err := u.DB.InTx(ctx, func(tx Tx) error {
-		acct, err := tx.Accounts().Lock(ctx, up.Account)
+	err = u.DB.InTx(ctx, func(tx Tx) error {
+		acct, err := tx.Accounts().Lock(ctx, begun.Account)
 		if err != nil {
 			return err
 		}
-		if m, err = tx.Payments().Method(ctx, up.Account, m.ID); err != nil {
+		m, err := tx.Payments().Method(ctx, begun.Account, card.ID)
+		if err != nil {
 			return err
 		}
 		if callErr, err = usedToken(ctx, tx, m, res, callErr); err != nil {
@@ -205,7 +207,7 @@ func (u Upgrader) finish(ctx context.Context, asked Asked, up upgrade.Upgrade, m
 		if err := u.settleMethod(ctx, tx, acct, &m, res, callErr); err != nil {
 			return err
 		}
-		if up, err = tx.Upgrades().Get(ctx, up.Account, up.ID); err != nil {
+		if up, err = tx.Upgrades().Get(ctx, begun.Account, begun.ID); err != nil {
 			return err
 		}
 		if refusedToken(callErr) {
