@@ -61,7 +61,12 @@ func (c importCommand) Run(in *invocation) (err error) {
 	if in.ctx.Err() != nil {
 		return fmt.Errorf("interrupted; the same command goes on from row %d", counts.Rows+1)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, importer.ErrOtherFile), errors.Is(err, importer.ErrRejectsGone):
+		return fmt.Errorf("%s: %w", c.Checkpoint, err)
+	case err != nil && counts.Rows == 0:
+		return err
+	case err != nil:
 		return fmt.Errorf("import stopped; the same command goes on from row %d: %w", counts.Rows+1, err)
 	}
 	if err := os.Remove(c.Checkpoint); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -91,6 +91,7 @@ type Options struct {
 type batch struct {
 	number   int
 	rows     []row
+	sum      string // over all rows of the file up to the last of these
 	outcomes []Outcome
 }
 
@@ -113,7 +114,7 @@ func Run(ctx context.Context, path string, sender Sender, opt Options) (_ Counts
 		return Counts{}, err
 	}
 	defer func() { err = errors.Join(err, state.close()) }()
-	if err := source.skip(state.counts.Rows); err != nil {
+	if err := source.skip(state.saved); err != nil {
 		return state.counts, err
 	}
 	err = (&run{sender: sender, opt: opt, source: source, state: state}).all(ctx)
@@ -167,6 +168,7 @@ func (r *run) read(ctx context.Context, todo chan<- *batch) error {
 		if len(b.rows) == 0 {
 			return nil
 		}
+		b.sum = r.source.passed()
 		select {
 		case todo <- b:
 		case <-ctx.Done():

@@ -189,6 +189,16 @@ func TestAnInterruptedImportIsResumed(t *testing.T) {
 		t.Fatalf("%+v, %v", first, err)
 	}
 	s.breakAt = 0
+	changed := strings.Replace(text.String(), "2026-11-23", "2026-11-24", 1) // as long as it was
+	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := importer.Run(t.Context(), path, s, opt); !errors.Is(err, importer.ErrOtherFile) {
+		t.Errorf("rows that were settled have changed: %v", err)
+	}
+	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	counts, err := importer.Run(t.Context(), path, s, opt)
 	if err != nil {
 		t.Fatal(err)
@@ -220,6 +230,65 @@ func TestAnInterruptedImportIsResumed(t *testing.T) {
 	}
 	if _, err := importer.Run(t.Context(), path, s, opt); !errors.Is(err, importer.ErrOtherFile) {
 		t.Errorf("another file under the same name: %v", err)
+	}
+}
+
+// What came only in part goes on where it stopped once it is whole.
+func TestAnImportOfPartOfAFileGoesOnWithTheWhole(t *testing.T) {
+	t.Parallel()
+
+	const rows = 20_000
+	var text strings.Builder
+	for i := range rows {
+		fmt.Fprintf(&text, `{"id":"%d"}`+"\n", i)
+	}
+	path := write(t, "calls.ndjson.gz", text.String())
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, whole[:len(whole)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opt := importer.Options{Batch: 64, Checkpoint: path + ".checkpoint", Rejects: path + ".rejects.csv"}
+	s := &service{}
+	first, err := importer.Run(t.Context(), path, s, opt)
+	if !errors.Is(err, io.ErrUnexpectedEOF) || first.Rows == 0 || first.Rejected != 0 {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	counts, err := importer.Run(t.Context(), path, s, opt)
+	if err != nil || counts.Rows != rows || counts.Accepted+counts.Duplicates != rows || counts.Accepted < first.Accepted {
+		t.Errorf("%+v, %v", counts, err)
+	}
+}
+
+// A row that cannot be read is written down as it stands in the file, and keeps no other from being taken.
+func TestRowsThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	long := `{"id":"` + strings.Repeat("x", 3<<20) + `"}`
+	for name, c := range map[string]struct{ file, text, shown, why string }{
+		"AQuote":            {"a.csv", "id,meter\n1,voice\n\"2\"x,\"fa\nx\"\n3,voice\n", "\"\"\"2\"\"x,\"\"fa", "parse error"},
+		"MissingColumns":    {"a.csv", "id,meter\r\n1,voice\r\n2\r\n3,voice\r\n", "2", "wrong number of fields"},
+		"MoreColumns":       {"a.csv", "id,meter\n1,voice\n2,'x,\" y\"\n3,voice", "'x", "wrong number of fields"},
+		"ALongLine":         {"a.ndjson", `{"id":"1"}` + "\n" + long + "\n" + `{"id":"3"}`, `{""id"":""xxx`, "longer than"},
+		"ALongLineAtItsEnd": {"a.ndjson", `{"id":"1"}` + "\n" + `{"id":"3"}` + "\n" + long, `{""id"":""xxx`, "longer than"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := &service{}
+			opt := importer.Options{Rejects: filepath.Join(t.TempDir(), "rejects.csv")}
+			counts, err := importer.Run(t.Context(), write(t, c.file, c.text), s, opt)
+			if err != nil || s.stored["1"] == "" || s.stored["3"] == "" || counts.Rejected == 0 {
+				t.Errorf("%+v, %v", counts, err)
+			}
+			out, err := os.ReadFile(opt.Rejects)
+			if err != nil || !strings.Contains(string(out), c.shown) || !strings.Contains(string(out), c.why) || len(out) > 4<<10 {
+				t.Errorf("%.300s, %v", out, err)
+			}
+		})
 	}
 }
 

@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"encoding/csv"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"maps"
 	"os"
@@ -26,6 +29,9 @@ const bom = "\ufeff"
 
 // maxRow bounds one row in bytes.
 const maxRow = 1 << 20
+
+// maxShown bounds what is shown of a row that is longer than that.
+const maxShown = 1 << 10
 
 // maxDepth bounds how deep an event's members are nested: none of what an event may have comes near it. Near the 10,000
 // levels that readers of JSON take, a row is read and the request that holds it is not.
@@ -97,6 +103,7 @@ type source struct {
 	read    func() (fields map[string]any, raw string, err error) // err: io.EOF, a rowError, or the end of the import
 	mapping Mapping
 	number  int64
+	sum     hash.Hash // over the rows so far, as they stand in the file
 }
 
 // rowError is what is wrong with one row only.
@@ -111,7 +118,7 @@ func openSource(path string, m Mapping, p Progress) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &source{file: f, mapping: m}
+	s := &source{file: f, mapping: m, sum: sha256.New()}
 	if err := s.open(path, &counted{f, p, 0}); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
 	}
@@ -145,8 +152,8 @@ func (s *source) open(path string, in io.Reader) error {
 func (s *source) Close() error { return s.file.Close() }
 
 func (s *source) openCSV(in io.Reader) error {
-	bounded := &bounded{Reader: in}
-	r := csv.NewReader(bounded)
+	text := &bounded{Reader: in}
+	r := csv.NewReader(text)
 	r.ReuseRecord = true
 	head, err := r.Read()
 	if errors.Is(err, io.EOF) {
@@ -155,17 +162,17 @@ func (s *source) openCSV(in io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("head: %w", err)
 	}
+	text.cut(r.InputOffset())
 	head = slices.Clone(head)
 	if err := s.checkColumns(head); err != nil {
 		return err
 	}
 	s.read = func() (map[string]any, string, error) {
-		bounded.row = 0
 		record, err := r.Read()
 		if errors.Is(err, io.EOF) {
 			return nil, "", err
 		}
-		raw := strings.Join(record, ",")
+		raw := text.cut(r.InputOffset())
 		if parse, ok := errors.AsType[*csv.ParseError](err); ok {
 			return nil, raw, rowError{parse}
 		}
@@ -207,12 +214,19 @@ func (s *source) checkColumns(head []string) error {
 	return nil
 }
 
-func (s *source) openNDJSON(in io.Reader) {
-	lines := bufio.NewScanner(in)
-	lines.Buffer(make([]byte, 64<<10), maxRow)
+func (s *source) openNDJSON(in *bufio.Reader) {
+	var line []byte
 	s.read = func() (map[string]any, string, error) {
-		for lines.Scan() {
-			line := bytes.TrimSpace(lines.Bytes())
+		for {
+			var long bool
+			var err error
+			if line, long, err = readLine(in, line[:0]); err != nil {
+				return nil, "", err
+			}
+			if long {
+				return nil, string(line[:maxShown]) + "…", rowError{fmt.Errorf("longer than %d bytes", maxRow)}
+			}
+			line := bytes.TrimSpace(line)
 			if len(line) == 0 {
 				continue
 			}
@@ -228,42 +242,71 @@ func (s *source) openNDJSON(in io.Reader) {
 			}
 			return fields, string(line), nil
 		}
-		if err := lines.Err(); err != nil {
-			return nil, "", err
-		}
-		return nil, "", io.EOF
 	}
 }
 
-// skip passes over rows that an earlier run has settled.
-func (s *source) skip(n int64) error {
-	for s.number < n {
-		_, _, err := s.read()
+// readLine reads a line into a buffer, and of a long one no more than a row may have. It returns io.EOF behind the last.
+func readLine(in *bufio.Reader, line []byte) (_ []byte, long bool, err error) {
+	for {
+		part, err := in.ReadSlice('\n')
+		if left := maxRow - len(line); len(part) > left {
+			part, long = part[:left], true
+		}
+		line = append(line, part...)
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+		case errors.Is(err, io.EOF) && len(line) > 0:
+			return line, long, nil
+		default:
+			return line, long, err
+		}
+	}
+}
+
+// take reads a row and counts it.
+func (s *source) take() (fields map[string]any, raw string, err error) {
+	fields, raw, err = s.read()
+	if fault := (rowError{}); err == nil || errors.As(err, &fault) {
+		s.number++
+		_, _ = io.WriteString(s.sum, raw+"\n") // a hash takes everything
+	}
+	return fields, raw, err
+}
+
+// passed returns what tells the rows so far from all others.
+func (s *source) passed() string { return hex.EncodeToString(s.sum.Sum(nil)) }
+
+// skip passes over rows that an earlier run has settled, if they are still the same.
+func (s *source) skip(settled checkpoint) error {
+	for s.number < settled.Counts.Rows {
+		_, _, err := s.take()
 		if errors.Is(err, io.EOF) {
 			return ErrOtherFile
 		}
 		if fault := (rowError{}); err != nil && !errors.As(err, &fault) {
 			return err
 		}
-		s.number++
+	}
+	if s.number > 0 && s.passed() != settled.Sum {
+		return ErrOtherFile
 	}
 	return nil
 }
 
 // next returns the next row, or io.EOF.
 func (s *source) next() (row, error) {
-	fields, raw, err := s.read()
+	fields, raw, err := s.take()
 	if fault := (rowError{}); errors.As(err, &fault) {
-		s.number++
 		return row{number: s.number, fault: fault.Error(), raw: raw}, nil
 	}
-	if err != nil {
-		if !errors.Is(err, io.EOF) {
-			err = fmt.Errorf("row %d: %w", s.number+1, err)
-		}
+	switch {
+	case errors.Is(err, io.EOF):
 		return row{}, err
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return row{}, fmt.Errorf("row %d: the compressed file ends early: %w", s.number+1, err)
+	case err != nil:
+		return row{}, fmt.Errorf("row %d: %w", s.number+1, err)
 	}
-	s.number++
 	event, err := s.mapping.event(fields)
 	if err != nil {
 		return row{number: s.number, fault: err.Error(), raw: raw}, nil //nolint:nilerr // the row's fault, not the import's
@@ -358,18 +401,27 @@ func (c *counted) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// bounded ends the reading of a row that does not end: a quotation mark that is never closed would
-// otherwise bring the rest of the file into memory.
+// bounded keeps what was read of a row, so that it can be shown as it stands in the file, and ends the reading of one
+// that does not end: a quotation mark that is never closed would otherwise bring the rest of the file into memory.
 type bounded struct {
 	io.Reader
-	row int // bytes read since the row began, or a little before
+	kept []byte
+	from int64 // where in the file the kept begin
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
-	if b.row > maxRow {
+	if len(b.kept) > maxRow {
 		return 0, fmt.Errorf("longer than %d bytes; is a quotation mark not closed?", maxRow)
 	}
 	n, err := b.Reader.Read(p)
-	b.row += n
+	b.kept = append(b.kept, p[:n]...)
 	return n, err
+}
+
+// cut returns what was kept up to a place in the file, and keeps it no longer.
+func (b *bounded) cut(end int64) string {
+	n := end - b.from
+	raw := strings.Trim(string(b.kept[:n]), "\r\n")
+	b.kept, b.from = b.kept[n:], end
+	return raw
 }

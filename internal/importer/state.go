@@ -14,7 +14,7 @@ import (
 // checkpoint is what the file of that name holds: how far an import of a file has come.
 type checkpoint struct {
 	File    string `json:"file"`
-	Size    int64  `json:"size"` // of the file, so that another one is noticed
+	Sum     string `json:"sum"` // over the rows that are settled, so that a change of them is noticed
 	Counts  Counts `json:"counts"`
 	Rejects int64  `json:"rejects"` // bytes of the rejects' file that belong to the counts
 }
@@ -31,17 +31,13 @@ type state struct {
 // Why an import does not go on.
 var (
 	// ErrOtherFile says that a checkpoint belongs to another file.
-	ErrOtherFile = errors.New("the checkpoint is of another file, or the file has changed")
+	ErrOtherFile = errors.New("the checkpoint is of another file, or of rows that have changed since; remove it to begin again")
 	// ErrRejectsGone says that rows which an earlier run rejected are no longer written down.
 	ErrRejectsGone = errors.New("the file of rejected rows is shorter than the checkpoint says; remove both to begin again")
 )
 
-func openState(path string, opt Options) (*state, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	s := &state{path: opt.Checkpoint, saved: checkpoint{File: path, Size: info.Size()}}
+func openState(path string, opt Options) (_ *state, err error) {
+	s := &state{path: opt.Checkpoint, saved: checkpoint{File: path}}
 	if s.path != "" {
 		if err := s.resume(); err != nil {
 			return nil, err
@@ -84,7 +80,7 @@ func (s *state) resume() error {
 	if err := json.Unmarshal(data, &c); err != nil {
 		return fmt.Errorf("checkpoint %s: %w", s.path, err)
 	}
-	if c.Size != s.saved.Size || c.File != s.saved.File {
+	if c.File != s.saved.File {
 		return fmt.Errorf("%w: %s", ErrOtherFile, c.File)
 	}
 	s.saved, s.counts = c, c.Counts
@@ -103,6 +99,7 @@ func (s *state) settle(b *batch) error {
 			return err
 		}
 	}
+	s.saved.Sum = b.sum
 	return s.save()
 }
 
