@@ -158,7 +158,7 @@ type ReconciledHour struct {
 // ReconciledID says what became of an event.
 type ReconciledID struct {
 	ID     string  `json:"id" validate:"required"`
-	Status string  `json:"status" validate:"required" enums:"missing,rejected,voided,late"`
+	Status string  `json:"status" validate:"required" enums:"missing,rejected,voided,late,other_meter"`
 	Code   *string `json:"code" validate:"required" extensions:"x-nullable" example:"limit_reached"` // why it was rejected
 } //@name ReconciledID
 
@@ -166,7 +166,7 @@ type ReconciledID struct {
 //
 //	@ID				createReconciliation
 //	@Summary		Compare your own counts with ours
-//	@Description	Post hourly counts or hashes to find the hours that differ, then the ids of such an hour to find the events: missing, rejected, voided or late.
+//	@Description	Post hourly counts or hashes to find the hours that differ, then the ids of such an hour to find the events: missing, rejected, voided, late, or stored for another meter.
 //	@Tags			usage
 //	@Security		Token[usage:read]
 //	@Param			body	body		NewReconciliation	true	"Your counts"
@@ -284,6 +284,8 @@ func (h usageCorrections) reconcileIDs(c echo.Context, in NewReconciliation, out
 			r.Status, r.Code = "rejected", new(f.Rejected)
 		case !f.Stored:
 			r.Status = "missing"
+		case f.Meter != "" && f.Meter != in.Meter:
+			r.Status = "other_meter"
 		case f.Voided:
 			r.Status = "voided"
 		case f.Late:

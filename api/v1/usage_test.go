@@ -198,7 +198,7 @@ func TestChartsOfManyGroupsAreBounded(t *testing.T) {
 func TestCorrectUsage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	_, ada := w.upgraded(t, sandbox.TokenVisa)
+	a, ada := w.upgraded(t, sandbox.TokenVisa)
 	ada.post(t, "/v1/usage/events", batch(event("1", "60", ""), event("2", "30", ""))).want(t, http.StatusOK)
 
 	const amend = `{"action":"amend","id":"1","source":"media-eu-1","quantity":"45","reason":"The call was dropped by us."}`
@@ -211,6 +211,11 @@ func TestCorrectUsage(t *testing.T) {
 	usage := ada.get(t, "/v1/usage?meter=voice").want(t, http.StatusOK)
 	if !strings.Contains(string(usage.Body), `"quantity":"45","events":1`) {
 		t.Errorf("%s", usage.Body)
+	}
+	log := w.operator(t, a.ID).get(t, "/v1/admin/audit-log?action=usage.amend").want(t, http.StatusOK)
+	about := fmt.Sprint(log.at(t, "data").([]any)[0].(map[string]any)["detail"])
+	if want := "map[after:45 before:60 correction:" + first.str(t, "id") + " event:1 meter:voice source:media-eu-1]"; about != want {
+		t.Errorf("the audit log says %s, want %s", about, want)
 	}
 	ada.post(t, "/v1/usage/corrections", `{"action":"void","id":"2","source":"media-eu-1","reason":"Again."}`).problem(t, http.StatusConflict, "usage_event_voided")
 	ada.post(t, "/v1/usage/corrections", `{"action":"void","id":"9","reason":"Nothing."}`).problem(t, http.StatusNotFound, "usage_event_not_found")
@@ -232,6 +237,10 @@ func TestReconcileUsage(t *testing.T) {
 	other := ada.post(t, "/v1/usage/reconciliations",
 		`{"meter":"voice","source":"media-eu-1","hours":[{"hour":"2026-03-10T07:00:00Z","events":0},{"hour":"2026-03-10T08:00:00Z","events":3}],"ids":["1","2","3","3"]}`).want(t, http.StatusOK)
 	other.golden(t, "reconciliation")
+	wrong := ada.post(t, "/v1/usage/reconciliations", `{"meter":"text","source":"media-eu-1","ids":["1","3"]}`).want(t, http.StatusOK)
+	if got := fmt.Sprint(wrong.at(t, "ids"), wrong.at(t, "stored"), wrong.at(t, "matches")); got != "[map[code:<nil> id:1 status:other_meter] map[code:<nil> id:3 status:missing]] 0 false" {
+		t.Errorf("ids of another meter: %s", got)
+	}
 	alone := ada.post(t, "/v1/usage/reconciliations", fmt.Sprintf(
 		`{"meter":"voice","source":"media-eu-1","hours":[{"hour":"2026-03-10T08:00:00Z","hash":%q}]}`, hex.EncodeToString(sum[:]))).want(t, http.StatusOK)
 	if !strings.Contains(string(alone.Body), `"matches":true,"events":2,"expected":null,"missing":0,"extra":0`) {

@@ -42,6 +42,7 @@ func (c Corrections) Correct(ctx context.Context, asked Asked, wanted metering.C
 		}
 		return done, tx.Accounts().Audit(ctx, asked.Account, account.Entry{
 			Actor: asked.Actor, Action: "usage." + string(done.Kind), Reason: done.Reason, At: done.At,
+			Detail: detail("correction", done.ID, "source", done.Source, "event", done.EventID, "meter", done.Meter, "before", done.Before, "after", done.After),
 		})
 	})
 }

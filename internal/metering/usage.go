@@ -168,6 +168,7 @@ func EmptyHour(start time.Time) Hour { return Hour{Start: start, Hash: sha256.Su
 // Fate is what became of an event id that a partner asks about.
 type Fate struct {
 	Stored   bool
+	Meter    string // of a stored one, while it is kept
 	Voided   bool
 	Late     bool
 	Rejected string // the reason, where the id was refused and is not stored

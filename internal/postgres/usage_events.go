@@ -195,12 +195,12 @@ func (s usageStore) Fates(ctx context.Context, a account.ID, source string, ids 
 	err = s.each(ctx, func(rows *sql.Rows) error {
 		var key uuid.UUID
 		var f metering.Fate
-		err := rows.Scan(&key, &f.Late, &f.Voided)
+		err := rows.Scan(&key, &f.Meter, &f.Late, &f.Voided)
 		f.Stored = true
 		fates[byKey[key]] = f
 		return err
 	}, `
-SELECT k.key, coalesce(e.received_at > date_trunc('hour', e.occurred_at, 'UTC') + interval '2 hours', false),
+SELECT k.key, coalesce(e.meter, ''), coalesce(e.received_at > date_trunc('hour', e.occurred_at, 'UTC') + interval '2 hours', false),
   coalesce((SELECT c.kind = 'void' FROM usage_corrections c WHERE c.account_id = k.account_id AND c.key = k.key
             ORDER BY c.sequence DESC LIMIT 1), false)
 FROM usage_event_keys k
