@@ -431,7 +431,7 @@ func countCard(ctx context.Context, tx Tx, fingerprint string, at time.Time, why
 	return tx.Payments().AddAttempt(ctx, fingerprint, payment.Attempt{At: at, Declined: true, Class: why.Class})
 }
 
-// mayTry reports whether the card may be asked now; the error says when again, and what to do instead.
+// mayTry returns ErrCardBudget if the card may not be asked now. It says when it may again, if ever.
 func (c *Core) mayTry(ctx context.Context, tx Tx, m payment.Method, now time.Time) error {
 	if m.Card.Fingerprint == "" {
 		return nil
@@ -445,10 +445,14 @@ func (c *Core) mayTry(ctx context.Context, tx Tx, m payment.Method, now time.Tim
 	for _, a := range past {
 		tries = append(tries, dunning.Attempt{At: a.At, Declined: a.Declined, Final: a.Class == payment.DeclineFraud})
 	}
-	if ok, again := policy.MayTry(tries, now); !ok {
-		return ErrCardBudget.With("retry_after", again)
+	ok, again := policy.MayTry(tries, now)
+	switch {
+	case ok:
+		return nil
+	case again.IsZero():
+		return ErrCardBudget
 	}
-	return nil
+	return ErrCardBudget.With("retry_after", again)
 }
 
 // noMethod reports whether err says that the account has no card to charge.

@@ -2,11 +2,13 @@ package billing_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -183,5 +185,24 @@ func TestSuspensionOutlivesWriteOffUntilTheDebtIsPaid(t *testing.T) {
 	// They say nothing, which the invariants would hold against them.
 	if _, err := w.db.Pool().Exec(t.Context(), "UPDATE invoices SET status = 'draft', finalized_at = NULL, finalize_at = 'infinity' WHERE kind = 'threshold'"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A card that was declined as stolen is never asked again, and no time is told at which it may be.
+func TestCardBudget_OfACardThatIsNeverAskedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	if err := w.control.Behave(t.Context(), w.defaultCard(t, asked(a, "")).ProviderRef, sandbox.TokenLost); err != nil {
+		t.Fatal(err)
+	}
+	if top := w.topUp(t, a, 5000); top.Status != payment.Failed {
+		t.Fatalf("the top-up is %s", top.Status)
+	}
+	_, err := billing.Funder{Core: w.Core}.TopUp(t.Context(), asked(a, newKey()), billing.TopUpInput{Amount: usd(5000)}, nil)
+	e, ok := errors.AsType[*errs.Error](err)
+	if !ok || !errors.Is(e, billing.ErrCardBudget) || e.Params["retry_after"] != nil {
+		t.Errorf("%v with %v, want ErrCardBudget and no time", err, e.Params)
 	}
 }

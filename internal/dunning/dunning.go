@@ -1,7 +1,10 @@
 // Package dunning decides what follows a failed payment. It is pure: it has no clock and no store.
 package dunning
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Policy is how an operator collects.
 type Policy struct {
@@ -10,7 +13,7 @@ type Policy struct {
 	Retries []time.Duration
 	// Uncollectible is how long after the due date a debt is written off. Zero: never by itself.
 	Uncollectible time.Duration
-	// CardAttempts and CardWindow bound what one card is asked within the window, whoever asks:
+	// CardAttempts, at least 1, and CardWindow bound what one card is asked within the window, whoever asks:
 	// the card networks fine those who go on (Visa: 15 in 30 days).
 	CardAttempts int
 	CardWindow   time.Duration
@@ -59,23 +62,21 @@ type Attempt struct {
 // MayTry reports whether a card may be asked at now, and if not, when it may again (zero: never; a
 // final decline stands until the card is replaced).
 func (p Policy) MayTry(attempts []Attempt, now time.Time) (bool, time.Time) {
-	declines, oldest := 0, time.Time{}
+	var declined []time.Time
 	for _, a := range attempts {
-		if !a.Declined || a.At.Before(now.Add(-p.CardWindow)) {
+		if !a.Declined || !a.At.After(now.Add(-p.CardWindow)) {
 			continue
 		}
 		if a.Final {
 			return false, time.Time{}
 		}
-		declines++
-		if oldest.IsZero() || a.At.Before(oldest) {
-			oldest = a.At
-		}
+		declined = append(declined, a.At)
 	}
-	if declines >= p.CardAttempts {
-		return false, oldest.Add(p.CardWindow)
+	if len(declined) < p.CardAttempts {
+		return true, time.Time{}
 	}
-	return true, time.Time{}
+	slices.SortFunc(declined, time.Time.Compare)
+	return false, declined[len(declined)-p.CardAttempts].Add(p.CardWindow)
 }
 
 // WriteOff reports whether a debt that was due at due is to be written off at now.

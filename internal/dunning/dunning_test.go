@@ -62,6 +62,29 @@ func TestACardIsNeverAskedBeyondTheBudget(t *testing.T) {
 	})
 }
 
+// A card that may not be asked may be at the moment that is told, and not before, however many declines there have been.
+func TestMayTryAgain_Property(t *testing.T) {
+	t.Parallel()
+
+	p := dunning.Default()
+	rapid.Check(t, func(t *rapid.T) {
+		attempts := make([]dunning.Attempt, rapid.IntRange(0, 30).Draw(t, "declines"))
+		for i := range attempts {
+			attempts[i] = dunning.Attempt{At: now.Add(-time.Duration(rapid.IntRange(0, 40*24).Draw(t, "hours")) * time.Hour), Declined: true}
+		}
+		ok, again := p.MayTry(attempts, now)
+		if ok {
+			return
+		}
+		if at, _ := p.MayTry(attempts, again); !at || !again.After(now) {
+			t.Fatalf("at %s, when it may again, it may not", again)
+		}
+		if before, _ := p.MayTry(attempts, again.Add(-1)); before {
+			t.Fatalf("before %s, when it may again, it may already", again)
+		}
+	})
+}
+
 func TestAFinalDeclineStands(t *testing.T) {
 	t.Parallel()
 
