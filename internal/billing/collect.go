@@ -69,9 +69,11 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 			inv.NextAttempt = time.Time{}
 			return tx.Invoices().Save(ctx, &inv)
 		}
-		if err := c.mayTry(ctx, tx, m, now); err != nil {
+		if err := c.mayTry(ctx, tx, m, now); errors.Is(err, ErrCardBudget) {
 			inv.Attempts++
 			return c.dun(ctx, tx, acct, &inv, &payment.Failure{Code: ErrCardBudget.Code, Class: payment.DeclineHard, Message: ErrCardBudget.Detail}, now)
+		} else if err != nil {
+			return err
 		}
 		p, err = c.beginPayment(ctx, tx, acct, &inv, chargeable(inv, limits), m, id.New[payment.Payment](), system, true, now)
 		asked = err == nil

@@ -2,10 +2,12 @@ package billing_test
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"testing"
 	"time"
 
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/outbox"
@@ -200,4 +202,41 @@ func TestUnpaidDebtIsWrittenOffAndMayStillBePaid(t *testing.T) {
 	if inv, err := w.DB.Invoices().Get(t.Context(), a.ID, list.Data[0].ID); err != nil || inv.Status != invoice.Paid {
 		t.Errorf("status %s, %v; want paid after all", inv.Status, err)
 	}
+}
+
+// unread is a database that cannot say what a card was asked before.
+type unread struct{ billing.Database }
+
+func (d unread) InTx(ctx context.Context, fn func(tx billing.Tx) error) error {
+	return d.Database.InTx(ctx, func(tx billing.Tx) error { return fn(unreadTx{tx}) })
+}
+
+type unreadTx struct{ billing.Tx }
+
+func (t unreadTx) Payments() payment.Store { return unreadPayments{t.Tx.Payments()} }
+
+type unreadPayments struct{ payment.Store }
+
+func (unreadPayments) Attempts(context.Context, string, time.Time) ([]payment.Attempt, error) {
+	return nil, errSpoilt
+}
+
+// What a card was asked before is not known to be too much where it cannot be read: nobody is suspended for that.
+func TestCollect_WhatACardWasAskedCannotBeRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.use(t, a, "voice", "120000") // 27.00
+	core := w.another(w.Gateway)
+	core.DB = unread{w.DB}
+	w.advance(35 * 24 * time.Hour)
+	if _, err := (billing.Sweeper{Core: core}).Sweep(t.Context()); !errors.Is(err, errSpoilt) {
+		t.Errorf("%v, want what went wrong", err)
+	}
+	if acct, err := w.DB.Accounts().Get(t.Context(), a); err != nil || acct.Status != account.Active {
+		t.Errorf("the account is %s, %v", acct.Status, err)
+	}
+	w.sweep(t)
+	w.wantBalance(t, a, 0, 0)
 }
