@@ -109,7 +109,7 @@ func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub su
 			return err
 		}
 	}
-	if err := entitle(ctx, tx, acct, sub, now); err != nil {
+	if err := c.entitle(ctx, tx, acct, sub); err != nil {
 		return err
 	}
 	if err := c.watch(ctx, tx, acct.ID); err != nil {

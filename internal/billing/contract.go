@@ -266,7 +266,7 @@ func (c *Core) switchTo(ctx context.Context, tx Tx, acct account.Account, sub *s
 	if err := tx.Subscriptions().Save(ctx, sub); err != nil {
 		return err
 	}
-	if err := entitle(ctx, tx, acct, *sub, c.Clock()); err != nil {
+	if err := c.entitle(ctx, tx, acct, *sub); err != nil {
 		return err
 	}
 	if err := publishChange(ctx, tx, acct, *sub, now); err != nil {

@@ -34,7 +34,7 @@ func terms(ctx context.Context, tx Tx, a account.ID, t subscription.Terms, at ti
 
 // entitle writes what the account may use now as plain numbers. It is called whenever the account's
 // status, plan, contract or period changes, in the same transaction. The spend limit stays as it is.
-func entitle(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, now time.Time) error {
+func (c *Core) entitle(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription) error {
 	e, err := tx.Entitlements().Lock(ctx, acct.ID)
 	if err != nil && !errors.Is(err, entitlement.ErrNotFound) {
 		return err
@@ -43,12 +43,12 @@ func entitle(ctx context.Context, tx Tx, acct account.Account, sub subscription.
 	if err != nil {
 		return err
 	}
-	e.Account, e.Level, e.Currency, e.UpdatedAt = acct.ID, string(sub.Plan), acct.Currency, now
+	e.Account, e.Level, e.Currency, e.UpdatedAt = acct.ID, string(sub.Plan), acct.Currency, c.Clock()
 	e.Status, e.PeriodEnd, e.PeriodStarts, e.EarlierLimits = acct.Status, sub.Period.End, nil, nil
 	if e.Limits, err = limitsOf(ctx, tx, acct, sub.Terms, sub.Period.Start); err != nil {
 		return err
 	}
-	for _, p := range takingEvents(periods, acct.Now(now)) {
+	for _, p := range takingEvents(periods, acct.Now(c.Clock())) {
 		e.PeriodStarts = append(e.PeriodStarts, p.Bounds.Start)
 		if p.Bounds.Start.Equal(sub.Period.Start) {
 			continue

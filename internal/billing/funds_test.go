@@ -323,3 +323,26 @@ func TestGrant_PaysWhatIsOpen(t *testing.T) {
 		t.Errorf("the account is %s, %v", acct.Status, err)
 	}
 }
+
+// What is refused is told of also where the account's clock is ahead, and a period of it has begun since.
+func TestSpendLimit_IsToldOnATestClock(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	acct, err := billing.Opener{Core: w.Core}.Open(t.Context(), billing.NewAccount{ClockAt: start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := acct.ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.limitSpend(t, a, 1000, entitlement.Hard)
+	if _, _, err := (billing.TestClock{Core: w.Core}).Advance(t.Context(), asked(a, ""), day(time.April, 12)); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.useAt(t, a, "voice", "120000", day(time.April, 12)); r.Status != metering.Rejected { // 27 dollars
+		t.Fatalf("%+v", r)
+	}
+	w.check(t, a)
+	if got := w.told(t, a, outbox.SpendLimitReached); got != 1 {
+		t.Errorf("told %d times, want once", got)
+	}
+}

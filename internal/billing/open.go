@@ -70,7 +70,6 @@ func (o Opener) open(ctx context.Context, tx Tx, in NewAccount) (account.Account
 	if err != nil {
 		return account.Account{}, err
 	}
-	now := o.Clock()
 	acct := account.Account{
 		ID: id.New[account.Account](), ExternalID: in.ExternalID, Name: in.Name, Status: account.Active,
 		Currency: in.Currency, TimeZone: in.TimeZone, ClockAt: in.ClockAt, Version: 1,
@@ -78,7 +77,7 @@ func (o Opener) open(ctx context.Context, tx Tx, in NewAccount) (account.Account
 	if acct.ExternalID == "" {
 		acct.ExternalID = acct.ID.String()
 	}
-	acct.CreatedAt = acct.Now(now)
+	acct.CreatedAt = acct.Now(o.Clock())
 	acct.UpdatedAt = acct.CreatedAt
 	v, err := tx.Plans().Current(ctx, plan.Code(o.Policy.StartPlan))
 	if err != nil {
@@ -98,7 +97,7 @@ func (o Opener) open(ctx context.Context, tx Tx, in NewAccount) (account.Account
 	if err := tx.Subscriptions().Create(ctx, sub); err != nil {
 		return account.Account{}, err
 	}
-	if err := entitle(ctx, tx, acct, sub, now); err != nil {
+	if err := o.entitle(ctx, tx, acct, sub); err != nil {
 		return account.Account{}, err
 	}
 	err = tx.Outbox().Publish(ctx, acct.ID, outbox.AccountCreated, map[string]any{

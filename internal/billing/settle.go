@@ -353,7 +353,7 @@ func (c *Core) reentitle(ctx context.Context, tx Tx, acct account.Account) error
 	if err != nil {
 		return err
 	}
-	return entitle(ctx, tx, acct, sub, c.Clock())
+	return c.entitle(ctx, tx, acct, sub)
 }
 
 // mirrorTopUp makes a top-up's status its payment's, and tells.

@@ -252,7 +252,7 @@ func (c *Core) completeUpgrade(ctx context.Context, tx Tx, acct account.Account,
 	if err := tx.Subscriptions().Save(ctx, &sub); err != nil {
 		return err
 	}
-	if err := entitle(ctx, tx, acct, sub, c.Clock()); err != nil {
+	if err := c.entitle(ctx, tx, acct, sub); err != nil {
 		return err
 	}
 	if up.Profile != nil {

@@ -49,9 +49,9 @@ type Entitlement struct {
 	Limits       map[string]Limit // by meter code; a meter that is not here has no limit
 	// EarlierLimits are those of each of PeriodStarts but the last, to which late events are held; nil: as Limits.
 	EarlierLimits []map[string]Limit
-	SpendLimit    *int64 // minor units a period, tax included; nil: none
-	SpendMode     Mode   // meaningless without a SpendLimit
-	UpdatedAt     time.Time
+	SpendLimit    *int64    // minor units a period, tax included; nil: none
+	SpendMode     Mode      // meaningless without a SpendLimit
+	UpdatedAt     time.Time // in real time: what is refused since is looked for by it
 	Version       int64
 }
 
