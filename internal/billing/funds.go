@@ -127,6 +127,10 @@ func (w Watcher) spendLimit(ctx context.Context, acct account.Account, e entitle
 		if _, err := tx.Accounts().Lock(ctx, acct.ID); err != nil {
 			return err
 		}
+		held, err := tx.Entitlements().Get(ctx, acct.ID)
+		if err != nil || held.SpendLimit == nil || *held.SpendLimit != *e.SpendLimit {
+			return err // whoever has changed it has asked for another look
+		}
 		first, err := tx.Entitlements().TellSpendLimit(ctx, acct.ID, e.PeriodStart())
 		if err != nil || !first {
 			return err

@@ -346,3 +346,40 @@ func TestSpendLimit_IsToldOnATestClock(t *testing.T) {
 		t.Errorf("told %d times, want once", got)
 	}
 }
+
+// raising is a database in which something happens just before the next transaction begins.
+type raising struct {
+	billing.Database
+	first func()
+}
+
+func (d *raising) InTx(ctx context.Context, fn func(tx billing.Tx) error) error {
+	if d.first != nil {
+		d.first()
+		d.first = nil
+	}
+	return d.Database.InTx(ctx, fn)
+}
+
+// A limit that is raised in the moment in which it is reached is told of when it is reached as it is now.
+func TestSpendLimit_IsToldAsItIs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.limitSpend(t, a, 1000, entitlement.Soft)
+	w.use(t, a, "voice", "120000") // 27 dollars
+	core := w.another(w.Gateway)
+	core.DB = &raising{w.DB, func() { w.limitSpend(t, a, 5000, entitlement.Soft) }}
+	if err := (billing.Watcher{Core: core}).Check(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.told(t, a, outbox.SpendLimitReached); got != 0 {
+		t.Errorf("told %d times of a limit that was raised", got)
+	}
+	w.use(t, a, "voice", "60000") // 54 dollars
+	w.check(t, a)
+	if got := w.told(t, a, outbox.SpendLimitReached); got != 1 {
+		t.Errorf("told %d times, want once", got)
+	}
+}
