@@ -501,9 +501,12 @@ func TestSpendLimit_ACreditDoesNotRaiseIt(t *testing.T) {
 // with the period that is running then, or at once where the account is closed in it.
 func TestLateUsage_OfAPeriodBeforeAFreePlan(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(*world, *testing.T, account.ID){
-		"BilledWithTheNextPeriod": func(w *world, t *testing.T, _ account.ID) { w.closed(t, day(time.May, 10)) },
-		"BilledAtTheEnd": func(w *world, t *testing.T, a account.ID) {
+	for name, end := range map[string]func(*testing.T, *world, account.ID){
+		"BilledWithTheNextPeriod": func(t *testing.T, w *world, _ account.ID) {
+			t.Helper()
+			w.closed(t, day(time.May, 10))
+		},
+		"BilledAtTheEnd": func(t *testing.T, w *world, a account.ID) {
 			t.Helper()
 			if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "test", nil); err != nil {
 				t.Fatal(err)
@@ -524,7 +527,7 @@ func TestLateUsage_OfAPeriodBeforeAFreePlan(t *testing.T) {
 			if r := w.useAt(t, a, "voice", "6000", day(time.April, 9)); r.Status != metering.Accepted {
 				t.Fatalf("late usage: %+v", r)
 			}
-			end(w, t, a)
+			end(t, w, a)
 			if got, want := w.lines(t, a, day(time.April, 10)), "adjustment 270"; got != want {
 				t.Errorf("billed %q, want %q", got, want)
 			}
