@@ -14,5 +14,4 @@ var (
 	ErrTopUpAmount     = errs.New(errs.Invalid, "top_up_amount", "The amount is outside what one top-up may be.")
 	ErrCurrency        = errs.New(errs.Invalid, "currency_mismatch", "The amount is in another currency than the account.")
 	ErrCeiling         = errs.New(errs.Forbidden, "ceiling_exceeded", "The API key may not move so much money.")
-	ErrSuspended       = errs.New(errs.Conflict, "account_suspended", "The account is suspended until what is due has been paid.")
 )

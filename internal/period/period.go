@@ -32,20 +32,6 @@ func (b Bounds) IsZero() bool { return b.Start.IsZero() && b.End.IsZero() }
 // Duration returns the time that passes between the bounds.
 func (b Bounds) Duration() time.Duration { return b.End.Sub(b.Start) }
 
-// Intersect returns what lies in both b and c; it is empty (Start = End) where nothing does.
-func (b Bounds) Intersect(c Bounds) Bounds {
-	if c.Start.After(b.Start) {
-		b.Start = c.Start
-	}
-	if c.End.Before(b.End) {
-		b.End = c.End
-	}
-	if b.End.Before(b.Start) {
-		b.End = b.Start
-	}
-	return b
-}
-
 // Equal reports whether b and c are the same stretch of time.
 func (b Bounds) Equal(c Bounds) bool { return b.Start.Equal(c.Start) && b.End.Equal(c.End) }
 

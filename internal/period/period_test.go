@@ -206,26 +206,6 @@ func TestZonesThatDependOnTheMachineAreRefused(t *testing.T) {
 	}
 }
 
-func TestIntersect(t *testing.T) {
-	t.Parallel()
-
-	day := func(n int) time.Time { return time.Date(2026, 1, n, 0, 0, 0, 0, time.UTC) }
-	b := func(from, to int) period.Bounds { return period.Bounds{Start: day(from), End: day(to)} }
-	for _, c := range []struct{ a, b, want period.Bounds }{
-		{b(1, 10), b(5, 20), b(5, 10)},
-		{b(5, 20), b(1, 10), b(5, 10)},
-		{b(1, 20), b(5, 10), b(5, 10)},
-		{b(1, 5), b(5, 10), b(5, 5)},
-	} {
-		if got := c.a.Intersect(c.b); !got.Equal(c.want) {
-			t.Errorf("%s ∩ %s = %s, want %s", c.a, c.b, got, c.want)
-		}
-	}
-	if got := b(1, 5).Intersect(b(7, 10)).Duration(); got != 0 {
-		t.Errorf("apart, and yet %s in common", got)
-	}
-}
-
 func TestBucketsCoverARangeInTheZonesCalendar(t *testing.T) {
 	t.Parallel()
 

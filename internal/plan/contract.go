@@ -95,7 +95,7 @@ func (c *Contract) Apply(v Version) (Version, error) {
 	if len(c.Unlimited) > 0 {
 		kept := make([]Limit, 0, len(v.Limits))
 		for _, l := range v.Limits {
-			if !contains(c.Unlimited, l.Meter) {
+			if !slices.Contains(c.Unlimited, l.Meter) {
 				kept = append(kept, l)
 			}
 		}
@@ -120,15 +120,11 @@ next:
 	return out
 }
 
-func contains[T comparable](list []T, x T) bool {
-	return slices.Contains(list, x)
-}
-
 // currenciesOf lists the currencies in which the version has prices, in order of appearance.
 func currenciesOf(v *Version) []money.Currency {
 	var out []money.Currency
 	add := func(c money.Currency) {
-		if !contains(out, c) {
+		if !slices.Contains(out, c) {
 			out = append(out, c)
 		}
 	}

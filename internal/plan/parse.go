@@ -124,7 +124,7 @@ func (r *reader) currencyList(o object) []money.Currency {
 	var out []money.Currency
 	for _, it := range o.list("currencies") {
 		if c, ok := r.currency(r.text(it), it.ptr); ok {
-			if contains(out, c) {
+			if slices.Contains(out, c) {
 				r.fault(it.ptr, "duplicate", "The currency appears twice.")
 				continue
 			}
@@ -166,7 +166,7 @@ func (r *terms) readMeter(it item) Meter {
 	}
 	for _, d := range o.list("dimensions") {
 		name := r.text(d)
-		if !isCode(name) || contains(m.Dimensions, name) {
+		if !isCode(name) || slices.Contains(m.Dimensions, name) {
 			r.fault(d.ptr, "dimension", "Want a name in lower case that is not in the list already.")
 			continue
 		}
@@ -283,7 +283,7 @@ func (r *terms) sums(o object, key string) Sums {
 // priceCurrency reads a currency that the plan is sold in.
 func (r *terms) priceCurrency(code, ptr string) (money.Currency, bool) {
 	c, ok := r.currency(code, ptr)
-	if ok && !contains(r.currencies, c) {
+	if ok && !slices.Contains(r.currencies, c) {
 		r.fault(ptr, "currency_mismatch", "The plan is not sold in "+code+"; its currencies are "+joinCurrencies(r.currencies)+".")
 		return c, false
 	}

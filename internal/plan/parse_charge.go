@@ -123,7 +123,7 @@ func (r *terms) match(it item, m Meter) map[string]string {
 	for i, k := range keys {
 		v := r.text(vals[i])
 		switch {
-		case !contains(m.Dimensions, k):
+		case !slices.Contains(m.Dimensions, k):
 			r.fault(vals[i].ptr, "unknown_dimension", "The meter "+string(m.Code)+" has no such dimension.")
 		case v == "" || strings.Contains(strings.TrimSuffix(v, "*"), "*"):
 			r.fault(vals[i].ptr, "pattern", "Want a value, or the beginning of one and a final *.")
@@ -239,7 +239,7 @@ func (r *terms) price(it item, cur money.Currency, c *Charge) (Price, bool) {
 	}
 	for _, key := range []string{"unit_price", "package", "tiers"} {
 		switch {
-		case contains(wanted, key):
+		case slices.Contains(wanted, key):
 			o.require(key)
 		case o.has(key):
 			r.fault(at(o.ptr, key), "model", "The model "+string(p.Model)+" has no such field.")

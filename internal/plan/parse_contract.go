@@ -75,7 +75,7 @@ func (r *terms) contract(it item, v Version) Contract {
 			r.fault(u.ptr, "unknown_meter", "There is no such meter.")
 			continue
 		}
-		if contains(c.Unlimited, code) || slices.ContainsFunc(c.Limits, func(l Limit) bool { return l.Meter == code }) {
+		if slices.Contains(c.Unlimited, code) || slices.ContainsFunc(c.Limits, func(l Limit) bool { return l.Meter == code }) {
 			r.fault(u.ptr, "duplicate", "The contract says of this meter already what its limit is.")
 		}
 		c.Unlimited = append(c.Unlimited, code)

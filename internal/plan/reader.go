@@ -228,7 +228,7 @@ func (r *reader) object(it item, known ...string) (object, bool) {
 		return o, false
 	}
 	for i, k := range keys {
-		if !contains(known, k) {
+		if !slices.Contains(known, k) {
 			r.fault(vals[i].ptr, "unknown_field", "There is no such field; known are "+strings.Join(known, ", ")+".")
 			continue
 		}

@@ -11,7 +11,6 @@ import (
 var (
 	ErrNotFound         = errs.New(errs.NotFound, "plan_not_found", "There is no such plan.")
 	ErrVersionNotFound  = errs.New(errs.NotFound, "plan_version_not_found", "The plan has no such version.")
-	ErrArchived         = errs.New(errs.Conflict, "plan_archived", "The plan can no longer be bought.")
 	ErrMeterChanged     = errs.New(errs.Invalid, "meter_changed", "What a meter measures cannot change: recorded usage means what it meant. Add another meter.")
 	ErrImmutable        = errs.New(errs.Invalid, "version_immutable", "A published version never changes: accounts are billed by it. Publish a new version; each entry that differs is named.")
 	ErrVersionTaken     = errs.New(errs.Conflict, "version_taken", "Another version was published at the same time. Look at what is on sale and try again.")

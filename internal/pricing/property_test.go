@@ -353,13 +353,13 @@ func TestProrationsTelescope(t *testing.T) {
 		for range rapid.IntRange(0, 20).Draw(t, "changes") {
 			left := int64(length) - at.Sub(january.Start).Microseconds()
 			next := at.Add(time.Duration(rapid.Int64Range(0, left).Draw(t, "after")) * time.Microsecond)
-			a, err := pricing.Prorate(fee, january, period.Bounds{Start: at, End: next})
+			a, err := prorated(fee, january, period.Bounds{Start: at, End: next})
 			if err != nil || a.Sign() < 0 {
 				t.Fatalf("%s: %v", a, err)
 			}
 			sum, at = sum+a.Minor, next
 		}
-		a, err := pricing.Prorate(fee, january, period.Bounds{Start: at, End: january.End})
+		a, err := prorated(fee, january, period.Bounds{Start: at, End: january.End})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/accrue-billing/accrue/internal/errs"
-	"github.com/accrue-billing/accrue/internal/period"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
@@ -119,14 +118,8 @@ func (r *rater) terms() error {
 		r.v, r.contract, r.commitment = &v, c.Reference, c.Commitment
 	}
 	r.by = r.v
-	if r.v.Priced() {
-		offered := false
-		for _, c := range r.v.Currencies {
-			offered = offered || c == r.in.Currency
-		}
-		if !offered {
-			return ErrCurrency.With("currencies", r.v.Currencies)
-		}
+	if r.v.Priced() && !slices.Contains(r.v.Currencies, r.in.Currency) {
+		return ErrCurrency.With("currencies", r.v.Currencies)
 	}
 	var err error
 	r.share, err = shareOf(r.in.Period, r.in.Held)
@@ -469,15 +462,4 @@ func (r *rater) cap() error {
 	}
 	r.absorbed = line.Amount.Neg()
 	return r.add(line)
-}
-
-// Prorate returns the share of a sum per period that falls on the time held. Shares telescope: those
-// of stretches that make up the period sum to the whole, to the last minor unit.
-func Prorate(sum money.Amount, whole, held period.Bounds) (money.Amount, error) {
-	s, err := shareOf(whole, held)
-	if err != nil {
-		return money.Amount{}, refine(err)
-	}
-	a, _, err := s.of(sum, false)
-	return a, refine(err)
 }
