@@ -116,7 +116,10 @@ func (a Adjuster) Void(ctx context.Context, asked Asked, iid invoice.ID, reason 
 		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.InvoiceVoided, map[string]any{"invoice": inv.ID, "total": inv.Total}, now); err != nil {
 			return inv, err
 		}
-		if err := a.nothingOwed(ctx, tx, acct, now); err != nil {
+		if err := a.reinstate(ctx, tx, acct, now); err != nil { // it is no longer owed
+			return inv, err
+		}
+		if err := a.removeWhenPaid(ctx, tx, acct); err != nil {
 			return inv, err
 		}
 		return inv, a.audit(ctx, tx, acct, asked, "invoice.void", reason, inv, now)
@@ -191,14 +194,6 @@ func (a Adjuster) issue(ctx context.Context, tx Tx, acct account.Account, inv *i
 	return note, tx.Outbox().Publish(ctx, acct.ID, outbox.InvoiceCredited, map[string]any{
 		"invoice": inv.ID, "credit_note": note.ID, "number": note.Number, "amount": note.Amount, "to_due": note.ToDue, "to_funds": note.ToFunds,
 	}, now)
-}
-
-// nothingOwed does what follows when an invoice is no longer owed without having been paid.
-func (a Adjuster) nothingOwed(ctx context.Context, tx Tx, acct account.Account, now time.Time) error {
-	if err := a.reinstate(ctx, tx, acct, now); err != nil {
-		return err
-	}
-	return a.removeWhenPaid(ctx, tx, acct)
 }
 
 func (a Adjuster) audit(ctx context.Context, tx Tx, acct account.Account, asked Asked, action, reason string, inv invoice.Invoice, now time.Time) error {

@@ -53,6 +53,9 @@ func (l *LiveMeters) Refresh(ctx context.Context) (err error) {
 // Meter implements metering.Catalogue.
 func (l *LiveMeters) Meter(code string) *metering.Meter { return l.now.Load().Meter(code) }
 
+// Meters implements metering.Catalogue.
+func (l *LiveMeters) Meters() []*metering.Meter { return l.now.Load().Meters() }
+
 // Revisions are those of the store, told apart by the meters that this process knows as well: meters are only
 // ever added, and what is answered lists all of them.
 func (l *LiveMeters) Revisions(of account.Revisions) account.Revisions { return liveRevisions{of, l} }
@@ -68,9 +71,6 @@ func (r liveRevisions) Revision(ctx context.Context, a account.ID) (account.Revi
 	rev.Meters = n
 	return rev, err
 }
-
-// Meters implements metering.Catalogue.
-func (l *LiveMeters) Meters() []*metering.Meter { return l.now.Load().Meters() }
 
 // Publisher puts catalogues on sale.
 type Publisher struct{ *Core }

@@ -7,9 +7,6 @@ import (
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
-// system is the actor of what nobody asked for at that moment.
-const system = "system"
-
 // ceilingWindow is the day of a key's daily ceiling: the last 24 hours.
 const ceilingWindow = 24 * time.Hour
 

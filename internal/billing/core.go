@@ -60,6 +60,9 @@ type Asked struct {
 	Key     idempotency.Request // the zero Request: asked from within, no answer is kept
 }
 
+// system is the actor of what nobody asked for at that moment.
+const system = "system"
+
 // A Renderer makes the answer of a record as the API gives it. It is called inside the transaction
 // that commits the record, so that the answer is stored with it.
 type Renderer[R any] func(R) (idempotency.Answer, error)

@@ -64,7 +64,7 @@ func (c *Core) entitle(ctx context.Context, tx Tx, acct account.Account, sub sub
 	if !slices.ContainsFunc(e.EarlierLimits, func(l map[string]entitlement.Limit) bool { return !maps.Equal(l, e.Limits) }) {
 		e.EarlierLimits = nil
 	}
-	if acct.Status == account.Suspended {
+	if acct.Status == account.Suspended { // its limits say so
 		e.Status = account.Active
 	}
 	return tx.Entitlements().Put(ctx, e)

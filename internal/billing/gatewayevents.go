@@ -441,7 +441,8 @@ func (l Listener) setup(ctx context.Context, res payment.Setup) (string, error) 
 	return settled, err
 }
 
-// cardOf returns the card that a setup is for: the one that has used it, or that the provider made it for when we brought a token.
+// cardOf returns the card that a setup is for: the one that has used it, or that the provider made it for when we
+// brought a token.
 func (l Listener) cardOf(ctx context.Context, a account.ID, setupRef string) (payment.Method, error) {
 	s, err := l.DB.Payments().Setup(ctx, a, setupRef)
 	switch {

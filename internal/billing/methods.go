@@ -338,8 +338,8 @@ func saveProfile(ctx context.Context, tx Tx, a account.ID, b payment.Billing, no
 	return tx.Accounts().SaveProfile(ctx, a, &p)
 }
 
-// newCardCollects takes up what an old card could not pay, but not what was given or fetched back. The breaker of automatic top-ups closes for another
-// card only, not for the one whose decline has opened it, brought again.
+// newCardCollects takes up what an old card could not pay, but not what was given or fetched back. The breaker of
+// automatic top-ups closes for another card only, not for the one whose decline has opened it, brought again.
 func (c *Core) newCardCollects(ctx context.Context, tx Tx, acct account.Account, fingerprint string, now time.Time) error {
 	open, err := tx.Invoices().Unpaid(ctx, acct.ID)
 	if err != nil {

@@ -192,7 +192,7 @@ func (c Cards) RequestRemoval(ctx context.Context, asked Asked, mid payment.Meth
 			if err != nil || f.Owed.Sign() > 0 || len(f.Unpaid) > 0 || f.PaymentPending || f.PendingTopUp != nil {
 				return r, err
 			}
-			if err := c.markRemoved(ctx, tx, acct, &m, "system"); err != nil {
+			if err := c.markRemoved(ctx, tx, acct, &m, system); err != nil {
 				return r, err
 			}
 			due = &m
@@ -230,7 +230,7 @@ func (c *Core) removeWhenPaid(ctx context.Context, tx Tx, acct account.Account) 
 			return err
 		}
 		if m.Status == payment.MethodActive {
-			if err := c.markRemoved(ctx, tx, acct, &m, "system"); err != nil {
+			if err := c.markRemoved(ctx, tx, acct, &m, system); err != nil {
 				return err
 			}
 		}

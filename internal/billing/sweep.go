@@ -32,26 +32,21 @@ type Swept struct {
 // Any reports whether there was anything to do.
 func (s Swept) Any() bool { return s != Swept{} }
 
-// Sweep does everything that is due now, once. One record that fails is logged and left for the next
-// sweep; the others are done. The error joins what went wrong.
+// Sweep does everything that is due now, once. One record that fails is left for the next sweep; the others are done.
+// The error joins what went wrong.
 func (s Sweeper) Sweep(ctx context.Context) (done Swept, err error) {
-	now := s.Clock()
-	for _, step := range []func(context.Context, time.Time, *Swept) error{
-		s.events, s.resolve, s.upgrades, s.close, s.finalize, s.collect, s.credit, s.expiring, s.migrations,
-	} {
-		if ctx.Err() != nil {
-			return done, errors.Join(err, ctx.Err())
-		}
-		err = errors.Join(err, step(ctx, now, &done))
-	}
-	return done, err
+	return s.steps(ctx, s.events, s.resolve, s.upgrades, s.close, s.finalize, s.collect, s.credit, s.expiring, s.migrations)
 }
 
 // Bill does what is due of the way from usage to money: periods are closed, drafts made final, open
 // invoices collected.
 func (s Sweeper) Bill(ctx context.Context) (done Swept, err error) {
+	return s.steps(ctx, s.close, s.finalize, s.collect)
+}
+
+func (s Sweeper) steps(ctx context.Context, all ...func(context.Context, time.Time, *Swept) error) (done Swept, err error) {
 	now := s.Clock()
-	for _, step := range []func(context.Context, time.Time, *Swept) error{s.close, s.finalize, s.collect} {
+	for _, step := range all {
 		if ctx.Err() != nil {
 			return done, errors.Join(err, ctx.Err())
 		}

@@ -55,7 +55,7 @@ func dropped(ctx context.Context, tx Tx, acct account.Account, sub subscription.
 		return nil
 	}
 	err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{
-		Actor: "system", Action: "subscription.change_dropped", Reason: "The plan is no longer sold in " + string(acct.Currency) + ".",
+		Actor: system, Action: "subscription.change_dropped", Reason: "The plan is no longer sold in " + string(acct.Currency) + ".",
 		Detail: detail("plan", sub.NextPlan), At: now,
 	})
 	if err != nil {
@@ -93,7 +93,7 @@ func contractTurn(ctx context.Context, tx Tx, acct account.Account, ended subscr
 		if err != nil {
 			return err
 		}
-		return tx.Accounts().Audit(ctx, acct.ID, account.Entry{Actor: "system", Action: action, Reason: k.Definition.Reference, At: now})
+		return tx.Accounts().Audit(ctx, acct.ID, account.Entry{Actor: system, Action: action, Reason: k.Definition.Reference, At: now})
 	}
 	if !ended.Contract.IsZero() {
 		// One that was replaced ends here; one that was ended before keeps its time.

@@ -132,7 +132,7 @@ func (f Funder) Get(ctx context.Context, a account.ID, tid payment.TopUpID) (Top
 	return loadTopUp(ctx, f.DB, a, tid)
 }
 
-// Check reports why the account cannot top up the amount now, or nil: the guard of TopUp and of its preview.
+// check returns the card that a top-up would charge, or why there can be none now: the guard of TopUp and of its preview.
 func (f Funder) check(ctx context.Context, tx Tx, acct account.Account, in TopUpInput) (payment.Method, error) {
 	var m payment.Method
 	if in.Amount.Currency != acct.Currency {

@@ -218,7 +218,7 @@ type Card struct {
 	Funding     string // "credit", "debit", "prepaid", "unknown"
 }
 
-// Expired reports whether the card's last month has passed, in every time zone's reckoning of now.
+// Expired reports whether the card's last month has passed, in UTC.
 func (c Card) Expired(now time.Time) bool {
 	firstInvalid := time.Date(c.ExpYear, time.Month(c.ExpMonth)+1, 1, 0, 0, 0, 0, time.UTC)
 	return !now.Before(firstInvalid)

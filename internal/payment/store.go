@@ -135,8 +135,7 @@ type Store interface {
 	SaveDispute(ctx context.Context, d Dispute) error
 
 	// Remember ties a provider's reference to a record, for ever: repeating it is no error, another
-	// record is. Locate finds the record again,
-	// or returns ErrNotFound.
+	// record is. Locate finds the record again, or returns ErrNotFound.
 	Remember(ctx context.Context, provider, ref string, l Located) error
 	Locate(ctx context.Context, provider, ref string) (Located, error)
 

@@ -5,10 +5,9 @@ import (
 )
 
 // Adjust prices usage that came after its period was billed, at that period's prices. full is what the
-// period comes to now, with all usage; billed is what it was billed by. It
-// returns a line for each line of the bill that differs: the difference of the two ratings, so that
-// the original lines and all adjustments ever made sum to the bill of the full usage. A line may be
-// negative, and where nothing changed there is none.
+// period comes to now, with all usage; billed is what it was billed by. It returns a line for each line of the
+// bill that differs: the difference of the two ratings, so that the original lines and all adjustments ever made
+// sum to the bill of the full usage. A line may be negative, and where nothing changed there is none.
 func Adjust(full, billed Input) ([]Line, error) {
 	after, err := Rate(full)
 	if err != nil {

@@ -223,8 +223,8 @@ type Store interface {
 	// Save writes the agreement, raises its revision and keeps the open period's record in step with it.
 	// It returns account.ErrStale if the revision is another.
 	Save(ctx context.Context, s *Subscription) error
-	// ClosePeriod records that p was closed at p.ClosedAt, under the terms that p names, and opens next. It returns ErrPeriodClosed if p was closed before.
-	// Where the agreement ends with p, next is the zero Period and none is opened.
+	// ClosePeriod records that p was closed at p.ClosedAt, under the terms that p names, and opens next. It returns
+	// ErrPeriodClosed if p was closed before. Where the agreement ends with p, next is the zero Period and none is opened.
 	ClosePeriod(ctx context.Context, p Period, next Period) error
 	// Periods returns the account's periods, the latest first, at most limit.
 	Periods(ctx context.Context, a account.ID, limit int) ([]Period, error)

@@ -94,7 +94,7 @@ type AutoTopUp struct {
 	Threshold      money.Amount
 	Target         money.Amount
 	MonthlyCeiling *money.Amount // of all automatic top-ups of a calendar month
-	Tripped        bool          // a decline opened the breaker: nothing is charged until it is saved again
+	Tripped        bool          // a decline or a dispute opened the breaker: nothing is charged until the rule is saved again or another card comes
 	TrippedReason  string
 	TrippedAt      time.Time
 	UpdatedAt      time.Time
