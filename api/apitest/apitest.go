@@ -190,10 +190,8 @@ var document = sync.OnceValues(func() (validator.Validator, error) {
 	}
 	components, _ := doc["components"].(map[string]any)
 	schemas, _ := components["schemas"].(map[string]any)
-	for name, s := range schemas {
-		if name != "Problem" { // some problems carry further members
-			closeSchemas(s)
-		}
+	for _, s := range schemas {
+		closeSchemas(s)
 	}
 	data, err := json.Marshal(doc)
 	if err != nil {

@@ -22,7 +22,7 @@ func (j *judge) Errorf(format string, _ ...any) { j.faults = append(j.faults, fo
 
 const plan = `{"code":"pro","name":"Pro","description":"","requires_card":true,"contact_sales":false,"terms":null,"features":[]}`
 
-const notFound = `{"type":"x","title":"Plan not found","status":404,"instance":"urn:uuid:01000000-0000-0000-0000-000000000000","code":"plan_not_found","more":1}`
+const notFound = `{"type":"x","title":"Plan not found","status":404,"instance":"urn:uuid:01000000-0000-0000-0000-000000000000","code":"plan_not_found","payment":"pay_1"}`
 
 // TestCheckNoticesWhatTheDocumentDoesNotSay shows that the net has no holes: each answer is right but
 // for one thing.
@@ -49,6 +49,7 @@ func TestCheckNoticesWhatTheDocumentDoesNotSay(t *testing.T) {
 		"ProblemAsJSON":       {404, "application/json", notFound, false},
 		"ProblemOtherStatus":  {404, problemType, strings.Replace(notFound, "404", "400", 1), false},
 		"ProblemWithoutCode":  {404, problemType, strings.Replace(notFound, `,"code":"plan_not_found"`, ``, 1), false},
+		"ProblemSurplus":      {404, problemType, strings.Replace(notFound, `{`, `{"secret":1,`, 1), false},
 		"PlainText":           {500, "text/plain", "Internal Server Error", false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -70,18 +70,96 @@ func responseName(status int) string {
 func responses() object {
 	out := object{}
 	for status, words := range refusalWords {
-		resp := object{"description": words, "content": problemContent()}
-		switch status {
-		case http.StatusUnauthorized, http.StatusForbidden:
-			resp["headers"] = object{"WWW-Authenticate": headerRef("WWW-Authenticate")}
-		case http.StatusTooManyRequests:
-			resp["headers"] = object{"Retry-After": headerRef("Retry-After"), "RateLimit": headerRef("RateLimit"), "RateLimit-Policy": headerRef("RateLimit-Policy")}
-		case http.StatusServiceUnavailable:
-			resp["headers"] = object{"Retry-After": headerRef("Retry-After")}
+		h := problemHeaders(status)
+		for _, name := range []string{"X-Request-Id", "RateLimit", "RateLimit-Policy"} { // the quota's once the caller is known
+			h[name] = headerRef(name)
 		}
-		out[responseName(status)] = resp
+		out[responseName(status)] = object{"description": words, "content": problemContent(), "headers": h}
 	}
 	return out
+}
+
+// problemHeaders are the headers that belong to a refusal of this status, and to no other.
+func problemHeaders(status int) object {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return object{"WWW-Authenticate": headerRef("WWW-Authenticate")}
+	case http.StatusPaymentRequired:
+		return object{"Idempotent-Replayed": headerRef("Idempotent-Replayed")}
+	case http.StatusUnsupportedMediaType:
+		return object{"Accept-Encoding": headerRef("Accept-Encoding")}
+	case http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		return object{"Retry-After": headerRef("Retry-After")}
+	}
+	return object{}
+}
+
+// furtherMembers are what some problems carry beside the standard members, so that a client that is generated has types for
+// them. A test that meets another one fails: apitest holds problems to the document with nothing beside it.
+func furtherMembers() object {
+	text := func(words string) object { return object{"type": "string", "description": words} }
+	amount := func(words string) object {
+		return object{"$ref": "#/components/schemas/Money", "description": words}
+	}
+	list := func(words string, of object) object {
+		return object{"type": "array", "items": of, "description": words}
+	}
+	maybe := func(words string) object { return object{"type": []any{"string", "null"}, "description": words} }
+	moment := func(words string) object {
+		return object{"type": "string", "format": "date-time", "description": words}
+	}
+	record := func(words string) object { return text("its id: " + words) }
+	return object{
+		"action":   text("what cannot be done now, by its name in the overview's actions"),
+		"blockers": list("why it cannot be done now", object{"$ref": "#/components/schemas/ActionBlocker"}),
+		"ways_out": list("what can be done instead", object{
+			"type": "object", "required": []any{"name", "method", "href"},
+			"properties": object{
+				"name":   object{"type": "string", "enum": []any{"replace_card", "pay_now", "ask_support", "remove_when_paid"}},
+				"method": text("of the request that does it"), "href": text("of the request that does it"),
+			},
+		}),
+		"outstanding":       amount("what is owed"),
+		"decline_code":      text("why the card was declined, as in failure"),
+		"decline_class":     maybe("what follows from it, as in failure"),
+		"retry":             maybe("what its holder can do, as in failure"),
+		"retry_after":       moment("when the card can be tried again"),
+		"upgrade":           record("the upgrade that failed, or that is pending"),
+		"upgrade_status":    text("of the pending upgrade"),
+		"top_up":            record("the top-up that failed, or that is pending"),
+		"top_up_status":     text("of the pending top-up"),
+		"payment":           record("the payment that failed"),
+		"payment_method":    record("the card that was declined"),
+		"refund":            record("the refund that was refused"),
+		"usage_alert":       record("the alert that there is already"),
+		"contract":          record("the contract that is planned already"),
+		"minimum":           amount("the least that is taken"),
+		"maximum":           amount("the most that is taken"),
+		"step":              object{"type": "integer", "description": "what amounts are multiples of, in minor units"},
+		"ceiling":           object{"type": "string", "enum": []any{"per_payment", "per_day"}, "description": "which ceiling of the API key"},
+		"moved":             amount("by the key within the day"),
+		"funds":             amount("that there are"),
+		"left":              amount("what cannot be given back"),
+		"amount_paid":       amount("of the invoice"),
+		"creditable":        amount("that can be credited"),
+		"refundable":        amount("that can be refunded"),
+		"asked":             amount("what the provider was asked for"),
+		"reported":          amount("what the provider reports"),
+		"taken":             amount("what the provider has taken"),
+		"given_back":        amount("what of it was given back"),
+		"now":               moment("the account's own time"),
+		"currencies":        list("that there are prices in", object{"type": "string"}),
+		"meter":             text("that the problem is about"),
+		"limit":             object{"description": "that holds: an amount of money (Money), or a quantity of the meter's unit", "anyOf": []any{object{"$ref": "#/components/schemas/Money"}, object{"type": "string", "format": "decimal"}, object{"type": "integer"}}},
+		"remaining":         object{"type": "string", "format": "decimal", "description": "of the limit"},
+		"resets_at":         moment("when there is room again"),
+		"required_scope":    text("that the credential lacks"),
+		"limit_bytes":       object{"type": "integer", "description": "the most that a body may have"},
+		"supported":         list("content types that are taken", object{"type": "string"}),
+		"location":          text("where in the request"),
+		"header":            text("of the request"),
+		"violated-policies": list("the quotas that are used up (draft-ietf-httpapi-ratelimit-headers)", object{"type": "string"}),
+	}
 }
 
 func problemContent() object {
@@ -95,6 +173,8 @@ func headers() object {
 		return object{"description": description, "schema": object{"type": "string"}, "example": example}
 	}
 	return object{
+		"Accept-Encoding":     text("The encodings that bodies are taken in.", "gzip, zstd"),
+		"Link":                text("The first page and the next one, as absolute URLs (RFC 8288).", `<https://billing.example.com/v1/payments?limit=20&cursor=…>; rel="next"`),
 		"ETag":                text("The version of the representation, a strong tag.", `"v3"`),
 		"Idempotent-Replayed": text("true where the answer is the stored one of an earlier request with the same Idempotency-Key.", "true"),
 		"Location":            object{"description": "Where what was made can be read.", "required": true, "schema": object{"type": "string"}, "example": "/v1/top-ups/top_01jqxyzabcdefghjkmnpqrstvw"},

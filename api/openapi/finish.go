@@ -46,6 +46,9 @@ func Finish(raw []byte, routes []route.Route, words map[string]string) ([]byte, 
 			schema["description"] = "One page of a list. Read on with next_cursor, or with the link of relation next."
 		}
 	}
+	if problem, ok := schemas["Problem"].(object); ok {
+		maps.Copy(child(problem, "properties"), furtherMembers())
+	}
 	doc = mend(doc).(object)
 	components = child(doc, "components")
 	components["responses"] = responses()
@@ -260,12 +263,17 @@ func finishResponses(op object, r route.Route) error {
 			continue
 		}
 		resp["content"] = problemContent()
+		if h := problemHeaders(status); len(h) > 0 {
+			resp["headers"] = h
+		}
 	}
 	if successes == 0 {
 		return errors.New("has no successful response")
 	}
 	if r.Tagged {
-		all["304"] = object{"description": "The caller's copy is still good.", "headers": object{"ETag": headerRef("ETag")}}
+		resp := object{"description": "The caller's copy is still good."}
+		finishSuccess(resp, r, http.StatusNotModified)
+		all["304"] = resp
 	}
 	for _, status := range refusals(r) {
 		code := strconv.Itoa(status)
@@ -297,7 +305,18 @@ func finishSuccess(resp object, r route.Route, status int) {
 	if r.Idempotent {
 		h["Idempotent-Replayed"] = headerRef("Idempotent-Replayed")
 	}
+	if paged(content) {
+		h["Link"] = headerRef("Link")
+	}
 	resp["headers"] = h
+}
+
+// paged reports whether an answer is a page of a list.
+func paged(content object) bool {
+	m, _ := content["application/json"].(object)
+	s, _ := m["schema"].(object)
+	ref, _ := s["$ref"].(string)
+	return strings.HasPrefix(ref, "#/components/schemas/Page-")
 }
 
 // emptySchema reports whether swag made up a body for an answer that was declared without one.

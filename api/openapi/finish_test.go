@@ -25,13 +25,16 @@ const raw = `{
       "kind": {"type": "string", "enum": ["a", "b"], "x-nullable": true, "x-enum-varnames": ["A", "B"]},
       "free": {"type": "object", "description": "by kind"},
       "list": {"type": "array", "items": {"type": "string"}, "uniqueItems": false}}},
+    "Page-Thing": {"type": "object", "properties": {"data": {"type": "array", "items": {"$ref": "#/components/schemas/Thing"}}}},
     "Problem": {"type": "object", "properties": {"code": {"type": "string"}}}
   }},
   "paths": {
     "/v1/things/{id}": {"get": {"operationId": "getThing", "summary": "Get", "tags": ["t"], "responses": {
       "200": {"description": "OK", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Thing"}}}},
       "404": {"description": "thing_not_found", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}}}},
-    "/v1/things": {"post": {"operationId": "addThing", "summary": "Add", "tags": ["t"],
+    "/v1/things": {"get": {"operationId": "listThings", "summary": "List", "tags": ["t"], "responses": {
+      "200": {"description": "OK", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Page-Thing"}}}}}},
+    "post": {"operationId": "addThing", "summary": "Add", "tags": ["t"],
       "requestBody": {"description": "What", "required": true, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Ask", "summary": "body", "description": "What"}}}},
       "responses": {"201": {"description": "", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Thing"}}}},
         "202": {"description": "Accepted", "content": {"application/json": {"schema": {"type": "object"}}}},
@@ -42,6 +45,7 @@ func routes() []route.Route {
 	h := func(echo.Context) error { return nil }
 	return []route.Route{
 		{Method: http.MethodGet, Path: "/v1/things/{id}", Public: true, Tagged: true, Handler: h, Deprecated: time.Unix(1, 0)},
+		{Method: http.MethodGet, Path: "/v1/things", Public: true, Handler: h},
 		{Method: http.MethodPost, Path: "/v1/things", Scope: auth.BillingWrite, Idempotent: true, IfMatch: true, Class: route.Money, Handler: h},
 	}
 }
@@ -77,6 +81,7 @@ func TestFinish(t *testing.T) {
 		t.Fatal(err)
 	}
 	post, get := []string{"paths", "/v1/things", "post"}, []string{"paths", "/v1/things/{id}", "get"}
+	list := []string{"paths", "/v1/things", "get"}
 	schema := []string{"components", "schemas"}
 	for name, tc := range map[string]struct {
 		path []string
@@ -96,6 +101,9 @@ func TestFinish(t *testing.T) {
 		"Deprecated":            {append(get, "deprecated"), `true`},
 		"Body":                  {append(post, "requestBody", "content", "application/json", "schema"), `{"$ref":"#/components/schemas/Ask"}`},
 		"ProblemMedia":          {append(get, "responses", "404"), `{"content":{"application/problem+json":{"schema":{"$ref":"#/components/schemas/Problem"}}},"description":"thing_not_found"}`},
+		"RefusalsHeaders":       {append(post, "responses", "402", "headers"), `{"Idempotent-Replayed":{"$ref":"#/components/headers/Idempotent-Replayed"}}`},
+		"PagesLinks":            {append(list, "responses", "200", "headers", "Link"), `{"$ref":"#/components/headers/Link"}`},
+		"FurtherMembers":        {append(schema, "Problem", "properties", "decline_code", "type"), `"string"`},
 		"TextOfStatus":          {append(post, "responses", "402", "description"), `"Payment Required"`},
 		"EmptyDescription":      {append(post, "responses", "201", "description"), `"Created"`},
 		"NoMadeUpBody":          {append(post, "responses", "202", "content"), `null`},

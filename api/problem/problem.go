@@ -30,7 +30,7 @@ import (
 // MediaType is the content type of a problem document.
 const MediaType = "application/problem+json"
 
-// Problem is a problem document. Some problems carry further members, which their code's page names.
+// Problem is a problem document. Some problems carry further members; which ones goes by the code.
 type Problem struct {
 	Type     string  `json:"type" format:"uri-reference" validate:"required" example:"https://billing.example.com/problems/invalid-request"` // identifies the problem; leads to a page about it
 	Title    string  `json:"title" validate:"required" example:"Invalid request"`                                                            // the same for every occurrence

@@ -83,13 +83,7 @@ type ActionBlocker struct {
 	Params map[string]any `json:"params" validate:"required"` // what the reason is about, by its code: outstanding, upgrade, top_up, plan
 } //@name ActionBlocker
 
-func toBlocker(b billing.Blocker) ActionBlocker {
-	out := ActionBlocker{Code: b.Code, Detail: b.Detail, Params: b.Params}
-	if out.Params == nil {
-		out.Params = map[string]any{}
-	}
-	return out
-}
+func toBlocker(b billing.Blocker) ActionBlocker { return ActionBlocker(b) }
 
 func toAction(a billing.Action) Action {
 	return Action{Name: string(a.Name), Allowed: a.Allowed, Blockers: convert(a.Blockers, toBlocker), Method: a.Method, Href: a.Href}

@@ -36,7 +36,7 @@ const (
 type Blocker struct {
 	Code   string         `json:"code"`
 	Detail string         `json:"detail"`
-	Params map[string]any `json:"params,omitempty"`
+	Params map[string]any `json:"params"` // never nil
 }
 
 // Action is something that a customer can do, or why not.
@@ -119,6 +119,9 @@ func (f Facts) Guard(n ActionName) error {
 }
 
 func blocker(err *errs.Error, params map[string]any) Blocker {
+	if params == nil {
+		params = map[string]any{}
+	}
 	return Blocker{Code: err.Code, Detail: err.Detail, Params: params}
 }
 
