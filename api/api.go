@@ -89,12 +89,14 @@ func New(d Deps) (*echo.Echo, error) {
 	return e, errors.Join(problems...)
 }
 
-// mountOperation adds what is for machines that watch the service, and belongs to no caller.
+// mountOperation adds what is for machines that watch the service, and belongs to no caller. Some of them ask for the
+// headers alone.
 func mountOperation(e *echo.Echo, d Deps) {
-	e.GET("/healthz", func(c echo.Context) error {
+	watched := []string{http.MethodGet, http.MethodHead}
+	e.Match(watched, "/healthz", func(c echo.Context) error {
 		return c.JSON(http.StatusOK, map[string]string{"status": "ok"})
 	})
-	e.GET("/readyz", func(c echo.Context) error {
+	e.Match(watched, "/readyz", func(c echo.Context) error {
 		if d.Ready != nil {
 			if err := d.Ready(c.Request().Context()); err != nil {
 				return ErrNotReady.Because(err)
@@ -132,7 +134,7 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       60 * time.Second,
+		IdleTimeout:       75 * time.Second, // longer than the 60 of load balancers: of the two the one that sends requests closes first
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}

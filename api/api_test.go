@@ -207,9 +207,19 @@ func TestReadiness(t *testing.T) {
 	d.Ready = func(context.Context) error { return fault }
 	c := apitest.NewClient(t, serve(t, d), "")
 	c.Get("/healthz").Want(http.StatusOK)
+	c.Do(http.MethodHead, "/healthz", nil).Want(http.StatusOK) // as load balancers and wget --spider ask
+	c.Do(http.MethodHead, "/readyz", nil).Want(http.StatusServiceUnavailable)
 	r := c.Get("/readyz").WantProblem(http.StatusServiceUnavailable, "not_ready")
 	if strings.Contains(string(r.Body), "database") || r.Header.Get("Retry-After") == "" {
 		t.Errorf("says too much or gives no time: %s", r.Body)
+	}
+}
+
+// A load balancer keeps idle connections for a minute. One that we closed at that moment would fail a request that it may not repeat.
+func TestServer_KeepsIdleConnectionsLongerThanALoadBalancer(t *testing.T) {
+	t.Parallel()
+	if idle := api.NewServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler)).IdleTimeout; idle < 70*time.Second {
+		t.Errorf("closed after %s", idle)
 	}
 }
 

@@ -26,6 +26,9 @@ func main() {
 
 // realMain is the program without the process around it.
 func realMain(ctx context.Context, args []string, stdout io.Writer) error {
+	for _, name := range app.WithoutEffect(os.Environ()) {
+		fmt.Fprintf(os.Stderr, "accrue: %s is no option and has no effect; accrue config lists them\n", name)
+	}
 	return app.Execute(ctx, args, os.LookupEnv, stdout, os.Stderr)
 }
 

@@ -296,3 +296,17 @@ func TestConfig_EveryOptionHasAnEffect(t *testing.T) {
 		}
 	}
 }
+
+func TestEnvironment_NamesWhatHasNoEffect(t *testing.T) {
+	t.Parallel()
+	got := WithoutEffect([]string{
+		"PATH=/bin", "ACCRUE_ADDR=:8080", "ACCRUE_CONFIG=x", "ACCRUE_DATABSE_URL=postgres://x", "ACCRUE_API_KEY_PEPPER_FILE=/x", "ACCRUE_ADDR_FILE=/x",
+		"ACCRUE_TRUSTED_PROXIES=10.0.0.0/8", "ACCRUE_TEST_FULL=1", "ACCRUE_STRIPE_MOCK=/x",
+		// of Services named accrue and accrue-admin
+		"ACCRUE_SERVICE_HOST=10.0.0.1", "ACCRUE_SERVICE_PORT=8080", "ACCRUE_SERVICE_PORT_HTTP=8080", "ACCRUE_PORT=tcp://10.0.0.1:8080",
+		"ACCRUE_PORT_8080_TCP=tcp://10.0.0.1:8080", "ACCRUE_PORT_8080_TCP_ADDR=10.0.0.1", "ACCRUE_ADMIN_SERVICE_HOST=10.0.0.2", "ACCRUE_ADMIN_PORT=tcp://10.0.0.2:8082",
+	})
+	if want := []string{"ACCRUE_ADDR_FILE", "ACCRUE_DATABSE_URL", "ACCRUE_TRUSTED_PROXIES"}; !slices.Equal(got, want) {
+		t.Errorf("without effect: %q, want %q", got, want)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -127,6 +128,39 @@ func environment(env Environment) kong.Resolver {
 		return nil, nil
 	}
 	return r
+}
+
+// notOurs are variables that have our prefix and are none of the program's: of its tests, and those that Kubernetes
+// sets in every Pod for a Service whose name begins with accrue.
+var notOurs = regexp.MustCompile(`^ACCRUE_(TEST_.*|STRIPE_MOCK|(.*_)?SERVICE_(HOST|PORT(_.*)?)|(.*_)?PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+
+// WithoutEffect returns those of the variables (NAME=value) that look like options and are none: a misspelt one would
+// be silently without effect.
+func WithoutEffect(environ []string) (names []string) {
+	var tree commands
+	parser, err := kong.New(&tree)
+	if err != nil {
+		return nil // parse says so
+	}
+	known := map[string]bool{}
+	note := func(flags []*kong.Flag) {
+		for _, f := range flags {
+			known[envName(f.Name)] = true
+			known[envName(f.Name)+"_FILE"] = isSecret(f)
+		}
+	}
+	note(parser.Model.Flags)
+	for _, command := range parser.Model.Leaves(false) {
+		note(command.Flags)
+	}
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		if strings.HasPrefix(name, envPrefix) && !known[name] && !notOurs.MatchString(name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // readFile resolves options from the YAML file that --config or ACCRUE_CONFIG names. A line that is no
