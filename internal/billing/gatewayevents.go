@@ -267,7 +267,7 @@ func (l Listener) outsideRefund(ctx context.Context, tx Tx, acct account.Account
 	if err := tx.Payments().CreateRefund(ctx, ref); err != nil {
 		return err
 	}
-	if err := l.takenBack(ctx, tx, p, ref.Amount, books.Refund, l.fact(acct, ref.ID.String(), "Refund", now)); err != nil {
+	if err := l.takenBack(ctx, tx, acct, p, ref.Amount, books.Refund, l.fact(acct, ref.ID.String(), "Refund", now)); err != nil {
 		return err
 	}
 	return l.writeRefund(ctx, tx, acct, p, &ref, res)
@@ -357,7 +357,7 @@ func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account,
 		if err := tx.Payments().SavePayment(ctx, p); err != nil {
 			return err
 		}
-		if err := l.takenBack(ctx, tx, p, d.Amount, books.DisputeOpened, l.fact(acct, d.ID.String(), "Payment disputed", now)); err != nil {
+		if err := l.takenBack(ctx, tx, acct, p, d.Amount, books.DisputeOpened, l.fact(acct, d.ID.String(), "Payment disputed", now)); err != nil {
 			return err
 		}
 		// Nor is the gap that it leaves filled by itself.

@@ -110,7 +110,7 @@ func (r Refunder) begin(ctx context.Context, tx Tx, acct account.Account, asked 
 		return ref, err
 	}
 	// The money is on its way: it can be neither spent nor promised again.
-	if err := r.takenBack(ctx, tx, &p, ref.Amount, books.Refund, r.fact(acct, ref.ID.String(), "Refund", now)); err != nil {
+	if err := r.takenBack(ctx, tx, acct, &p, ref.Amount, books.Refund, r.fact(acct, ref.ID.String(), "Refund", now)); err != nil {
 		return ref, err
 	}
 	if err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{
@@ -128,10 +128,10 @@ var ErrFundsSpent = errs.New(errs.Conflict, "funds_spent", "The funds of this to
 // funds.
 type recipe func(f books.Fact, ofInvoice, ofFunds money.Amount) *ledger.Transaction
 
-// takenBack books what was given or fetched back of a payment. What it had paid of an invoice is due again. Dunning
-// stops: nobody is charged again by itself for that. Of an invoice that was written off it is written off too. What
+// takenBack books what was given or fetched back of a payment. What it had paid of an invoice is due again, and paid from
+// credit and funds where there are any. Dunning stops: no card is charged again by itself for that. Of an invoice that was written off it is written off too. What
 // cards have paid beyond the invoice has gone to the funds, and comes from them.
-func (c *Core) takenBack(ctx context.Context, tx Tx, p *payment.Payment, amount money.Amount, by recipe, f books.Fact) error {
+func (c *Core) takenBack(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, amount money.Amount, by recipe, f books.Fact) error {
 	if err := c.watch(ctx, tx, p.Account); err != nil {
 		return err
 	}
@@ -169,7 +169,10 @@ func (c *Core) takenBack(ctx context.Context, tx Tx, p *payment.Payment, amount 
 	case invoice.Draft, invoice.Open, invoice.Void:
 	}
 	inv.Dunning, inv.NextAttempt = invoice.Stopped, time.Time{}
-	return tx.Invoices().Save(ctx, &inv)
+	if err := tx.Invoices().Save(ctx, &inv); err != nil {
+		return err
+	}
+	return c.payFromFunds(ctx, tx, acct, f.At)
 }
 
 // cameBack books that what takenBack took is there again: it pays what is due of its invoice. What others have paid of

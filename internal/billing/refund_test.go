@@ -304,6 +304,27 @@ func TestRefund_FailsWhenItsInvoiceIsVoid(t *testing.T) {
 	w.wantBalance(t, a, 2700, 0)
 }
 
+// What is due again is paid from funds where there are any: they are not beside a debt, which a card would be asked for, or
+// which would stay when they go back to a card because the account is closed.
+func TestRefund_WhatIsDueAgainIsPaidFromFunds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, inv, p := w.charged(t) // 27.00
+	top := w.topUp(t, a, 5000).Charge
+	w.refund(t, a, p.ID, 1000)
+	w.wantInvoice(t, a, inv, invoice.Paid, 0)
+	w.wantBalance(t, a, 4000, 0)
+	w.disputed(t, p)
+	w.wantInvoice(t, a, inv, invoice.Paid, 0)
+	w.wantBalance(t, a, 2300, 0)
+	if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	if top, err := w.DB.Payments().Payment(t.Context(), a, top.ID); err != nil || top.Refunded != usd(2300) {
+		t.Errorf("%s given back, %v; want 23.00 USD", top.Refunded, err)
+	}
+}
+
 // What was given back is not taken again by itself, whatever card comes.
 func TestRefund_IsNotUndoneByANewCard(t *testing.T) {
 	t.Parallel()
