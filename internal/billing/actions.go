@@ -62,9 +62,10 @@ type Facts struct {
 	Unpaid         []invoice.Invoice
 	Balance        Balance
 	running        rated        // what the running period comes to; the zero one where none is
-	Owed           money.Amount // due and accrued, less what funds cover: what removal would leave uncovered
+	Owed           money.Amount // due and accrued, less what credit and funds cover: what removal would leave uncovered
 	OwedAtClose    money.Amount // the same if the account were closed now, and its fee due up to now
 	PaymentPending bool
+	TooSmall       *errs.Error // why no card can be charged for the first unpaid invoice
 }
 
 // DefaultMethod returns the active card, or nil.
@@ -155,13 +156,14 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 			out = append(out, blocker(ErrNoDowngrade, nil))
 		}
 	case ActTopUp:
-		if !f.Priced {
+		takes := f.Priced || f.Owed.Sign() > 0
+		if !takes {
 			out = append(out, blocker(ErrUpgradeRequired, nil))
 		}
 		if f.PendingTopUp != nil {
 			out = append(out, blocker(payment.ErrTopUpPending, map[string]any{"top_up": f.PendingTopUp.ID, "status": f.PendingTopUp.Status}))
 		}
-		if f.Priced && f.DefaultMethod() == nil {
+		if takes && f.DefaultMethod() == nil {
 			out = append(out, blocker(payment.ErrNoMethod, nil))
 		}
 	case ActPayInvoice:
@@ -173,6 +175,9 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 		}
 		if f.PaymentPending {
 			out = append(out, blocker(payment.ErrPaymentPending, nil))
+		}
+		if f.TooSmall != nil {
+			out = append(out, blocker(f.TooSmall, f.TooSmall.Params))
 		}
 	case ActRemoveCard:
 		if f.DefaultMethod() == nil {
@@ -244,6 +249,15 @@ func (c *Core) facts(ctx context.Context, tx Tx, acct account.Account) (f Facts,
 	if f.Unpaid, err = tx.Invoices().Unpaid(ctx, acct.ID); err != nil {
 		return f, err
 	}
+	if len(f.Unpaid) > 0 {
+		limits, err := c.Gateway.Limits(acct.Currency)
+		if err != nil {
+			return f, err
+		}
+		if err := limits.Check(chargeable(f.Unpaid[0], limits)); err != nil && !errors.As(err, &f.TooSmall) {
+			return f, err
+		}
+	}
 	for i := range f.Unpaid {
 		active, err := c.activePayment(ctx, tx, &f.Unpaid[i])
 		if err != nil {
@@ -254,7 +268,7 @@ func (c *Core) facts(ctx context.Context, tx Tx, acct account.Account) (f Facts,
 	if f.Balance, f.running, err = balanceAndBill(ctx, tx, acct); err != nil {
 		return f, err
 	}
-	f.Owed.Minor = max(0, -f.Balance.Available.Minor-f.Balance.Reserved.Minor)
+	f.Owed = f.Balance.owed()
 	f.OwedAtClose, err = owedAtClose(f.Owed, f.Subscription, f.running, acct.Now(c.Clock()))
 	return f, err
 }

@@ -23,6 +23,14 @@ type Balance struct {
 	Available money.Amount
 }
 
+// owed is what is due and accrued, less what credit and funds cover of it. Funds that a dispute has taken below nothing are
+// owed too, and credit pays none of that.
+func (b Balance) owed() money.Amount {
+	bills := b.Due.Minor + b.Accrued.Minor
+	bills -= min(max(0, bills), b.Promo.Minor)
+	return money.New(max(0, bills-b.Funds.Minor), b.Currency)
+}
+
 // Reader reads what spans several concepts.
 type Reader struct{ *Core }
 

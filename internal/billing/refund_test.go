@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
@@ -98,6 +100,17 @@ func TestSmallInvoice_WaitsForFunds(t *testing.T) {
 	}
 	if c := w.charges(t)[a]; len(c) != 0 {
 		t.Errorf("charged %+v", c)
+	}
+	if act := w.action(t, a, billing.ActPayInvoice); act.Allowed || act.Blockers[0].Code != payment.ErrAmount.Code {
+		t.Errorf("the page says %+v, and no card can pay it", act)
+	}
+	m := w.defaultCard(t, asked(a, ""))
+	var e *errs.Error
+	if err := (billing.Cards{Core: w.Core}).Remove(t.Context(), asked(a, ""), m.ID, m.Version); !errors.As(err, &e) {
+		t.Fatal(err)
+	}
+	if ways, ok := e.Params["ways_out"].([]billing.WayOut); !ok || !slices.Contains(ways, billing.WayOut{Name: "add_funds", Method: "POST", Href: "/v1/top-ups"}) {
+		t.Errorf("the ways out are %+v", e.Params["ways_out"])
 	}
 	w.topUp(t, a, 1000)
 	if b := w.balance(t, a); b.Due != usd(0) || b.Funds != usd(973) {

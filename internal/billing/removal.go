@@ -43,8 +43,11 @@ func (c Cards) Remove(ctx context.Context, asked Asked, mid payment.MethodID, ve
 
 func waysOut(f Facts, m payment.Method) []WayOut {
 	out := []WayOut{{"replace_card", "POST", "/v1/payment-methods"}}
-	if len(f.Unpaid) > 0 {
+	switch {
+	case len(f.Unpaid) > 0 && f.TooSmall == nil:
 		out = append(out, WayOut{"pay_now", "POST", "/v1/invoices/" + f.Unpaid[0].ID.String() + "/pay"})
+	case f.Owed.Sign() > 0:
+		out = append(out, WayOut{"add_funds", "POST", "/v1/top-ups"})
 	}
 	ask := "/v1/payment-methods/" + m.ID.String() + "/removal-requests"
 	return append(out, WayOut{"ask_support", "POST", ask}, WayOut{"remove_when_paid", "POST", ask})

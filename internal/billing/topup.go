@@ -159,7 +159,10 @@ func (f Funder) check(ctx context.Context, tx Tx, acct account.Account, in TopUp
 		return m, err
 	}
 	if err := takesFunds(ctx, tx, acct, sub); err != nil {
-		return m, err
+		b, berr := balance(ctx, tx, acct)
+		if berr != nil || in.Origin == payment.Auto || b.owed().IsZero() { // what is owed may be paid on any plan
+			return m, cmp.Or(berr, err)
+		}
 	}
 	if err := nonePending(ctx, tx, acct.ID); err != nil {
 		return m, err

@@ -12,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/plan"
 )
 
 // A card that was removed at the provider, of which the webhook was lost, is found out by the first charge that it
@@ -363,5 +364,39 @@ func TestTopUp_OlderThanTheProvidersKeysIsLookedUp(t *testing.T) {
 				t.Errorf("%d charges, want %d", n, c.charge)
 			}
 		})
+	}
+}
+
+// owingFunds is an account on Developer that owes 27.00 USD, which a dispute has taken from funds that were spent.
+func (w *world) owingFunds(t *testing.T) account.ID {
+	t.Helper()
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	p := w.topUp(t, a, 2700).Charge
+	w.use(t, a, "voice", "120000")
+	if _, err := (billing.Downgrader{Core: w.Core}).Plan(t.Context(), asked(a, newKey()), plan.Developer, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.closed(t, day(time.April, 10))
+	w.disputed(t, p)
+	w.wantBalance(t, a, -2700, 0)
+	return a
+}
+
+// What is owed can be paid on a plan that takes no funds, and no more is taken on it after that.
+func TestTopUp_PaysWhatIsOwedOnAFreePlan(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.owingFunds(t)
+	if act := w.action(t, a, billing.ActTopUp); !act.Allowed {
+		t.Errorf("the page says %+v to who owes", act)
+	}
+	w.topUp(t, a, 2700)
+	w.wantBalance(t, a, 0, 0)
+	if _, err := (billing.Funder{Core: w.Core}).TopUp(t.Context(), asked(a, newKey()), billing.TopUpInput{Amount: usd(2700)}, nil); !errors.Is(err, billing.ErrUpgradeRequired) {
+		t.Errorf("%v, want ErrUpgradeRequired once nothing is owed", err)
+	}
+	if act := w.action(t, a, billing.ActTopUp); act.Allowed {
+		t.Errorf("the page says %+v to who owes nothing", act)
 	}
 }

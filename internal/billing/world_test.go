@@ -326,6 +326,17 @@ func (w *world) wantInvoice(t *testing.T, a account.ID, i invoice.ID, s invoice.
 	}
 }
 
+// action is what the Billing page says of something that its customer may want to do.
+func (w *world) action(t *testing.T, a account.ID, n billing.ActionName) billing.Action {
+	t.Helper()
+	o, err := billing.Reader{Core: w.Core}.Overview(t.Context(), a)
+	at := slices.IndexFunc(o.Actions, func(act billing.Action) bool { return act.Name == n })
+	if err != nil || at < 0 {
+		t.Fatalf("%+v, %v", o.Actions, err)
+	}
+	return o.Actions[at]
+}
+
 func (w *world) wantBalance(t *testing.T, a account.ID, funds, due int64) {
 	t.Helper()
 	if b := w.balance(t, a); b.Funds != usd(funds) || b.Due != usd(due) {
