@@ -20,7 +20,7 @@ import (
 type Ender struct{ *Core }
 
 // End closes an account for ever: nothing may be owed, the running period is billed at once, what is
-// left of the funds goes back to the cards that paid it in, and no usage is taken any more.
+// left of the funds goes back to the cards that paid it in, credit ends, and no usage is taken any more.
 func (e Ender) End(ctx context.Context, asked Asked, reason string, render Renderer[account.Account]) (out Result[account.Account], err error) {
 	defer errs.Wrap(&err, "end account %s", asked.Account)
 	// What is due comes first: a period that is over, credit that has run out.
@@ -48,6 +48,15 @@ func (e Ender) End(ctx context.Context, asked Asked, reason string, render Rende
 		}
 		if refunds, err = e.giveBack(ctx, tx, acct, asked); err != nil {
 			return acct, err
+		}
+		grants, err := tx.Wallet().LockGrants(ctx, acct.ID)
+		if err != nil {
+			return acct, err
+		}
+		for _, gr := range grants {
+			if err := Granter(e).end(ctx, tx, acct, &gr, "Promotional credit ended with the account", now); err != nil {
+				return acct, err
+			}
 		}
 		if cards, err = e.dropCards(ctx, tx, acct, asked.Actor); err != nil {
 			return acct, err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
@@ -53,6 +54,36 @@ func TestEnd_CreditThatHasRunOutPaysForNothing(t *testing.T) {
 	}
 	if acct, err := w.DB.Accounts().Get(t.Context(), a); err != nil || acct.Status != account.Active {
 		t.Errorf("the account is %s, %v", acct.Status, err)
+	}
+}
+
+// Credit is never paid out, and does not stay in the books of an account that is closed.
+func TestEnd_CreditEndsWithTheAccount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	g := w.grant(t, a, 10000, 0, 0)
+	w.use(t, a, "voice", "120000") // 27.00
+	if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	if left, b := w.left(t, a, g), w.balance(t, a); left != 0 || b.Promo != usd(0) || b.Due != usd(0) {
+		t.Errorf("%d of the gift are left, with %s of credit and %s due in the balance", left, b.Promo, b.Due)
+	}
+	if n := w.told(t, a, outbox.CreditExpired); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+}
+
+// Nor does it pay what a dispute has taken from funds that were spent.
+func TestEnd_CreditPaysNoDebtOfTheFunds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.owingFunds(t)
+	w.grant(t, a, 10000, 0, 0)
+	if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "test", nil); !errors.Is(err, billing.ErrOwing) {
+		t.Errorf("%v, want ErrOwing", err)
 	}
 }
 
