@@ -24,15 +24,16 @@ var ErrBusy = errs.New(errs.Unavailable, "database_unavailable", "The service ca
 // SQLSTATE classes and codes that are told apart. A constraint's name is never looked at: a cluster
 // of shards does not report it.
 const (
-	uniqueViolation      = "23505"
-	foreignKeyViolation  = "23503"
-	notNullViolation     = "23502"
-	divisionByZero       = "22012"
-	serializationFailure = "40001"
-	deadlockDetected     = "40P01"
-	lockNotAvailable     = "55P03"
-	readOnly             = "25006" // the server, or a host that keeps it from filling its disk, takes no writes
-	idleInTransaction    = "25P03" // we stood still for too long
+	uniqueViolation       = "23505"
+	foreignKeyViolation   = "23503"
+	notNullViolation      = "23502"
+	divisionByZero        = "22012"
+	serializationFailure  = "40001"
+	deadlockDetected      = "40P01"
+	lockNotAvailable      = "55P03"
+	insufficientPrivilege = "42501"
+	readOnly              = "25006" // the server, or a host that keeps it from filling its disk, takes no writes
+	idleInTransaction     = "25P03" // we stood still for too long
 )
 
 // unavailable are the classes of what the server will be able to do later: the connection, its resources (a full disk

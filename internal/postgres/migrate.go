@@ -130,6 +130,9 @@ func (m *Migrator) Up(ctx context.Context) (applied []Migration, err error) {
 		case <-time.After(migrationPause):
 		}
 	}
+	if sqlState(err) == insufficientPrivilege {
+		return applied, fmt.Errorf("%w; migrations run as a user that owns the schema, and may create the role %s or has it granted (docs/deployment.md)", err, AppRole)
+	}
 	return applied, translate(err)
 }
 
@@ -139,6 +142,10 @@ func (m *Migrator) up(ctx context.Context) (applied []Migration, err error) {
 		applied = append(applied, fromGoose(results)...)
 		if err != nil {
 			return gooseError(err)
+		}
+		// The service refuses to start while migrations are missing, also as a user that does not own the schema.
+		if _, err := m.pool.Exec(ctx, "GRANT SELECT ON goose_db_version TO "+AppRole); err != nil {
+			return err
 		}
 		res, err := m.river.Migrate(ctx, rivermigrate.DirectionUp, nil)
 		if err != nil {

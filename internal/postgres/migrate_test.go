@@ -194,7 +194,8 @@ func TestMigrate_LeavesANewerSchemaAlone(t *testing.T) {
 
 func TestMigrate_Status(t *testing.T) {
 	t.Parallel()
-	m := migrator(t, postgrestest.DSN(t))
+	dsn := postgrestest.DSN(t)
+	m := migrator(t, dsn)
 	count := func() (applied, all int) {
 		t.Helper()
 		list, err := m.Status(t.Context())
@@ -211,11 +212,24 @@ func TestMigrate_Status(t *testing.T) {
 	if applied, all := count(); applied != all || all == 0 {
 		t.Fatalf("%d of %d applied", applied, all)
 	}
+	byService := migrator(t, dsn+"&options=-c%20role%3D"+postgres.AppRole) // whoever owns nothing
+	if _, err := byService.Status(t.Context()); err != nil {
+		t.Errorf("the service may not see what is missing: %v", err)
+	}
 	if _, err := m.Down(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if applied, all := count(); applied != all-1 {
 		t.Fatalf("after one down %d of %d are applied", applied, all)
+	}
+}
+
+func TestMigrate_SaysWhatItsUserLacks(t *testing.T) {
+	t.Parallel()
+	postgrestest.DSN(t) // makes the role, which is the server's
+	m := migrator(t, postgrestest.NewEmpty(t)+"&options=-c%20role%3D"+postgres.AppRole)
+	if _, err := m.Up(t.Context()); err == nil || !strings.Contains(err.Error(), "owns the schema") {
+		t.Errorf("error %v", err)
 	}
 }
 
