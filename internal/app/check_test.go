@@ -1,6 +1,9 @@
 package app_test
 
 import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,6 +33,12 @@ func TestCheck(t *testing.T) {
 	}
 	if strings.Contains(out, "4242") {
 		t.Errorf("the card number was printed:\n%s", out)
+	}
+	away := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
+	t.Cleanup(away.Close)
+	out, err = execute(t, append(slices.Clone(args[:5]), "--sandbox-addr", away.Listener.Addr().String())...)
+	if err == nil || !strings.Contains(err.Error(), "I7") || !strings.Contains(out, "I8 ") || !strings.Contains(out, "I14 ") || strings.Contains(out, "I7 ") {
+		t.Errorf("with a provider that is away: %v\n%s", err, out)
 	}
 	p.end(t)
 
