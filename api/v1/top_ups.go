@@ -119,12 +119,13 @@ func (h topUps) preview(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	before, after, m, err := billing.Funder{Core: h.Billing}.Preview(c.Request().Context(), asked(c), in)
+	would, err := billing.Funder{Core: h.Billing}.Preview(c.Request().Context(), asked(c), in)
 	if err != nil {
 		return err
 	}
 	return c.JSON(http.StatusOK, TopUpPreview{
-		Amount: toMoney(in.Amount), PaymentMethod: m.ID.String(), Card: h.toCard(m.Card), Before: toBalance(before), After: toBalance(after),
+		Amount: toMoney(in.Amount), PaymentMethod: would.Method.ID.String(), Card: h.toCard(would.Method.Card),
+		Before: toBalance(would.Before), After: toBalance(would.After),
 	})
 }
 

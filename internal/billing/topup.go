@@ -380,25 +380,33 @@ func (f Funder) Confirm(ctx context.Context, a account.ID, tid payment.TopUpID) 
 	return t, err
 }
 
-// Preview says what a top-up would take and leave, without taking it.
-func (f Funder) Preview(ctx context.Context, asked Asked, in TopUpInput) (before, after Balance, m payment.Method, err error) {
+// TopUpPreview is what a top-up would take and leave.
+type TopUpPreview struct {
+	Method        payment.Method // the card that it would charge
+	Before, After Balance
+}
+
+// Preview says what a top-up would take and leave, without taking it. What it brings pays what is due first.
+func (f Funder) Preview(ctx context.Context, asked Asked, in TopUpInput) (out TopUpPreview, err error) {
+	defer errs.Wrap(&err, "preview top-up of %s", asked.Account)
 	acct, err := f.DB.Accounts().Get(ctx, asked.Account)
 	if err != nil {
-		return before, after, m, err
+		return out, err
 	}
-	if m, err = f.check(ctx, f.DB, acct, in); err != nil {
-		return before, after, m, err
+	if out.Method, err = f.check(ctx, f.DB, acct, in); err != nil {
+		return out, err
 	}
 	if err = f.withinCeiling(ctx, f.DB, asked, in.Amount); err != nil {
-		return before, after, m, err
+		return out, err
 	}
-	if before, err = balance(ctx, f.DB, acct); err != nil {
-		return before, after, m, err
-	}
-	after = before
-	after.Funds.Minor += in.Amount.Minor
-	after.Available.Minor += in.Amount.Minor
-	return before, after, m, nil
+	out.Before, err = balance(ctx, f.DB, acct)
+	out.After = out.Before
+	out.After.Available.Minor += in.Amount.Minor
+	out.After.Funds.Minor += in.Amount.Minor
+	paid := max(0, min(out.After.Funds.Minor, out.After.Due.Minor))
+	out.After.Funds.Minor -= paid
+	out.After.Due.Minor -= paid
+	return out, err
 }
 
 // SetAutoTopUp saves the rule; saving it closes a tripped breaker. The first version is 0.

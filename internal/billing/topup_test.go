@@ -400,3 +400,24 @@ func TestTopUp_PaysWhatIsOwedOnAFreePlan(t *testing.T) {
 		t.Errorf("the page says %+v to who owes nothing", act)
 	}
 }
+
+// What a top-up would leave is what it leaves: it pays what is due first.
+func TestTopUp_PreviewSaysWhatItLeaves(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenChargeDeclined)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	w.addCard(t, a, sandbox.TokenVisa)
+	for _, cents := range []int64{1000, 5000} {
+		would, err := billing.Funder{Core: w.Core}.Preview(t.Context(), asked(a, ""), billing.TopUpInput{Amount: usd(cents)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.topUp(t, a, cents)
+		if b := w.balance(t, a); b != would.After {
+			t.Errorf("%s would have left %+v, and left %+v", usd(cents), would.After, b)
+		}
+	}
+}
