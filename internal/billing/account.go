@@ -9,6 +9,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/internal/period"
 	"github.com/accrue-billing/accrue/internal/subscription"
 )
 
@@ -93,7 +94,7 @@ type AccountChange struct {
 func (k Keeper) Change(ctx context.Context, asked Asked, in AccountChange) (out AccountView, err error) {
 	defer errs.Wrap(&err, "change account %s", asked.Account)
 	if in.TimeZone != nil {
-		if err := checkZone(*in.TimeZone); err != nil {
+		if _, err := zoneOf(*in.TimeZone); err != nil {
 			return out, err
 		}
 	}
@@ -124,12 +125,13 @@ func (k Keeper) Change(ctx context.Context, asked Asked, in AccountChange) (out 
 	return out, err
 }
 
-// checkZone refuses what is no IANA time zone. "Local" is the server's own and means nothing to a caller.
-func checkZone(name string) error {
-	if _, err := time.LoadLocation(name); err != nil || name == "" || name == "Local" {
-		return errs.InvalidField("#/time_zone", "unknown_time_zone", "%q is no IANA time zone.", name)
+// zoneOf returns the time zone that a caller names.
+func zoneOf(name string) (*time.Location, error) {
+	zone, err := period.LoadZone(name)
+	if err != nil {
+		return nil, errs.InvalidField("#/time_zone", "unknown_time_zone", "%q is no IANA time zone.", name)
 	}
-	return nil
+	return zone, nil
 }
 
 // SetProfile replaces the billing profile: whom invoices are made out to from now on. p.Version is the

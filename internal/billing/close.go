@@ -17,6 +17,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/internal/period"
 	"github.com/accrue-billing/accrue/internal/pricing"
 	"github.com/accrue-billing/accrue/internal/subscription"
 	"github.com/accrue-billing/accrue/internal/wallet"
@@ -64,7 +65,7 @@ func (c Closer) Close(ctx context.Context, a account.ID) (closed bool, err error
 func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, now time.Time) error {
 	ended := sub.Opened()
 	ended.ClosedAt = now
-	zone, err := time.LoadLocation(acct.TimeZone)
+	zone, err := period.LoadZone(acct.TimeZone)
 	if err != nil {
 		return fmt.Errorf("zone of the account: %w", err)
 	}

@@ -63,10 +63,7 @@ func (o Opener) open(ctx context.Context, tx Tx, in NewAccount) (account.Account
 	if in.TimeZone == "" {
 		in.TimeZone = "UTC"
 	}
-	if err := checkZone(in.TimeZone); err != nil {
-		return account.Account{}, err
-	}
-	zone, err := time.LoadLocation(in.TimeZone)
+	zone, err := zoneOf(in.TimeZone)
 	if err != nil {
 		return account.Account{}, err
 	}
