@@ -22,13 +22,7 @@ func TestVoid_RacingACollection(t *testing.T) {
 		if err != nil || len(open) != 1 || open[0].NextAttempt.IsZero() {
 			t.Fatalf("%+v, %v; want one that is tried again", open, err)
 		}
-		m, err := w.DB.Payments().DefaultMethod(t.Context(), a.ID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := w.control.Behave(t.Context(), m.ProviderRef, sandbox.TokenVisa); err != nil {
-			t.Fatal(err)
-		}
+		w.behave(t, a.ID, sandbox.TokenVisa)
 		w.advance(open[0].NextAttempt.Sub(w.clock()))
 		var voided error
 		together(2, func(i int) {

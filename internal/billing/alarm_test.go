@@ -19,12 +19,9 @@ func TestAlarm_TellsOfAPaymentThatStaysUnknown(t *testing.T) {
 	w := newWorld(t)
 	var log bytes.Buffer
 	w.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError}))
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	began := w.clock()
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "*", Kind: sandbox.FaultStatus, Status: 500, Times: 1000}); err != nil {
-		t.Fatal(err)
-	}
+	w.fault(t, sandbox.Fault{Op: "*", Kind: sandbox.FaultStatus, Status: 500, Times: 1000})
 	if top := w.topUp(t, a, 1000); top.Status != payment.Processing {
 		t.Fatalf("the top-up is %s, want it processing", top.Status)
 	}
@@ -67,11 +64,8 @@ func TestAlarm_TellsOfAPaymentThatIsParked(t *testing.T) {
 	w := newWorld(t)
 	var log bytes.Buffer
 	w.Log = slog.New(slog.NewTextHandler(&log, nil))
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultWrongAmount}); err != nil {
-		t.Fatal(err)
-	}
+	a := w.onPro(t)
+	w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultWrongAmount})
 	w.topUp(t, a, 1000)
 	alarm := &billing.Alarm{Core: w.Core}
 	for range 2 {

@@ -16,7 +16,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
-	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -101,17 +100,16 @@ var balanceModel = porcupine.Model{
 func TestBalance_IsLinearizable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t)
-	w.upgrade(t, a.ID, sandbox.TokenVisa)
+	a := w.onPro(t)
 	limiter, limit := billing.Limiter{Core: w.Core}, usd(spendLimit)
-	held, err := limiter.Get(t.Context(), a.ID)
+	held, err := limiter.Get(t.Context(), a)
 	if err == nil {
-		_, err = limiter.Set(t.Context(), asked(a.ID, ""), billing.SpendLimit{Amount: &limit, Mode: entitlement.Hard, Version: held.Version})
+		_, err = limiter.Set(t.Context(), asked(a, ""), billing.SpendLimit{Amount: &limit, Mode: entitlement.Hard, Version: held.Version})
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &balanceClient{world: w, account: a.ID}
+	c := &balanceClient{world: w, account: a}
 
 	const clients = 16
 	each := often(30, 250) // 4,000 in all

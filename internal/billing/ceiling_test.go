@@ -7,17 +7,15 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
-	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
 
 func TestCeilingsCountWhatAKeyMoved(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t)
-	w.upgrade(t, a.ID, sandbox.TokenVisa)
+	a := w.onPro(t)
 	perPayment, perDay := usd(5000), usd(8000)
 	topUp := func(actor string, minor int64) error {
-		in := asked(a.ID, newKey())
+		in := asked(a, newKey())
 		in.Actor, in.Ceiling = actor, auth.Ceilings{PerPayment: &perPayment, PerDay: &perDay}
 		_, err := billing.Funder{Core: w.Core}.TopUp(t.Context(), in, billing.TopUpInput{Amount: usd(minor)}, nil)
 		return err
@@ -42,7 +40,7 @@ func TestCeilingsCountWhatAKeyMoved(t *testing.T) {
 	if err := topUp("key:1", 5000); err != nil {
 		t.Errorf("the next day: %v", err)
 	}
-	if b := w.balance(t, a.ID); b.Funds != usd(5000+3001+3000+5000) {
+	if b := w.balance(t, a); b.Funds != usd(5000+3001+3000+5000) {
 		t.Errorf("funds %s: a refused top-up took money", b.Funds)
 	}
 }

@@ -7,15 +7,13 @@ import (
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/page"
-	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/wallet"
 )
 
 func TestCredit_TheSoonestToExpireIsSpentFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	never, late, soon, last := w.grant(t, a, 300, 0, 0), w.grant(t, a, 300, 0, 90), w.grant(t, a, 300, 0, 60), w.grant(t, a, 300, 1, 45)
 	w.use(t, a, "voice", "60000") // the allowance
 	w.use(t, a, "voice", "12000") // 5.40
@@ -40,8 +38,7 @@ func TestCredit_TheSoonestToExpireIsSpentFirst(t *testing.T) {
 func TestSpendLimit_TheBillNeverPassesIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.use(t, a, "voice", "120000") // 27 dollars
 	w.limitSpend(t, a, 1000, entitlement.Hard)
 	w.tryUse(t, a, "voice", "60000")
@@ -74,17 +71,16 @@ func TestCycleInvoices(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			a := w.open(t)
-			w.upgrade(t, a.ID, sandbox.TokenVisa)
+			a := w.onPro(t)
 			if c.voice != "" {
-				w.use(t, a.ID, "voice", c.voice)
+				w.use(t, a, "voice", c.voice)
 			}
 			if c.text != "" {
-				w.use(t, a.ID, "text", c.text)
+				w.use(t, a, "text", c.text)
 			}
 			w.advance(35 * 24 * time.Hour)
 			w.sweep(t) // closes, finalises and collects
-			list, err := w.DB.Invoices().List(t.Context(), a.ID, "", page.Request{Limit: 10})
+			list, err := w.DB.Invoices().List(t.Context(), a, "", page.Request{Limit: 10})
 			if err != nil || len(list.Data) != 1 {
 				t.Fatalf("%d invoices, %v; want 1", len(list.Data), err)
 			}
@@ -99,7 +95,7 @@ func TestCycleInvoices(t *testing.T) {
 			if inv.Status != wantStatus {
 				t.Errorf("status %s, want %s", inv.Status, wantStatus)
 			}
-			content, err := w.DB.Invoices().Content(t.Context(), a.ID, inv.ID)
+			content, err := w.DB.Invoices().Content(t.Context(), a, inv.ID)
 			if err != nil {
 				t.Fatal(err)
 			}

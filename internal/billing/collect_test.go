@@ -108,8 +108,7 @@ func TestCollect_InTheProvidersSteps(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Gateway = limited{w.Gateway, inSteps}
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.use(t, a, "voice", "120600") // 27.27
 	w.until(t, w.clock().Add(35*24*time.Hour))
 	all, err := w.DB.Invoices().List(t.Context(), a, "", page.Request{Limit: 10})
@@ -124,8 +123,7 @@ func TestCollect_MoreThanTheProviderTakesAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Gateway = limited{w.Gateway, tenAtMost}
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.use(t, a, "voice", "104933") // 20.22
 	end := day(time.April, 10)
 	w.until(t, end.Add(time.Hour))
@@ -154,20 +152,19 @@ func TestCollect_MoreThanTheProviderTakesAtOnce(t *testing.T) {
 func TestFundsPayBeforeTheCard(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t)
-	w.upgrade(t, a.ID, sandbox.TokenVisa)
-	w.topUp(t, a.ID, 50000)
-	w.use(t, a.ID, "voice", "1800000") // 783.00
+	a := w.onPro(t)
+	w.topUp(t, a, 50000)
+	w.use(t, a, "voice", "1800000") // 783.00
 	w.advance(35 * 24 * time.Hour)
 	w.sweep(t)
-	ps, err := w.DB.Payments().Payments(t.Context(), a.ID, page.Request{Limit: 10})
+	ps, err := w.DB.Payments().Payments(t.Context(), a, page.Request{Limit: 10})
 	if err != nil || len(ps.Data) != 2 {
 		t.Fatalf("%d payments, %v; want the top-up and the rest of the invoice", len(ps.Data), err)
 	}
 	if p := ps.Data[0]; p.Purpose != payment.ForInvoice || p.Amount != usd(28300) || p.Status != payment.Succeeded {
 		t.Errorf("%+v, want 283.00 USD for the invoice", p)
 	}
-	if b := w.balance(t, a.ID); b.Funds != usd(0) || b.Due != usd(0) || b.Available != usd(0) {
+	if b := w.balance(t, a); b.Funds != usd(0) || b.Due != usd(0) || b.Available != usd(0) {
 		t.Errorf("%+v, want nothing left and nothing due", b)
 	}
 }
@@ -225,8 +222,7 @@ func (unreadPayments) Attempts(context.Context, string, time.Time) ([]payment.At
 func TestCollect_WhatACardWasAskedCannotBeRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.use(t, a, "voice", "120000") // 27.00
 	core := w.another(w.Gateway)
 	core.DB = unread{w.DB}

@@ -67,8 +67,7 @@ func commitment(term bool, minor ...int64) *plan.Commitment {
 func TestContractBeginsAndEndsByItsDates(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	def := perMinute("C-1")
 	def.Start, def.End = day(time.April, 1), day(time.May, 15)
 	k := w.agree(t, a, def)
@@ -131,8 +130,7 @@ func TestContractDatesAreFoundAfterMonths(t *testing.T) {
 func TestCommitmentOverATerm(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	def := perMinute("C-1")
 	def.End, def.Commitment = day(time.September, 10), commitment(true, 100_000, 50_000) // 1,000 over three months, then 500 over three
 	if k := w.agree(t, a, def); k.Status != billing.ContractActive {
@@ -390,8 +388,7 @@ func TestMigrationGoesOnWhereItStopped(t *testing.T) {
 	w := newWorld(t)
 	var accounts []account.ID
 	for range 5 {
-		a := w.open(t).ID
-		w.upgrade(t, a, sandbox.TokenVisa)
+		a := w.onPro(t)
 		accounts = append(accounts, a)
 	}
 	held := perMinute("C-1")

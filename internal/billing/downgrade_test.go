@@ -10,7 +10,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/outbox"
-	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
@@ -86,25 +85,24 @@ func TestDowngrade_InAnotherCurrency(t *testing.T) {
 func TestDowngradeAtPeriodEndAndClose(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t)
-	w.upgrade(t, a.ID, sandbox.TokenVisa)
-	w.topUp(t, a.ID, 10000)
-	if _, err := (billing.Downgrader{Core: w.Core}).Plan(t.Context(), asked(a.ID, newKey()), plan.Developer, nil); err != nil {
+	a := w.onPro(t)
+	w.topUp(t, a, 10000)
+	if _, err := (billing.Downgrader{Core: w.Core}).Plan(t.Context(), asked(a, newKey()), plan.Developer, nil); err != nil {
 		t.Fatal(err)
 	}
 	w.advance(32 * 24 * time.Hour)
 	w.sweep(t)
-	if sub, err := w.DB.Subscriptions().Active(t.Context(), a.ID); err != nil || sub.Plan != plan.Developer {
+	if sub, err := w.DB.Subscriptions().Active(t.Context(), a); err != nil || sub.Plan != plan.Developer {
 		t.Fatalf("plan %s, %v", sub.Plan, err)
 	}
-	got, err := billing.Ender{Core: w.Core}.End(t.Context(), asked(a.ID, newKey()), "moving on", nil)
+	got, err := billing.Ender{Core: w.Core}.End(t.Context(), asked(a, newKey()), "moving on", nil)
 	if err != nil || got.Record.Status != account.Closed {
 		t.Fatalf("%+v, %v", got.Record, err)
 	}
-	if b := w.balance(t, a.ID); b.Funds != usd(0) {
+	if b := w.balance(t, a); b.Funds != usd(0) {
 		t.Errorf("funds %s after closing, want them refunded", b.Funds)
 	}
-	if r := w.tryUse(t, a.ID, "text", "1"); r.Status != metering.Rejected {
+	if r := w.tryUse(t, a, "text", "1"); r.Status != metering.Rejected {
 		t.Errorf("usage of a closed account: %+v", r)
 	}
 }

@@ -43,8 +43,7 @@ func TestClosedAccount_ItsLastCardComesTooLate(t *testing.T) {
 func TestEnd_CreditThatHasRunOutPaysForNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.grant(t, a, 10000, 0, 1)
 	w.use(t, a, "voice", "120000") // 27.00
 	w.advance(25 * time.Hour)

@@ -40,8 +40,7 @@ func TestSoftLimit_LetsPassAndTellsOncePerPeriod(t *testing.T) {
 		}
 	}
 	soften("600")
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	want := func(n int, when string) {
 		t.Helper()
 		if watched, err := w.DB.Alerts().Watched(t.Context(), []account.ID{a}); err != nil || len(watched) != 1 {
@@ -70,8 +69,7 @@ func TestSoftLimit_LetsPassAndTellsOncePerPeriod(t *testing.T) {
 func TestSpendLimit_IsToldInTheOrderOfLocks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.limitSpend(t, a, 100, entitlement.Soft)
 	w.use(t, a, "voice", "90000")
 	settling, err := w.db.Pool().Begin(t.Context())
@@ -103,8 +101,7 @@ func TestSpendLimit_IsToldOnceWhenFirstReached(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			a := w.open(t).ID
-			w.upgrade(t, a, sandbox.TokenVisa)
+			a := w.onPro(t)
 			w.limitSpend(t, a, 1000, mode)
 			want := func(n int, when string) {
 				t.Helper()
@@ -138,8 +135,7 @@ func TestSpendLimit_IsToldOnceWhenFirstReached(t *testing.T) {
 func TestSpendLimit_IsToldOnceWhenItRefusesReservations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.limitSpend(t, a, 1000, entitlement.Hard)
 	w.use(t, a, "voice", "60600") // 27 cents
 	for range 3 {
@@ -181,8 +177,7 @@ func TestCredit_WhatIsLeftExpiresOnce(t *testing.T) {
 func TestAlerts_AreToldOncePerPeriodAndThreshold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.topUp(t, a, 10_000)
 	for _, al := range []alert.Alert{
 		{Kind: alert.Usage, Meter: "voice", Threshold: money.MustDecimal("60000")},
@@ -227,8 +222,7 @@ func TestFunds_AreLookedAtAfterWhateverChangesThem(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	p := w.topUp(t, a, 10_000).Charge
 	g := w.grant(t, a, 300, 0, 0)
 	w.grant(t, a, 400, 0, 10)
@@ -365,8 +359,7 @@ func (d *raising) InTx(ctx context.Context, fn func(tx billing.Tx) error) error 
 func TestSpendLimit_IsToldAsItIs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.limitSpend(t, a, 1000, entitlement.Soft)
 	w.use(t, a, "voice", "120000") // 27 dollars
 	core := w.another(w.Gateway)

@@ -59,8 +59,7 @@ func TestWebhooks_ADisputeOutlastsAnyOutage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			a := w.open(t).ID
-			w.upgrade(t, a, sandbox.TokenVisa)
+			a := w.onPro(t)
 			p := w.topUp(t, a, 10000).Charge
 			d, err := w.control.Dispute(t.Context(), p.ProviderRef)
 			if err != nil {
@@ -105,8 +104,7 @@ func TestWebhooks_WhatBelongsToNoChargeIsNotOurs(t *testing.T) {
 func TestWebhooks_ADisputeThatWasLostIsWonAfterAll(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	p := w.topUp(t, a, 10000).Charge
 	for _, status := range []payment.DisputeStatus{payment.DisputeLost, payment.DisputeWon, payment.DisputeLost} {
 		object := payment.Object{Dispute: &payment.DisputeResult{
@@ -164,13 +162,10 @@ func TestWebhooks_ARefundAtTheProviderWhileOneOfOursIsOnItsWay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			a := w.open(t).ID
-			w.upgrade(t, a, sandbox.TokenVisa)
+			a := w.onPro(t)
 			p := w.topUp(t, a, 5000).Charge
 			lost := false
-			if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "refund", Kind: sandbox.FaultReset, Effect: &lost}); err != nil {
-				t.Fatal(err)
-			}
+			w.fault(t, sandbox.Fault{Op: "refund", Kind: sandbox.FaultReset, Effect: &lost})
 			if ours := w.refund(t, a, p.ID, 3000); ours.Status != payment.Processing {
 				t.Fatalf("%+v", ours)
 			}
@@ -190,8 +185,7 @@ func TestWebhooks_ARefundAtTheProviderWhileOneOfOursIsOnItsWay(t *testing.T) {
 func TestWebhooks_ARefundAtTheProviderThatFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	p := w.topUp(t, a, 5000).Charge
 	first := w.refundOutside(t, p.ProviderRef, 2000)
 	w.refundOutside(t, p.ProviderRef, 500)
@@ -210,8 +204,7 @@ func TestWebhooks_ARefundAtTheProviderThatFails(t *testing.T) {
 func TestWebhooks_ARefundAtTheProviderThatHasFailedBefore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	p := w.topUp(t, a, 5000).Charge
 	if err := w.control.Refund(t.Context(), p.ProviderRef, 2000); err != nil {
 		t.Fatal(err)
@@ -256,13 +249,10 @@ func (g remembering) Refunds(context.Context, string) ([]payment.RefundResult, e
 func TestWebhooks_ADisputeWhileARefundOfOursIsOnItsWay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	p := w.topUp(t, a, 5000).Charge
 	lost := false
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "refund", Kind: sandbox.FaultReset, Effect: &lost}); err != nil {
-		t.Fatal(err)
-	}
+	w.fault(t, sandbox.Fault{Op: "refund", Kind: sandbox.FaultReset, Effect: &lost})
 	w.refund(t, a, p.ID, 3000)
 	w.disputed(t, p)
 	for range 2 {
@@ -289,8 +279,7 @@ func (g misreporting) Charge(ctx context.Context, r payment.ChargeRequest) (paym
 func TestWebhooks_ADisputeOfAParkedPayment(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	top, err := billing.Funder{Core: w.another(misreporting{w.Gateway})}.TopUp(t.Context(), asked(a, newKey()), billing.TopUpInput{Amount: usd(5000)}, nil)
 	if err != nil || top.Record.Charge.Status != payment.Parked {
 		t.Fatalf("%+v, %v", top.Record, err)
@@ -357,9 +346,7 @@ func TestDispute_WonWhileTheInvoiceIsPaidOnceMore(t *testing.T) {
 	w := newWorld(t)
 	a, inv, p := w.charged(t)
 	dispute := w.disputed(t, p)
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultRequiresAction}); err != nil {
-		t.Fatal(err)
-	}
+	w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultRequiresAction})
 	again, err := billing.Collector{Core: w.Core}.Pay(t.Context(), asked(a, newKey()), inv, payment.MethodID{}, nil)
 	if err != nil || again.Record.Status != payment.RequiresAction {
 		t.Fatalf("%+v, %v", again.Record, err)
@@ -382,8 +369,7 @@ func TestDispute_WonWhileTheInvoiceIsPaidOnceMore(t *testing.T) {
 func TestDispute_WonOfATopUpPaysWhatIsOpen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	p := w.topUp(t, a, 5000).Charge
 	dispute := w.disputed(t, p)
 	w.addCard(t, a, sandbox.TokenLost)
@@ -409,11 +395,10 @@ func TestDispute_StopsDunning(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			a := w.open(t)
-			w.upgrade(t, a.ID, sandbox.TokenVisa)
-			w.use(t, a.ID, "voice", "120000") // 27.00
+			a := w.onPro(t)
+			w.use(t, a, "voice", "120000") // 27.00
 			w.until(t, w.clock().Add(35*24*time.Hour))
-			taken := w.charges(t)[a.ID]
+			taken := w.charges(t)[a]
 			if len(taken) != 1 {
 				t.Fatalf("%d charges, want that of the invoice", len(taken))
 			}
@@ -427,7 +412,7 @@ func TestDispute_StopsDunning(t *testing.T) {
 				}
 			}
 			told()
-			due, err := w.DB.Invoices().Unpaid(t.Context(), a.ID)
+			due, err := w.DB.Invoices().Unpaid(t.Context(), a)
 			if err != nil || len(due) != 1 || due[0].AmountDue() != usd(2700) {
 				t.Fatalf("due is %+v, %v; want the invoice again", due, err)
 			}
@@ -435,21 +420,21 @@ func TestDispute_StopsDunning(t *testing.T) {
 				w.advance(24 * time.Hour)
 				w.sweep(t)
 			}
-			if acct, err := w.DB.Accounts().Get(t.Context(), a.ID); err != nil || acct.Status != account.Active {
+			if acct, err := w.DB.Accounts().Get(t.Context(), a); err != nil || acct.Status != account.Active {
 				t.Errorf("the account is %s, %v: a dispute suspends nobody", acct.Status, err)
 			}
 			if err := w.control.CloseDispute(t.Context(), dispute, won); err != nil {
 				t.Fatal(err)
 			}
 			told()
-			if n := len(w.charges(t)[a.ID]); n != 1 {
+			if n := len(w.charges(t)[a]); n != 1 {
 				t.Errorf("%d charges: what is disputed was charged again", n)
 			}
 			want := invoice.Open
 			if won {
 				want = invoice.Paid
 			}
-			if inv, err := w.DB.Invoices().Get(t.Context(), a.ID, due[0].ID); err != nil || inv.Status != want {
+			if inv, err := w.DB.Invoices().Get(t.Context(), a, due[0].ID); err != nil || inv.Status != want {
 				t.Errorf("the invoice is %s, %v; want %s", inv.Status, err, want)
 			}
 		})
@@ -498,8 +483,7 @@ func (w *world) happen(t *testing.T, h history) (account.ID, payment.ID, []sandb
 			t.Fatal(err)
 		}
 	}
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	must(w.control.Plan(ctx, sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset, Account: a.String()}))
 	p := w.topUp(t, a, 10000).Charge
 	if p.Status != payment.Processing {
@@ -645,8 +629,7 @@ func TestWebhooks_OneByOneAsThingsHappen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	p := w.topUp(t, a, 10000).Charge
 	seen := map[string]bool{}
 	deliver := func(err error) {
@@ -687,11 +670,8 @@ func TestWebhooks_BeforeTheAnswerToOurCall(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for range often(5, 50) {
-		a := w.open(t).ID
-		w.upgrade(t, a, sandbox.TokenVisa)
-		if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultWebhookFirst, Account: a.String()}); err != nil {
-			t.Fatal(err)
-		}
+		a := w.onPro(t)
+		w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultWebhookFirst, Account: a.String()})
 		if top := w.topUp(t, a, 5000); top.Status != payment.Succeeded || top.Charge.Status != payment.Succeeded {
 			t.Errorf("%+v", top)
 		}
@@ -752,12 +732,9 @@ func TestWebhooks_DuplicatesTogetherHaveOneEffect(t *testing.T) {
 func TestWebhooks_WhatIsKnownIsDoneWith(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.topUp(t, a, 10000)
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "lookup", Kind: sandbox.FaultReset, Account: a.String(), Times: 100}); err != nil {
-		t.Fatal(err)
-	}
+	w.fault(t, sandbox.Fault{Op: "lookup", Kind: sandbox.FaultReset, Account: a.String(), Times: 100})
 	charges := w.charges(t)[a]
 	for _, e := range w.eventsOf(t, charges[len(charges)-1].Ref) {
 		w.deliver(t, e)

@@ -22,8 +22,7 @@ import (
 func TestLateUsage_WhatItCreditsPaysWhatIsOpen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.useAs(t, a, "long", "voice", "180000", w.clock()) // 54.00
 	w.until(t, w.clock().Add(35*24*time.Hour))
 	w.addCard(t, a, sandbox.TokenLost)
@@ -259,8 +258,7 @@ func TestLateUsage_OfTwoPeriodsPassesNoSpendLimit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const limit = 1000
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.limitSpend(t, a, limit, entitlement.Hard)
 	tell := func(seconds, refusal string, at time.Time) {
 		t.Helper()
@@ -321,13 +319,10 @@ func TestLateUsage_OfTwoPeriodsPassesNoSpendLimit(t *testing.T) {
 func TestLateUsage_OfAVoidInvoice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	start := day(time.March, 10)
 	w.useAs(t, a, "wrong", "voice", "78000", w.clock())
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultDecline}); err != nil {
-		t.Fatal(err)
-	}
+	w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultDecline})
 	w.closed(t, start.AddDate(0, 1, 0))
 	p, err := w.DB.Subscriptions().Period(t.Context(), a, start)
 	if err != nil {
@@ -357,8 +352,7 @@ func TestLateUsage_OfAVoidInvoice(t *testing.T) {
 func TestLateUsage_CorrectedAfterHalfAYear(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	start := day(time.March, 10)
 	w.useAs(t, a, "wrong", "voice", "78000", w.clock())
 	for i := range 6 {
@@ -380,8 +374,7 @@ func TestLateUsage_CorrectedAfterHalfAYear(t *testing.T) {
 func TestLateUsage_OfOtherDimensions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	def := perMinute("by model")
 	opus := def.Charges[0]
 	opus.Code, opus.Match, opus.Prices = "opus", map[string]string{"model": "opus"}, []plan.Price{{
@@ -415,8 +408,7 @@ func TestLateUsage_OfOtherDimensions(t *testing.T) {
 func TestSpendLimit_WhatWasAbsorbedIsNotCredited(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	for event, seconds := range map[string]string{"right": "72000", "wrong": "18000", "wrong too": "30000"} {
 		w.useAs(t, a, event, "voice", seconds, w.clock())
 	}
@@ -451,8 +443,7 @@ func TestSpendLimit_WhatWasAbsorbedIsNotCredited(t *testing.T) {
 func TestSpendLimit_MoreOfAClosedPeriodIsHeldToTheLimitAsItIs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	start := day(time.March, 10)
 	w.useAs(t, a, "call", "voice", "120000", w.clock())
 	w.limitSpend(t, a, 1000, entitlement.Hard)
@@ -483,8 +474,7 @@ func TestSpendLimit_MoreOfAClosedPeriodIsHeldToTheLimitAsItIs(t *testing.T) {
 func TestSpendLimit_ACreditDoesNotRaiseIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	start := day(time.March, 10)
 	w.useAs(t, a, "wrong", "voice", "78000", w.clock()) // 300 minutes beyond the allowance
 	w.closed(t, start.AddDate(0, 1, 0))
@@ -516,8 +506,7 @@ func TestLateUsage_OfAPeriodBeforeAFreePlan(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			a := w.open(t).ID
-			w.upgrade(t, a, sandbox.TokenVisa)
+			a := w.onPro(t)
 			w.topUp(t, a, 1000)
 			w.use(t, a, "voice", "60000") // the allowance
 			if _, err := (billing.Downgrader{Core: w.Core}).Plan(t.Context(), asked(a, newKey()), plan.Developer, nil); err != nil {

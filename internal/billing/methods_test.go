@@ -17,19 +17,16 @@ import (
 func TestChangeCard_TheEventAboutItIsQuickerThanTheAnswer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := asked(w.open(t).ID, "")
-	w.upgrade(t, a.Account, sandbox.TokenVisa)
-	m := w.defaultCard(t, a)
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "update", Kind: sandbox.FaultWebhookFirst}); err != nil {
-		t.Fatal(err)
-	}
+	a := asked(w.onPro(t), "")
+	m := w.defaultCard(t, a.Account)
+	w.fault(t, sandbox.Fault{Op: "update", Kind: sandbox.FaultWebhookFirst})
 	moved := m.Billing
 	moved.Address.City = "Ockham"
 	got, err := billing.Cards{Core: w.Core}.Change(t.Context(), a, m.ID, billing.CardChange{Version: m.Version, Billing: &moved})
 	if err != nil || got.Billing != moved {
 		t.Fatalf("%+v, %v", got.Billing, err)
 	}
-	if held := w.defaultCard(t, a); held.Billing != moved || held.Version != got.Version {
+	if held := w.defaultCard(t, a.Account); held.Billing != moved || held.Version != got.Version {
 		t.Errorf("%+v of version %d, answered %d", held.Billing, held.Version, got.Version)
 	}
 }
@@ -51,7 +48,7 @@ func TestAddCard_WhatHasMadeACardIsUsed(t *testing.T) {
 		t.Errorf("upgraded: %s, %v", got.Record.Status, err)
 	}
 
-	if held := w.defaultCard(t, a); held.ID != first.ID {
+	if held := w.defaultCard(t, a.Account); held.ID != first.ID {
 		t.Errorf("the card that is charged is %s, want %s", held.ID, first.ID)
 	}
 	in.Source = billing.CardSource{Token: sandbox.TokenMastercard}
@@ -64,9 +61,8 @@ func TestAddCard_WhatHasMadeACardIsUsed(t *testing.T) {
 func TestUseCard_BringsPaidUseBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
-	first := w.defaultCard(t, asked(a, ""))
+	a := w.onPro(t)
+	first := w.defaultCard(t, a)
 	second := w.addCard(t, a, sandbox.TokenMastercard)
 	if err := (billing.Cards{Core: w.Core}).RemoveByOperator(t.Context(), asked(a, ""), second.ID, "test"); err != nil {
 		t.Fatal(err)
@@ -86,9 +82,7 @@ func TestAddCard_IsRepeatedAsItWasAsked(t *testing.T) {
 	w := newWorld(t)
 	a := asked(w.open(t).ID, newKey())
 	w.Core.Policy.ReturnURL = "https://old.example/billing"
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "attach", Kind: sandbox.FaultReset}); err != nil {
-		t.Fatal(err)
-	}
+	w.fault(t, sandbox.Fault{Op: "attach", Kind: sandbox.FaultReset})
 	in := billing.NewCard{CardSource: billing.CardSource{Token: sandbox.TokenVisa}, Profile: profile}
 	got, err := billing.Cards{Core: w.Core}.Add(t.Context(), a, in, nil)
 	if err != nil || got.Record.Status != payment.MethodProcessing {
@@ -106,12 +100,9 @@ func TestAddCard_IsRepeatedAsItWasAsked(t *testing.T) {
 func TestChangeCard_OtherwiseAfterNoAnswer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := asked(w.open(t).ID, "")
-	w.upgrade(t, a.Account, sandbox.TokenVisa)
-	m := w.defaultCard(t, a)
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "update", Kind: sandbox.FaultReset}); err != nil {
-		t.Fatal(err)
-	}
+	a := asked(w.onPro(t), "")
+	m := w.defaultCard(t, a.Account)
+	w.fault(t, sandbox.Fault{Op: "update", Kind: sandbox.FaultReset})
 	change := func(city string) (payment.Method, error) {
 		moved := m.Billing
 		moved.Address.City = city

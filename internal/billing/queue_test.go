@@ -18,19 +18,18 @@ import (
 func TestHotAccount_TopUpsQueueAndNeverDeadlock(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t)
-	w.upgrade(t, a.ID, sandbox.TokenVisa)
+	a := w.onPro(t)
 	replicas := []*billing.Core{w.Core, w.another(w.Gateway)}
 	n := often(callers, 200)
 	together(n, func(i int) {
 		fund := billing.Funder{Core: replicas[i%len(replicas)]}
-		got, err := fund.TopUp(t.Context(), asked(a.ID, newKey()), billing.TopUpInput{Amount: usd(1000 + int64(i))}, asJSON[billing.TopUp](201))
+		got, err := fund.TopUp(t.Context(), asked(a, newKey()), billing.TopUpInput{Amount: usd(1000 + int64(i))}, asJSON[billing.TopUp](201))
 		if err != nil || got.Record.Status != payment.Succeeded {
 			t.Errorf("top-up %d: %+v, %v", i, got.Record, err)
 		}
 	})
 	taken := map[int64]int{}
-	for _, c := range w.charges(t)[a.ID] {
+	for _, c := range w.charges(t)[a] {
 		taken[c.Amount.Minor]++
 	}
 	var sum int64
@@ -40,7 +39,7 @@ func TestHotAccount_TopUpsQueueAndNeverDeadlock(t *testing.T) {
 			t.Errorf("%d charges of top-up %d, want 1", taken[1000+int64(i)], i)
 		}
 	}
-	if b := w.balance(t, a.ID); b.Funds != usd(sum) {
+	if b := w.balance(t, a); b.Funds != usd(sum) {
 		t.Errorf("funds %s, want %s", b.Funds, usd(sum))
 	}
 }

@@ -22,8 +22,7 @@ import (
 func TestRefund_OfAnInvoiceThatWasWrittenOff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.use(t, a, "voice", "90000") // 13.50
 	w.advance(33 * 24 * time.Hour)
 	w.sweep(t)
@@ -65,9 +64,7 @@ func TestRefund_OfAnInvoiceThatWasWrittenOff(t *testing.T) {
 	want(0, 550, invoice.Uncollectible)
 
 	// A refund that fails later is a payment after all.
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "refund", Kind: sandbox.FaultDecline, Code: "expired_or_canceled_card"}); err != nil {
-		t.Fatal(err)
-	}
+	w.fault(t, sandbox.Fault{Op: "refund", Kind: sandbox.FaultDecline, Code: "expired_or_canceled_card"})
 	if r := refund(100); r.Status != payment.Failed {
 		t.Fatalf("refund %s, want failed", r.Status)
 	}
@@ -84,8 +81,7 @@ func TestRefund_OfAnInvoiceThatWasWrittenOff(t *testing.T) {
 func TestSmallInvoice_WaitsForFunds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.use(t, a, "voice", "60600") // 27 cents; the provider takes no less than 50
 	for range 60 {
 		w.advance(24 * time.Hour)
@@ -122,12 +118,9 @@ func TestSmallInvoice_WaitsForFunds(t *testing.T) {
 func TestRefund_OfAnotherAmountIsNotToldAsMade(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	p := w.topUp(t, a, 5000).Charge
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "refund", Kind: sandbox.FaultWrongAmount}); err != nil {
-		t.Fatal(err)
-	}
+	w.fault(t, sandbox.Fault{Op: "refund", Kind: sandbox.FaultWrongAmount})
 	if ref := w.refund(t, a, p.ID, 2000); ref.Status != payment.Processing {
 		t.Errorf("the refund is %s", ref.Status)
 	}
@@ -156,12 +149,9 @@ func (g refusing) Refund(ctx context.Context, r payment.RefundRequest) (payment.
 // refundUnheard gives 20.00 USD of a top-up of 50.00 back, and the answer is lost.
 func (w *world) refundUnheard(t *testing.T) (payment.Payment, payment.Refund) {
 	t.Helper()
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	p := w.topUp(t, a, 5000).Charge
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "refund", Kind: sandbox.FaultReset}); err != nil {
-		t.Fatal(err)
-	}
+	w.fault(t, sandbox.Fault{Op: "refund", Kind: sandbox.FaultReset})
 	ref := w.refund(t, a, p.ID, 2000)
 	if ref.Status != payment.Processing {
 		t.Fatalf("%+v", ref)
@@ -206,8 +196,7 @@ func TestRefund_MadeAfterItWasGivenUp(t *testing.T) {
 func TestRefund_OfAnAmountThatTheProviderCannotWrite(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	p := w.topUp(t, a, 5000).Charge
 	w.Gateway = refusing{Gateway: w.Gateway, make: payment.ErrAmount}
 	got, err := billing.Refunder{Core: w.Core}.Refund(t.Context(), asked(a, newKey()),
@@ -232,12 +221,9 @@ func (g dying) Refund(ctx context.Context, r payment.RefundRequest) (payment.Ref
 func TestRefund_ResumedWhenTheProviderHasForgottenItsKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	p := w.topUp(t, a, 5000).Charge
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "refund", Kind: sandbox.FaultProcessing}); err != nil {
-		t.Fatal(err)
-	}
+	w.fault(t, sandbox.Fault{Op: "refund", Kind: sandbox.FaultProcessing})
 	ask := func(core *billing.Core, key string) (billing.Result[payment.Refund], error) {
 		return billing.Refunder{Core: core}.Refund(t.Context(), asked(a, key),
 			billing.RefundInput{Payment: p.ID, Amount: usd(2000), Reason: "test", Origin: payment.ByOperator}, asJSON[payment.Refund](202))
@@ -274,8 +260,7 @@ func TestRefund_ResumedWhenTheProviderHasForgottenItsKey(t *testing.T) {
 func TestRefund_FailsAfterItHasSucceeded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	p := w.topUp(t, a, 5000).Charge
 	ref := w.refund(t, a, p.ID, 2000)
 	if ref.Status != payment.Succeeded {
@@ -299,9 +284,7 @@ func TestRefund_FailsWhenItsInvoiceIsVoid(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a, inv, p := w.charged(t)
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "refund", Kind: sandbox.FaultProcessing}); err != nil {
-		t.Fatal(err)
-	}
+	w.fault(t, sandbox.Fault{Op: "refund", Kind: sandbox.FaultProcessing})
 	ref := w.refund(t, a, p.ID, 2700)
 	if ref.Status != payment.Processing {
 		t.Fatalf("%+v", ref)
@@ -360,13 +343,12 @@ func TestPartialRefunds_TogetherNeverPassWhatWasTaken(t *testing.T) {
 		minor int64
 		want  int
 	}{{6000, 1}, {1000, 10}, {3333, 3}} {
-		a := w.open(t)
-		w.upgrade(t, a.ID, sandbox.TokenVisa)
-		p := w.topUp(t, a.ID, 10000).Charge
+		a := w.onPro(t)
+		p := w.topUp(t, a, 10000).Charge
 		var mu sync.Mutex
 		done := 0
 		together(20, func(int) {
-			got, err := billing.Refunder{Core: w.Core}.Refund(t.Context(), asked(a.ID, newKey()),
+			got, err := billing.Refunder{Core: w.Core}.Refund(t.Context(), asked(a, newKey()),
 				billing.RefundInput{Payment: p.ID, Amount: usd(c.minor), Reason: "test", Origin: payment.ByOperator}, asJSON[payment.Refund](201))
 			mu.Lock()
 			defer mu.Unlock()
@@ -378,10 +360,10 @@ func TestPartialRefunds_TogetherNeverPassWhatWasTaken(t *testing.T) {
 			}
 		})
 		left := 10000 - int64(c.want)*c.minor
-		if b := w.balance(t, a.ID); done != c.want || b.Funds != usd(left) {
+		if b := w.balance(t, a); done != c.want || b.Funds != usd(left) {
 			t.Errorf("%d refunds of %d and funds of %s, want %d and %s", done, c.minor, b.Funds, c.want, usd(left))
 		}
-		if ch := w.charges(t)[a.ID]; len(ch) != 1 || ch[0].Refunded != usd(10000-left) {
+		if ch := w.charges(t)[a]; len(ch) != 1 || ch[0].Refunded != usd(10000-left) {
 			t.Errorf("the provider has %+v", ch)
 		}
 	}
@@ -390,18 +372,17 @@ func TestPartialRefunds_TogetherNeverPassWhatWasTaken(t *testing.T) {
 func TestRefundNeverPassesWhatWasTaken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t)
-	w.upgrade(t, a.ID, sandbox.TokenVisa)
-	top := w.topUp(t, a.ID, 10000)
+	a := w.onPro(t)
+	top := w.topUp(t, a, 10000)
 	refunder := billing.Refunder{Core: w.Core}
-	got, err := refunder.Refund(t.Context(), asked(a.ID, newKey()), billing.RefundInput{Payment: top.Charge.ID, Amount: usd(6000), Origin: payment.ByOperator}, nil)
+	got, err := refunder.Refund(t.Context(), asked(a, newKey()), billing.RefundInput{Payment: top.Charge.ID, Amount: usd(6000), Origin: payment.ByOperator}, nil)
 	if err != nil || got.Record.Status != payment.Succeeded {
 		t.Fatalf("%+v, %v", got.Record, err)
 	}
-	if _, err := refunder.Refund(t.Context(), asked(a.ID, newKey()), billing.RefundInput{Payment: top.Charge.ID, Amount: usd(6000), Origin: payment.ByOperator}, nil); !errors.Is(err, payment.ErrRefundTooLarge) {
+	if _, err := refunder.Refund(t.Context(), asked(a, newKey()), billing.RefundInput{Payment: top.Charge.ID, Amount: usd(6000), Origin: payment.ByOperator}, nil); !errors.Is(err, payment.ErrRefundTooLarge) {
 		t.Errorf("%v, want ErrRefundTooLarge", err)
 	}
-	if b := w.balance(t, a.ID); b.Funds != usd(4000) {
+	if b := w.balance(t, a); b.Funds != usd(4000) {
 		t.Errorf("funds %s, want 40.00 USD", b.Funds)
 	}
 }

@@ -31,7 +31,7 @@ func TestRemoveWhenPaid_IsDetachedByTheSweep(t *testing.T) {
 	w := newWorld(t)
 	a := w.open(t).ID
 	w.upgrade(t, a, sandbox.TokenInsufficientFunds)
-	m := w.defaultCard(t, asked(a, ""))
+	m := w.defaultCard(t, a)
 	w.use(t, a, "voice", "90000")
 	w.advance(33 * 24 * time.Hour)
 	w.sweep(t)
@@ -66,7 +66,7 @@ func TestRemoveWhenPaid_OnceATopUpHasEnded(t *testing.T) {
 			w := newWorld(t)
 			a := w.open(t).ID
 			w.upgrade(t, a, sandbox.TokenProcessing)
-			m := w.defaultCard(t, asked(a, ""))
+			m := w.defaultCard(t, a)
 			top := w.topUp(t, a, 5000)
 			r, err := billing.Cards{Core: w.Core}.RequestRemoval(t.Context(), asked(a, newKey()), m.ID, payment.WhenPaid, "", nil)
 			if err != nil || r.Record.Status != payment.RemovalOpen {
@@ -103,12 +103,9 @@ func (w *world) pay(t *testing.T, a account.ID) {
 func TestRemoveCard_IsDetachedOnceTheProviderAnswers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
-	m := w.defaultCard(t, asked(a, ""))
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "detach", Kind: sandbox.FaultStatus, Status: 503}); err != nil {
-		t.Fatal(err)
-	}
+	a := w.onPro(t)
+	m := w.defaultCard(t, a)
+	w.fault(t, sandbox.Fault{Op: "detach", Kind: sandbox.FaultStatus, Status: 503})
 	if err := (billing.Cards{Core: w.Core}).RemoveByOperator(t.Context(), asked(a, ""), m.ID, "asked for by phone"); err != nil {
 		t.Fatal(err)
 	}
@@ -124,9 +121,8 @@ func TestRemoveCard_IsDetachedOnceTheProviderAnswers(t *testing.T) {
 func TestCloseAccount_LetsGoOfItsCards(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
-	m := w.defaultCard(t, asked(a, ""))
+	a := w.onPro(t)
+	m := w.defaultCard(t, a)
 	w.topUp(t, a, 5000)
 	if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "leaves", nil); err != nil {
 		t.Fatal(err)
@@ -144,10 +140,9 @@ func TestCloseAccount_LetsGoOfItsCards(t *testing.T) {
 func TestRemoveWhenPaid_ByFunds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.use(t, a, "voice", "120000") // 27.00
-	m := w.defaultCard(t, asked(a, ""))
+	m := w.defaultCard(t, a)
 	r, err := billing.Cards{Core: w.Core}.RequestRemoval(t.Context(), asked(a, newKey()), m.ID, payment.WhenPaid, "", nil)
 	if err != nil || r.Record.Status != payment.RemovalOpen {
 		t.Fatalf("%+v, %v", r.Record, err)
@@ -162,29 +157,25 @@ func TestRemoveWhenPaid_ByFunds(t *testing.T) {
 func TestActiveCardIsNotRemovedWhileMoneyIsOwed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t)
-	w.upgrade(t, a.ID, sandbox.TokenVisa)
-	w.use(t, a.ID, "voice", "1800000")
-	m, err := w.DB.Payments().DefaultMethod(t.Context(), a.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := w.onPro(t)
+	w.use(t, a, "voice", "1800000")
+	m := w.defaultCard(t, a)
 	cards := billing.Cards{Core: w.Core}
-	if err := cards.Remove(t.Context(), asked(a.ID, ""), m.ID, m.Version); !errors.Is(err, billing.ErrActiveCard) {
+	if err := cards.Remove(t.Context(), asked(a, ""), m.ID, m.Version); !errors.Is(err, billing.ErrActiveCard) {
 		t.Fatalf("%v, want ErrActiveCard with blockers", err)
 	}
-	req, err := cards.RequestRemoval(t.Context(), asked(a.ID, newKey()), m.ID, payment.WhenPaid, "", nil)
+	req, err := cards.RequestRemoval(t.Context(), asked(a, newKey()), m.ID, payment.WhenPaid, "", nil)
 	if err != nil || req.Record.Status != payment.RemovalOpen {
 		t.Fatalf("%+v, %v; want an open request", req.Record, err)
 	}
-	if err := cards.RemoveByOperator(t.Context(), billing.Asked{Account: a.ID, Actor: "operator:x"}, m.ID, "asked by phone"); err != nil {
+	if err := cards.RemoveByOperator(t.Context(), billing.Asked{Account: a, Actor: "operator:x"}, m.ID, "asked by phone"); err != nil {
 		t.Fatal(err)
 	}
-	b := w.balance(t, a.ID)
+	b := w.balance(t, a)
 	if b.Accrued != usd(78300) {
 		t.Errorf("accrued %s after removal, want it still owed", b.Accrued)
 	}
-	if r := w.tryUse(t, a.ID, "voice", "1"); r.Status != metering.Rejected {
+	if r := w.tryUse(t, a, "voice", "1"); r.Status != metering.Rejected {
 		t.Errorf("paid use without a card: %+v", r)
 	}
 }

@@ -32,13 +32,10 @@ func (g *forgetful) LookupCharge(ctx context.Context, l payment.ChargeLookup) (p
 func TestPayment_SucceedsAfterItWasGivenUp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	provider := &forgetful{Gateway: w.Gateway, forgets: true}
 	w.Gateway = provider
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset}); err != nil {
-		t.Fatal(err)
-	}
+	w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset})
 	top := w.topUp(t, a, 5000)
 	w.advance(payment.KeyRetention + time.Hour)
 	w.sweep(t)
@@ -73,11 +70,8 @@ func (g *asking) ConfirmCharge(ctx context.Context, r payment.ConfirmRequest) (p
 func TestPayment_ARefusedAuthenticationIsMadeFinal(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultRequiresAction}); err != nil {
-		t.Fatal(err)
-	}
+	a := w.onPro(t)
+	w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultRequiresAction})
 	top := w.topUp(t, a, 5000)
 	if err := w.control.Act(t.Context(), top.Charge.ProviderRef, false); err != nil {
 		t.Fatal(err)
@@ -192,11 +186,8 @@ func TestSuspensionOutlivesWriteOffUntilTheDebtIsPaid(t *testing.T) {
 func TestCardBudget_OfACardThatIsNeverAskedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
-	if err := w.control.Behave(t.Context(), w.defaultCard(t, asked(a, "")).ProviderRef, sandbox.TokenLost); err != nil {
-		t.Fatal(err)
-	}
+	a := w.onPro(t)
+	w.behave(t, a, sandbox.TokenLost)
 	if top := w.topUp(t, a, 5000); top.Status != payment.Failed {
 		t.Fatalf("the top-up is %s", top.Status)
 	}

@@ -150,11 +150,8 @@ func TestSweep_AProviderThatHangsHoldsUpNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for range 5 {
-		a := w.open(t).ID
-		w.upgrade(t, a, sandbox.TokenVisa)
-		if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset, Account: a.String()}); err != nil {
-			t.Fatal(err)
-		}
+		a := w.onPro(t)
+		w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset, Account: a.String()})
 		w.topUp(t, a, 5000)
 	}
 	w.advance(time.Hour)

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/billing"
-	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/period"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -36,8 +35,7 @@ func TestPlanOfAnotherInterval(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.yearly(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	upgrader := billing.Upgrader{Core: w.Core}
 	if _, err := upgrader.Upgrade(t.Context(), asked(a, newKey()), billing.UpgradeInput{Plan: "yearly"}, nil); !errors.Is(err, billing.ErrInterval) {
 		t.Errorf("an upgrade to it: %v, want ErrInterval", err)

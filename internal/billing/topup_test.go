@@ -20,9 +20,8 @@ import (
 func TestTopUp_OfACardThatIsGoneAtTheProvider(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
-	m := w.defaultCard(t, asked(a, ""))
+	a := w.onPro(t)
+	m := w.defaultCard(t, a)
 	err := w.Gateway.Detach(t.Context(), payment.DetachRequest{Key: newKey(), CustomerRef: m.CustomerRef, MethodRef: m.ProviderRef})
 	if err != nil {
 		t.Fatal(err)
@@ -74,30 +73,27 @@ func TestTopUp_WhatTheProviderLeavesOpenIsAskedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			a := w.open(t)
-			w.upgrade(t, a.ID, sandbox.TokenVisa)
+			a := w.onPro(t)
 			fault.Op, fault.Times = "charge", 1
-			if err := w.control.Plan(t.Context(), fault); err != nil {
-				t.Fatal(err)
-			}
-			key := asked(a.ID, newKey())
+			w.fault(t, fault)
+			key := asked(a, newKey())
 			top, err := billing.Funder{Core: w.Core}.TopUp(t.Context(), key, billing.TopUpInput{Amount: usd(1000)}, asJSON[billing.TopUp](202))
 			if err != nil || top.Record.Status != payment.Processing {
 				t.Fatalf("%+v, %v; want it processing", top.Record, err)
 			}
-			if b := w.balance(t, a.ID); b.Funds != usd(0) {
+			if b := w.balance(t, a); b.Funds != usd(0) {
 				t.Errorf("funds %s before the provider has said yes", b.Funds)
 			}
 			w.advance(2 * time.Minute)
 			w.sweep(t)
-			after, err := billing.Funder{Core: w.Core}.Get(t.Context(), a.ID, top.Record.ID)
+			after, err := billing.Funder{Core: w.Core}.Get(t.Context(), a, top.Record.ID)
 			if err != nil || after.Status != payment.Succeeded || after.Charge.ID != top.Record.Charge.ID {
 				t.Errorf("after a sweep: %+v, %v", after, err)
 			}
-			if n := len(w.charges(t)[a.ID]); n != 1 {
+			if n := len(w.charges(t)[a]); n != 1 {
 				t.Errorf("%d charges, want 1", n)
 			}
-			if b := w.balance(t, a.ID); b.Funds != usd(1000) {
+			if b := w.balance(t, a); b.Funds != usd(1000) {
 				t.Errorf("funds %s, want 10.00 USD", b.Funds)
 			}
 		})
@@ -108,14 +104,11 @@ func TestTopUp_WhatTheProviderLeavesOpenIsAskedAgain(t *testing.T) {
 func TestTopUp_OfACardThatWasRemovedMeanwhile(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	never := false
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset, Effect: &never}); err != nil {
-		t.Fatal(err)
-	}
+	w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset, Effect: &never})
 	top := w.topUp(t, a, 1000)
-	m := w.defaultCard(t, asked(a, ""))
+	m := w.defaultCard(t, a)
 	if err := (billing.Cards{Core: w.Core}).RemoveByOperator(t.Context(), asked(a, ""), m.ID, "test"); err != nil {
 		t.Fatal(err)
 	}
@@ -133,13 +126,12 @@ func TestSameKey_FiftyCallersHaveOneEffect(t *testing.T) {
 	fund := billing.Funder{Core: w.Core}
 	want := map[account.ID]bool{}
 	for round := range often(8, 200) {
-		a := w.open(t)
-		w.upgrade(t, a.ID, sandbox.TokenVisa)
-		want[a.ID] = true
+		a := w.onPro(t)
+		want[a] = true
 		var bodies sync.Map
 		together(callers, func(int) {
 			for {
-				got, err := fund.TopUp(t.Context(), asked(a.ID, "the key"), billing.TopUpInput{Amount: usd(1234)}, asJSON[billing.TopUp](201))
+				got, err := fund.TopUp(t.Context(), asked(a, "the key"), billing.TopUpInput{Amount: usd(1234)}, asJSON[billing.TopUp](201))
 				if errors.Is(err, idempotency.ErrInProgress) {
 					time.Sleep(2 * time.Millisecond) // what Retry-After asks for, in small
 					continue
@@ -176,11 +168,10 @@ func TestSameKey_FiftyCallersHaveOneEffect(t *testing.T) {
 func TestTopUp_ByAProcessThatWasPaused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t)
-	w.upgrade(t, a.ID, sandbox.TokenVisa)
+	a := w.onPro(t)
 	provider := slowGateway{w.Gateway, make(chan struct{}, 1), make(chan struct{})}
 	paused := billing.Funder{Core: w.another(provider)}
-	key := asked(a.ID, newKey())
+	key := asked(a, newKey())
 	var late billing.Result[billing.TopUp]
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -192,7 +183,7 @@ func TestTopUp_ByAProcessThatWasPaused(t *testing.T) {
 	<-provider.asked
 	w.advance(10 * time.Minute)
 	w.sweep(t) // by the others
-	if b := w.balance(t, a.ID); b.Funds != usd(1000) {
+	if b := w.balance(t, a); b.Funds != usd(1000) {
 		t.Errorf("funds %s while one process is paused, want 10.00 USD", b.Funds)
 	}
 	close(provider.answer)
@@ -204,10 +195,10 @@ func TestTopUp_ByAProcessThatWasPaused(t *testing.T) {
 	if err != nil || again.Replayed == nil {
 		t.Errorf("the same key again: %+v, %v; want the answer that was given", again, err)
 	}
-	if n := len(w.charges(t)[a.ID]); n != 1 {
+	if n := len(w.charges(t)[a]); n != 1 {
 		t.Errorf("%d charges, want 1", n)
 	}
-	if b := w.balance(t, a.ID); b.Funds != usd(1000) {
+	if b := w.balance(t, a); b.Funds != usd(1000) {
 		t.Errorf("funds %s in the end, want 10.00 USD", b.Funds)
 	}
 }
@@ -228,18 +219,17 @@ func TestTopUp(t *testing.T) {
 	t.Run("IsReplayedByteForByte", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
-		a := w.open(t)
-		w.upgrade(t, a.ID, sandbox.TokenVisa)
+		a := w.onPro(t)
 		f := billing.Funder{Core: w.Core}
-		first, err := f.TopUp(t.Context(), asked(a.ID, "k"), billing.TopUpInput{Amount: usd(5000)}, asJSON[billing.TopUp](201))
+		first, err := f.TopUp(t.Context(), asked(a, "k"), billing.TopUpInput{Amount: usd(5000)}, asJSON[billing.TopUp](201))
 		if err != nil || first.Record.Status != payment.Succeeded {
 			t.Fatalf("%+v, %v", first.Record, err)
 		}
-		again, err := f.TopUp(t.Context(), asked(a.ID, "k"), billing.TopUpInput{Amount: usd(5000)}, asJSON[billing.TopUp](201))
+		again, err := f.TopUp(t.Context(), asked(a, "k"), billing.TopUpInput{Amount: usd(5000)}, asJSON[billing.TopUp](201))
 		if err != nil || again.Replayed == nil {
 			t.Fatalf("%+v, %v; want a replay", again, err)
 		}
-		if b := w.balance(t, a.ID); b.Funds != usd(5000) {
+		if b := w.balance(t, a); b.Funds != usd(5000) {
 			t.Errorf("funds %s, want 50.00 USD once", b.Funds)
 		}
 	})
@@ -247,26 +237,19 @@ func TestTopUp(t *testing.T) {
 	t.Run("TimeoutThenDeclineTakesNothing", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
-		a := w.open(t)
-		w.upgrade(t, a.ID, sandbox.TokenVisa)
-		m, err := w.DB.Payments().DefaultMethod(t.Context(), a.ID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := w.control.Behave(t.Context(), m.ProviderRef, sandbox.TokenTimeoutThenDecline); err != nil {
-			t.Fatal(err)
-		}
-		top := w.topUp(t, a.ID, 5000)
+		a := w.onPro(t)
+		w.behave(t, a, sandbox.TokenTimeoutThenDecline)
+		top := w.topUp(t, a, 5000)
 		if top.Status != payment.Processing {
 			t.Fatalf("status %s, want processing: a time-out is no failure", top.Status)
 		}
 		w.advance(2 * time.Minute)
 		w.sweep(t)
-		got, err := billing.Funder{Core: w.Core}.Get(t.Context(), a.ID, top.ID)
+		got, err := billing.Funder{Core: w.Core}.Get(t.Context(), a, top.ID)
 		if err != nil || got.Status != payment.Failed {
 			t.Errorf("after the sweep: %s, %v; want failed", got.Status, err)
 		}
-		if b := w.balance(t, a.ID); b.Funds != usd(0) {
+		if b := w.balance(t, a); b.Funds != usd(0) {
 			t.Errorf("funds %s", b.Funds)
 		}
 	})
@@ -274,16 +257,13 @@ func TestTopUp(t *testing.T) {
 	t.Run("WrongAmountIsParkedAndNotBooked", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
-		a := w.open(t)
-		w.upgrade(t, a.ID, sandbox.TokenVisa)
-		if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultWrongAmount}); err != nil {
-			t.Fatal(err)
-		}
-		top := w.topUp(t, a.ID, 5000)
+		a := w.onPro(t)
+		w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultWrongAmount})
+		top := w.topUp(t, a, 5000)
 		if top.Charge.Status != payment.Parked {
 			t.Errorf("status %s, want parked", top.Charge.Status)
 		}
-		if b := w.balance(t, a.ID); b.Funds != usd(0) {
+		if b := w.balance(t, a); b.Funds != usd(0) {
 			t.Errorf("funds %s", b.Funds)
 		}
 	})
@@ -294,11 +274,8 @@ func TestTopUp(t *testing.T) {
 func TestTopUp_ResumedWithOtherParametersIsLookedUp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
-	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset}); err != nil {
-		t.Fatal(err)
-	}
+	a := w.onPro(t)
+	w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset})
 	fund, in := billing.Funder{Core: w.Core}, billing.TopUpInput{Amount: usd(5000)}
 	if _, err := fund.TopUp(t.Context(), asked(a, "the key"), in, nil); err != nil {
 		t.Fatal(err)
@@ -339,11 +316,8 @@ func TestTopUp_OlderThanTheProvidersKeysIsLookedUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			a := w.open(t).ID
-			w.upgrade(t, a, sandbox.TokenVisa)
-			if err := w.control.Plan(t.Context(), c.fault); err != nil {
-				t.Fatal(err)
-			}
+			a := w.onPro(t)
+			w.fault(t, c.fault)
 			top := w.topUp(t, a, 5000)
 			if top.Status != payment.Processing {
 				t.Fatalf("status %s, want processing", top.Status)

@@ -98,8 +98,7 @@ func TestWriteSkew_OneOfTwoIsRefused(t *testing.T) {
 		w := newWorld(t)
 		replicas := [2]*metering.Ingester{w.ingest, w.ingester(t, w.replica(t))}
 		for range rounds {
-			a := w.open(t).ID
-			w.upgrade(t, a, sandbox.TokenVisa)
+			a := w.onPro(t)
 			w.limitSpend(t, a, 1000, entitlement.Hard)
 			w.use(t, a, "voice", "60000") // the allowances
 			w.use(t, a, "text", "10000")
@@ -163,8 +162,7 @@ func TestWriteSkew_OneOfTwoIsRefused(t *testing.T) {
 		w := newWorld(t)
 		replicas := [2]*billing.Core{w.Core, w.replica(t)}
 		for range often(3, 20) {
-			a := w.open(t).ID
-			w.upgrade(t, a, sandbox.TokenVisa)
+			a := w.onPro(t)
 			w.use(t, a, "voice", "120000") // 27.00
 			w.until(t, w.clock().Add(35*24*time.Hour))
 			all, err := w.DB.Invoices().List(t.Context(), a, invoice.Paid, page.Request{Limit: 10})
@@ -304,8 +302,7 @@ func TestOperations_AreRunAgainFromTheBeginning(t *testing.T) {
 			w := newWorld(t)
 			whole := w.DB
 			w.DB, w.tick = midway{again{whole}, at}, time.Microsecond
-			a := w.open(t).ID
-			w.upgrade(t, a, sandbox.TokenVisa)
+			a := w.onPro(t)
 			upgrades, err := whole.Upgrades().List(t.Context(), a, page.Request{Limit: 10})
 			if err != nil || len(upgrades.Data) != 1 || upgrades.Data[0].ID.IsZero() {
 				t.Errorf("the upgrades are %+v, %v", upgrades.Data, err)
@@ -327,8 +324,7 @@ func TestOperations_AreRunAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.DB, w.tick = again{w.DB}, time.Microsecond
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.topUp(t, a, 10_000)
 	w.saveRule(t, a, 100_000)
 	k := w.agree(t, a, perMinute("C-1"))

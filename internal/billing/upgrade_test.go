@@ -45,7 +45,7 @@ func TestUpgrade_OvertakenByAContract(t *testing.T) {
 	if s := w.contract(t, a, k.ID); s != billing.ContractActive {
 		t.Errorf("the contract is %s", s)
 	}
-	if card := w.defaultCard(t, asked(a, "")); card.ID != m.ID {
+	if card := w.defaultCard(t, a); card.ID != m.ID {
 		t.Errorf("the card is not on file")
 	}
 }
@@ -226,9 +226,7 @@ func TestUpgrade(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
 		a := w.open(t)
-		if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "attach", Kind: sandbox.FaultReset}); err != nil {
-			t.Fatal(err)
-		}
+		w.fault(t, sandbox.Fault{Op: "attach", Kind: sandbox.FaultReset})
 		got, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), asked(a.ID, newKey()), billing.UpgradeInput{
 			Plan: plan.Pro, Source: billing.CardSource{Token: sandbox.TokenVisa}, Profile: &profile,
 		}, nil)

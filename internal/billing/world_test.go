@@ -248,6 +248,30 @@ func (w *world) upgrade(t *testing.T, a account.ID, token string) {
 	}
 }
 
+// onPro opens an account on Pro, with a card that pays.
+func (w *world) onPro(t *testing.T) account.ID {
+	t.Helper()
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	return a
+}
+
+// behave has the account's active card behave as another token's from now on.
+func (w *world) behave(t *testing.T, a account.ID, token string) {
+	t.Helper()
+	if err := w.control.Behave(t.Context(), w.defaultCard(t, a).ProviderRef, token); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fault plans what goes wrong at the provider next.
+func (w *world) fault(t *testing.T, f sandbox.Fault) {
+	t.Helper()
+	if err := w.control.Plan(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (w *world) topUp(t *testing.T, a account.ID, minor int64) billing.TopUp {
 	t.Helper()
 	got, err := billing.Funder{Core: w.Core}.TopUp(t.Context(), asked(a, newKey()), billing.TopUpInput{Amount: usd(minor)}, nil)
@@ -275,8 +299,7 @@ func asJSON[R any](status int) billing.Renderer[R] {
 // charged is an account whose card has paid an invoice of 27.00 USD.
 func (w *world) charged(t *testing.T) (account.ID, invoice.ID, payment.Payment) {
 	t.Helper()
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	w.use(t, a, "voice", "120000")
 	w.until(t, w.clock().Add(35*24*time.Hour))
 	all, err := w.DB.Invoices().List(t.Context(), a, invoice.Paid, page.Request{Limit: 10})
@@ -355,9 +378,9 @@ func (w *world) refund(t *testing.T, a account.ID, p payment.ID, minor int64) pa
 }
 
 // defaultCard returns the account's active card.
-func (w *world) defaultCard(t *testing.T, a billing.Asked) payment.Method {
+func (w *world) defaultCard(t *testing.T, a account.ID) payment.Method {
 	t.Helper()
-	m, err := w.DB.Payments().DefaultMethod(t.Context(), a.Account)
+	m, err := w.DB.Payments().DefaultMethod(t.Context(), a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -546,8 +569,7 @@ func (w *world) moveTo(t *testing.T, a account.ID, code plan.Code) {
 func (w *world) onProAmongFees(t *testing.T) account.ID {
 	t.Helper()
 	w.withFees(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	return a
 }
 
