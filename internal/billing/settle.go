@@ -388,32 +388,6 @@ func (c *Core) mirrorTopUp(ctx context.Context, tx Tx, acct account.Account, p *
 	return c.removeWhenPaid(ctx, tx, acct)
 }
 
-// tripAutoTopUp opens the breaker at the first decline: nothing more is charged by itself until the
-// customer saves the rule again or brings another card.
-func (c *Core) tripAutoTopUp(ctx context.Context, tx Tx, acct account.Account, t payment.TopUp, now time.Time) error {
-	if t.Origin != payment.Auto {
-		return nil
-	}
-	reason := ""
-	if t.Failure != nil {
-		reason = t.Failure.Code
-	}
-	return trip(ctx, tx, acct, reason, map[string]any{"top_up": t.ID, "failure": t.Failure}, now)
-}
-
-// trip opens the breaker of automatic top-ups, if the account has a rule for them that is in force.
-func trip(ctx context.Context, tx Tx, acct account.Account, reason string, about map[string]any, now time.Time) error {
-	rule, err := tx.Wallet().AutoTopUp(ctx, acct.ID)
-	if err != nil || !rule.Enabled || rule.Tripped {
-		return ignoreMissingRule(err)
-	}
-	rule.Tripped, rule.TrippedReason, rule.TrippedAt, rule.UpdatedAt = true, reason, now, now
-	if err := tx.Wallet().SaveAutoTopUp(ctx, &rule); err != nil {
-		return err
-	}
-	return tx.Outbox().Publish(ctx, acct.ID, outbox.AutoTopUpTripped, about, now)
-}
-
 // countAttempt counts a decline against the card's budget that all operations share.
 func (c *Core) countAttempt(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, why *payment.Failure) error {
 	m, err := tx.Payments().Method(ctx, acct.ID, p.Method)

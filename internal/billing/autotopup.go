@@ -1,0 +1,131 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/wallet"
+	"github.com/accrue-billing/accrue/pkg/money"
+)
+
+// SetAutoTopUp saves the rule; saving it closes a tripped breaker. The first version is 0.
+func (f Funder) SetAutoTopUp(ctx context.Context, asked Asked, rule wallet.AutoTopUp) (saved wallet.AutoTopUp, err error) {
+	defer errs.Wrap(&err, "set automatic top-up of %s", asked.Account)
+	err = f.DB.InTx(ctx, func(tx Tx) error {
+		saved = rule
+		acct, err := f.lockUsable(ctx, tx, asked.Account)
+		if err != nil {
+			return err
+		}
+		if saved.Target.Currency != acct.Currency {
+			return ErrCurrency
+		}
+		sub, err := tx.Subscriptions().Active(ctx, acct.ID)
+		if err != nil {
+			return err
+		}
+		if saved.Enabled {
+			if err := takesFunds(ctx, tx, acct, sub); err != nil {
+				return err
+			}
+		}
+		saved.Account, saved.UpdatedAt = acct.ID, acct.Now(f.Clock())
+		saved.Tripped, saved.TrippedReason, saved.TrippedAt = false, "", time.Time{}
+		if err := tx.Wallet().SaveAutoTopUp(ctx, &saved); err != nil {
+			return err
+		}
+		return f.watch(ctx, tx, acct.ID)
+	})
+	return saved, err
+}
+
+// AutoTopUp charges what the account's rule asks for, if it is due. It reports whether it asked the provider.
+func (f Funder) AutoTopUp(ctx context.Context, a account.ID) (asked bool, err error) {
+	defer errs.Wrap(&err, "automatic top-up of %s", a)
+	// Most have no rule, or have enough. Whether it is due is found out again under the account's lock.
+	rule, err := f.DB.Wallet().AutoTopUp(ctx, a)
+	if err != nil || !rule.Enabled || rule.Tripped {
+		return false, ignoreMissingRule(err)
+	}
+	acct, err := f.DB.Accounts().Get(ctx, a)
+	if err != nil {
+		return false, err
+	}
+	if due, err := f.due(ctx, f.DB, acct); err != nil || due.IsZero() {
+		return false, err
+	}
+	_, err = f.topUp(ctx, Asked{Account: a, Actor: system}, TopUpInput{Origin: payment.Auto}, nil)
+	switch {
+	case errors.Is(err, errNotDue), errors.Is(err, payment.ErrTopUpPending), errors.Is(err, ErrCardBudget), noMethod(err),
+		errors.Is(err, ErrUpgradeRequired), errors.Is(err, account.ErrClosed):
+		return false, nil // one pending at a time; a card that may not be asked is not; the rule outlives the plan
+	}
+	return err == nil, err
+}
+
+var errNotDue = errors.New("no automatic top-up is due")
+
+// due returns what the account's rule asks to be charged now.
+func (f Funder) due(ctx context.Context, tx Tx, acct account.Account) (money.Amount, error) {
+	nothing := zeroOf(acct)
+	rule, err := tx.Wallet().AutoTopUp(ctx, acct.ID)
+	if err != nil || !rule.Enabled || rule.Tripped {
+		return nothing, ignoreMissingRule(err)
+	}
+	b, err := balance(ctx, tx, acct)
+	if err != nil {
+		return nothing, err
+	}
+	now := acct.Now(f.Clock())
+	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
+	charged, err := tx.Payments().ToppedUp(ctx, acct.ID, payment.Auto, month, acct.Currency)
+	if err != nil {
+		return nothing, err
+	}
+	limits, err := f.Gateway.Limits(acct.Currency)
+	if err != nil {
+		return nothing, err
+	}
+	missing := rule.Missing(b.Available, charged, limits.Minimum)
+	missing.Minor = min(missing.Minor, f.Policy.TopUpMaximum)
+	missing.Minor -= missing.Minor % limits.Step
+	return missing, nil
+}
+
+func ignoreMissingRule(err error) error {
+	if errors.Is(err, wallet.ErrNoAutoTopUp) {
+		return nil
+	}
+	return err
+}
+
+// tripAutoTopUp opens the breaker at the first decline: nothing more is charged by itself until the
+// customer saves the rule again or brings another card.
+func (c *Core) tripAutoTopUp(ctx context.Context, tx Tx, acct account.Account, t payment.TopUp, now time.Time) error {
+	if t.Origin != payment.Auto {
+		return nil
+	}
+	reason := ""
+	if t.Failure != nil {
+		reason = t.Failure.Code
+	}
+	return trip(ctx, tx, acct, reason, map[string]any{"top_up": t.ID, "failure": t.Failure}, now)
+}
+
+// trip opens the breaker of automatic top-ups, if the account has a rule for them that is in force.
+func trip(ctx context.Context, tx Tx, acct account.Account, reason string, about map[string]any, now time.Time) error {
+	rule, err := tx.Wallet().AutoTopUp(ctx, acct.ID)
+	if err != nil || !rule.Enabled || rule.Tripped {
+		return ignoreMissingRule(err)
+	}
+	rule.Tripped, rule.TrippedReason, rule.TrippedAt, rule.UpdatedAt = true, reason, now, now
+	if err := tx.Wallet().SaveAutoTopUp(ctx, &rule); err != nil {
+		return err
+	}
+	return tx.Outbox().Publish(ctx, acct.ID, outbox.AutoTopUpTripped, about, now)
+}
