@@ -325,49 +325,21 @@ func (l Listener) dispute(ctx context.Context, provider string, res payment.Disp
 	return settled, err
 }
 
+// writeDispute writes down how a dispute stands, with what it takes and gives.
 func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, res payment.DisputeResult) error {
-	now := acct.Now(l.Clock())
 	d, err := tx.Payments().DisputeByRef(ctx, acct.ID, res.Ref)
-	fresh := errors.Is(err, payment.ErrNotFound)
-	if err != nil && !fresh {
+	if errors.Is(err, payment.ErrNotFound) {
+		if res.Status == payment.DisputeOpen && !res.Withdrawn {
+			return nil // the bank only asks; if it takes the money, it is told again
+		}
+		if d, err = l.openDispute(ctx, tx, acct, p, res); err == nil && d.Amount.IsZero() {
+			return nil // nothing was left to take
+		}
+	}
+	if err != nil {
 		return err
 	}
-	if fresh && res.Status == payment.DisputeOpen && !res.Withdrawn {
-		return nil // the bank only asks; if it takes the money, it is told again
-	}
-	if fresh {
-		d = payment.Dispute{
-			ID: id.New[payment.Dispute](), Account: acct.ID, Payment: p.ID, ProviderRef: res.Ref, Amount: res.Amount,
-			Status: payment.DisputeOpen, Reason: res.Reason, CreatedAt: now,
-		}
-		if p.Refundable().Minor < d.Amount.Minor { // a part was refunded before
-			refunds, err := tx.Payments().RefundsOf(ctx, acct.ID, p.ID)
-			if err != nil {
-				return err
-			}
-			if slices.ContainsFunc(refunds, func(r payment.Refund) bool { return r.Status == payment.Processing }) {
-				return errTooEarly
-			}
-			d.Amount = p.Refundable()
-		}
-		if d.Amount.IsZero() {
-			return nil
-		}
-		p.Disputed.Minor += d.Amount.Minor
-		if err := tx.Payments().SavePayment(ctx, p); err != nil {
-			return err
-		}
-		if err := l.takenBack(ctx, tx, acct, p, d.Amount, books.DisputeOpened, l.fact(acct, d.ID.String(), "Payment disputed", now)); err != nil {
-			return err
-		}
-		// Nor is the gap that it leaves filled by itself.
-		if err := trip(ctx, tx, acct, "disputed", map[string]any{"dispute": d.ID}, now); err != nil {
-			return err
-		}
-		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentDisputed, map[string]any{"payment": p.ID, "dispute": d.ID, "amount": d.Amount}, now); err != nil {
-			return err
-		}
-	}
+	now := acct.Now(l.Clock())
 	// Banks reverse themselves: one that was lost may be won after all.
 	if d.Status != payment.DisputeWon && res.Status == payment.DisputeWon {
 		p.Disputed.Minor -= d.Amount.Minor
@@ -386,6 +358,40 @@ func (l Listener) writeDispute(ctx context.Context, tx Tx, acct account.Account,
 	}
 	d.UpdatedAt = now
 	return tx.Payments().SaveDispute(ctx, d)
+}
+
+// openDispute books what the bank takes: the amount, or what refunds have left of it.
+func (l Listener) openDispute(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, res payment.DisputeResult) (payment.Dispute, error) {
+	now := acct.Now(l.Clock())
+	d := payment.Dispute{
+		ID: id.New[payment.Dispute](), Account: acct.ID, Payment: p.ID, ProviderRef: res.Ref, Amount: res.Amount,
+		Status: payment.DisputeOpen, Reason: res.Reason, CreatedAt: now,
+	}
+	if p.Refundable().Minor < d.Amount.Minor { // a part was refunded before
+		refunds, err := tx.Payments().RefundsOf(ctx, acct.ID, p.ID)
+		if err != nil {
+			return d, err
+		}
+		if slices.ContainsFunc(refunds, func(r payment.Refund) bool { return r.Status == payment.Processing }) {
+			return d, errTooEarly
+		}
+		d.Amount = p.Refundable()
+	}
+	if d.Amount.IsZero() {
+		return d, nil
+	}
+	p.Disputed.Minor += d.Amount.Minor
+	if err := tx.Payments().SavePayment(ctx, p); err != nil {
+		return d, err
+	}
+	if err := l.takenBack(ctx, tx, acct, p, d.Amount, books.DisputeOpened, l.fact(acct, d.ID.String(), "Payment disputed", now)); err != nil {
+		return d, err
+	}
+	// Nor is the gap that it leaves filled by itself.
+	if err := trip(ctx, tx, acct, "disputed", map[string]any{"dispute": d.ID}, now); err != nil {
+		return d, err
+	}
+	return d, tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentDisputed, map[string]any{"payment": p.ID, "dispute": d.ID, "amount": d.Amount}, now)
 }
 
 // method takes over what the provider knows better of a card: a new expiry, or that it is gone.
