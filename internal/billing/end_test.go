@@ -60,8 +60,7 @@ func TestEnd_CreditThatHasRunOutPaysForNothing(t *testing.T) {
 func TestEnd_CreditEndsWithTheAccount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	g := w.grant(t, a, 10000, 0, 0)
 	w.use(t, a, "voice", "120000") // 27.00
 	if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "test", nil); err != nil {

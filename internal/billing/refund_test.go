@@ -100,7 +100,7 @@ func TestSmallInvoice_WaitsForFunds(t *testing.T) {
 	if act := w.action(t, a, billing.ActPayInvoice); act.Allowed || act.Blockers[0].Code != payment.ErrAmount.Code {
 		t.Errorf("the page says %+v, and no card can pay it", act)
 	}
-	m := w.defaultCard(t, asked(a, ""))
+	m := w.defaultCard(t, a)
 	var e *errs.Error
 	if err := (billing.Cards{Core: w.Core}).Remove(t.Context(), asked(a, ""), m.ID, m.Version); !errors.As(err, &e) {
 		t.Fatal(err)

@@ -344,8 +344,7 @@ func TestTopUp_OlderThanTheProvidersKeysIsLookedUp(t *testing.T) {
 // owingFunds is an account on Developer that owes 27.00 USD, which a dispute has taken from funds that were spent.
 func (w *world) owingFunds(t *testing.T) account.ID {
 	t.Helper()
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
+	a := w.onPro(t)
 	p := w.topUp(t, a, 2700).Charge
 	w.use(t, a, "voice", "120000")
 	if _, err := (billing.Downgrader{Core: w.Core}).Plan(t.Context(), asked(a, newKey()), plan.Developer, nil); err != nil {
