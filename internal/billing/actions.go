@@ -60,12 +60,13 @@ type Facts struct {
 	PendingUpgrade *upgrade.Upgrade
 	PendingTopUp   *payment.TopUp
 	Unpaid         []invoice.Invoice
+	Payable        []invoice.Invoice // those, and what was written off and keeps the account suspended
 	Balance        Balance
 	running        rated        // what the running period comes to; the zero one where none is
 	Owed           money.Amount // due and accrued, less what credit and funds cover: what removal would leave uncovered
 	OwedAtClose    money.Amount // the same if the account were closed now, and its fee due up to now
 	PaymentPending bool
-	TooSmall       *errs.Error // why no card can be charged for the first unpaid invoice
+	TooSmall       *errs.Error // why no card can be charged for the first payable invoice
 }
 
 // DefaultMethod returns the active card, or nil.
@@ -94,8 +95,8 @@ func (f Facts) Actions() []Action {
 	}
 	out = append(out, f.action(ActRemoveCard, "DELETE", href))
 	href = "/v1/invoices"
-	if len(f.Unpaid) > 0 {
-		href += "/" + f.Unpaid[0].ID.String() + "/pay"
+	if len(f.Payable) > 0 {
+		href += "/" + f.Payable[0].ID.String() + "/pay"
 	}
 	return append(out, f.action(ActPayInvoice, "POST", href), f.action(ActCloseAccount, "POST", "/v1/account/close"))
 }
@@ -167,7 +168,7 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 			out = append(out, blocker(payment.ErrNoMethod, nil))
 		}
 	case ActPayInvoice:
-		if len(f.Unpaid) == 0 {
+		if len(f.Payable) == 0 {
 			out = append(out, blocker(ErrNothingDue, nil))
 		}
 		if f.DefaultMethod() == nil {
@@ -249,17 +250,29 @@ func (c *Core) facts(ctx context.Context, tx Tx, acct account.Account) (f Facts,
 	if f.Unpaid, err = tx.Invoices().Unpaid(ctx, acct.ID); err != nil {
 		return f, err
 	}
-	if len(f.Unpaid) > 0 {
+	f.Payable = f.Unpaid
+	if acct.Status == account.Suspended {
+		suspending, err := tx.Invoices().Suspending(ctx, acct.ID)
+		if err != nil {
+			return f, err
+		}
+		for _, inv := range suspending {
+			if inv.Status == invoice.Uncollectible {
+				f.Payable = append(f.Payable, inv)
+			}
+		}
+	}
+	if len(f.Payable) > 0 {
 		limits, err := c.Gateway.Limits(acct.Currency)
 		if err != nil {
 			return f, err
 		}
-		if err := limits.Check(chargeable(f.Unpaid[0], limits)); err != nil && !errors.As(err, &f.TooSmall) {
+		if err := limits.Check(chargeable(f.Payable[0], limits)); err != nil && !errors.As(err, &f.TooSmall) {
 			return f, err
 		}
 	}
-	for i := range f.Unpaid {
-		active, err := c.activePayment(ctx, tx, &f.Unpaid[i])
+	for i := range f.Payable {
+		active, err := c.activePayment(ctx, tx, &f.Payable[i])
 		if err != nil {
 			return f, err
 		}

@@ -44,8 +44,8 @@ func (c Cards) Remove(ctx context.Context, asked Asked, mid payment.MethodID, ve
 func waysOut(f Facts, m payment.Method) []WayOut {
 	out := []WayOut{{"replace_card", "POST", "/v1/payment-methods"}}
 	switch {
-	case len(f.Unpaid) > 0 && f.TooSmall == nil:
-		out = append(out, WayOut{"pay_now", "POST", "/v1/invoices/" + f.Unpaid[0].ID.String() + "/pay"})
+	case len(f.Payable) > 0 && f.TooSmall == nil:
+		out = append(out, WayOut{"pay_now", "POST", "/v1/invoices/" + f.Payable[0].ID.String() + "/pay"})
 	case f.Owed.Sign() > 0:
 		out = append(out, WayOut{"add_funds", "POST", "/v1/top-ups"})
 	}

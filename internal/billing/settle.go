@@ -334,8 +334,8 @@ func (c *Core) reinstate(ctx context.Context, tx Tx, acct account.Account, now t
 	if err != nil || acct.Status != account.Suspended {
 		return err
 	}
-	owes, err := tx.Invoices().Suspends(ctx, acct.ID)
-	if err != nil || owes {
+	owes, err := tx.Invoices().Suspending(ctx, acct.ID)
+	if err != nil || len(owes) > 0 {
 		return err
 	}
 	acct.Status, acct.UpdatedAt = account.Active, now

@@ -172,6 +172,9 @@ func TestSuspensionOutlivesWriteOffUntilTheDebtIsPaid(t *testing.T) {
 		t.Fatalf("%+v, %v; want the other invoice paid", open, err)
 	}
 	want(account.Suspended, "once another invoice is paid")
+	if act := w.action(t, a, billing.ActPayInvoice); !act.Allowed || act.Href != "/v1/invoices/"+open[0].ID.String()+"/pay" {
+		t.Errorf("the page says %+v, and only this payment takes the suspension back", act)
+	}
 	if _, err := (billing.Collector{Core: w.Core}).Pay(t.Context(), asked(a, newKey()), open[0].ID, payment.MethodID{}, asJSON[payment.Payment](200)); err != nil {
 		t.Fatal(err)
 	}

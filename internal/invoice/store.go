@@ -32,8 +32,8 @@ type Store interface {
 	List(ctx context.Context, a account.ID, s Status, r page.Request) (page.Page[Invoice], error)
 	// Unpaid returns the account's open invoices, oldest first.
 	Unpaid(ctx context.Context, a account.ID) ([]Invoice, error)
-	// Suspends reports whether a debt of the account, written off or not, has led to a suspension.
-	Suspends(ctx context.Context, a account.ID) (bool, error)
+	// Suspending returns the debts of the account, written off or not, that have led to a suspension, oldest first.
+	Suspending(ctx context.Context, a account.ID) ([]Invoice, error)
 	// OfPeriod returns the cycle invoice of a period or ErrNotFound.
 	OfPeriod(ctx context.Context, a account.ID, s subscription.ID, start time.Time) (Invoice, error)
 

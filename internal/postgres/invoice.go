@@ -45,11 +45,12 @@ type invoiceRow struct {
 func (invoiceRow) TableName() string { return "invoices" }
 
 var (
-	invoices       = tableOf[invoiceRow]()
-	invoiceByID    = invoices.read("", "account_id", "id")
-	lockedInvoice  = invoiceByID.locked()
-	unpaidInvoices = invoices.read("AND status = 'open' ORDER BY finalized_at, id", "account_id").beforehand()
-	saveInvoice    = invoices.update([]string{"account_id", "id", "version"}, "status", "total", "amount_paid", "amount_credited", "finalize_at",
+	invoices           = tableOf[invoiceRow]()
+	invoiceByID        = invoices.read("", "account_id", "id")
+	lockedInvoice      = invoiceByID.locked()
+	unpaidInvoices     = invoices.read("AND status = 'open' ORDER BY finalized_at, id", "account_id").beforehand()
+	suspendingInvoices = invoices.read("AND status IN ('open', 'uncollectible') AND dunning = 'suspended' ORDER BY finalized_at, id", "account_id")
+	saveInvoice        = invoices.update([]string{"account_id", "id", "version"}, "status", "total", "amount_paid", "amount_credited", "finalize_at",
 		"finalized_at", "due_at", "paid_at", "closed_at", "attempts", "next_attempt_at", "dunning", "updated_at", "version").
 		mustFind(account.ErrStale)
 )
@@ -205,11 +206,10 @@ func (s invoiceStore) List(ctx context.Context, a account.ID, st invoice.Status,
 	return page.Cut(list, r.Limit, func(i invoice.Invoice) string { return i.ID.String() }), err
 }
 
-func (s invoiceStore) Suspends(ctx context.Context, a account.ID) (_ bool, err error) {
+func (s invoiceStore) Suspending(ctx context.Context, a account.ID) (_ []invoice.Invoice, err error) {
 	defer errs.Wrap(&err, "debts that suspend %s", a)
-	var n int64
-	err = stores(s).of(ctx, a).Model(&invoiceRow{}).Where("status IN ('open', 'uncollectible') AND dunning = 'suspended'").Count(&n).Error
-	return n > 0, translate(err)
+	return all(ctx, s, suspendingInvoices.of(a),
+		func(r invoiceRow) (invoice.Invoice, error) { return r.invoice(), nil })
 }
 
 func (s invoiceStore) Unpaid(ctx context.Context, a account.ID) (_ []invoice.Invoice, err error) {
