@@ -12,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/api/middleware"
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/api/strictjson"
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -96,6 +97,12 @@ type LeaseKey struct {
 	Algorithm string `json:"alg" validate:"required" example:"EdDSA"`
 	Use       string `json:"use" validate:"required" example:"sig"`
 } //@name LeaseKey
+
+// ExtendedReservation is a reservation that holds on.
+type ExtendedReservation struct {
+	Reservation
+	Token string `json:"token,omitempty"` // of a lease: a new one
+} //@name ExtendedReservation
 
 // LeaseKeys are the public keys that leases are checked with (RFC 7517).
 type LeaseKeys struct {
@@ -215,23 +222,28 @@ func (h reservations) lease(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	// The token is not stored. It follows from the reservation, so a repetition is signed again and has
-	// the same bytes.
-	var out Lease
-	if err := json.Unmarshal(ans.Body, &out.Reservation); err != nil {
-		return err
-	}
-	signed := entitlement.Reservation{Account: middleware.Account(c), Meter: out.Meter, CreatedAt: out.CreatedAt, ExpiresAt: out.ExpiresAt}
-	if signed.ID, err = id.Parse[entitlement.Reservation](out.ID); err != nil {
-		return err
-	}
-	if signed.Quantity, err = money.ParseDecimal(out.Quantity); err != nil {
-		return err
-	}
-	if out.Token, err = h.Metering.Leases.Sign(signed); err != nil {
+	out, err := h.sign(middleware.Account(c), ans)
+	if err != nil {
 		return err
 	}
 	return c.JSON(ans.Status, out)
+}
+
+// sign makes a lease of an answer. The token is not stored: it follows from the reservation, so a repetition is signed
+// again and has the same bytes.
+func (h reservations) sign(a account.ID, ans idempotency.Answer) (out Lease, err error) {
+	if err = json.Unmarshal(ans.Body, &out.Reservation); err != nil || !out.Lease {
+		return out, err
+	}
+	signed := entitlement.Reservation{Account: a, Meter: out.Meter, CreatedAt: out.CreatedAt, ExpiresAt: out.ExpiresAt}
+	if signed.ID, err = id.Parse[entitlement.Reservation](out.ID); err != nil {
+		return out, err
+	}
+	if signed.Quantity, err = money.ParseDecimal(out.Quantity); err != nil {
+		return out, err
+	}
+	out.Token, err = h.Metering.Leases.Sign(signed)
+	return out, err
 }
 
 // keys shows what leases are checked with.
@@ -298,18 +310,19 @@ func (h reservations) get(c echo.Context) error {
 
 // extend holds on, and holds more.
 //
-//	@ID			extendReservation
-//	@Summary	Extend a reservation
-//	@Tags		entitlements
-//	@Security	Token[usage:write]
-//	@Param		id				path		string				true	"The reservation"
-//	@Param		body			body		ExtendReservation	true	"What to hold in addition, and for how long"
-//	@Success	200				{object}	Reservation
-//	@Failure	404				{object}	problem.Problem	"reservation_not_found"
-//	@Failure	409				{object}	problem.Problem	"limit_reached, spend_limit_reached, reservation_settled, account_suspended, account_closed"
-//	@Failure	422				{object}	problem.Problem	"invalid_request"
-//	@Failure	503				{object}	problem.Problem	"ingest_busy, ingest_stopping, ingest_unavailable"
-//	@Router		/v1/usage/reservations/{id}/extend [post]
+//	@ID				extendReservation
+//	@Summary		Extend a reservation
+//	@Description	A lease comes with a new token, which says how much is held now, and until when.
+//	@Tags			entitlements
+//	@Security		Token[usage:write]
+//	@Param			id				path		string				true	"The reservation"
+//	@Param			body			body		ExtendReservation	true	"What to hold in addition, and for how long"
+//	@Success		200				{object}	ExtendedReservation
+//	@Failure		404				{object}	problem.Problem	"reservation_not_found"
+//	@Failure		409				{object}	problem.Problem	"limit_reached, spend_limit_reached, reservation_settled, account_suspended, account_closed"
+//	@Failure		422				{object}	problem.Problem	"invalid_request"
+//	@Failure		503				{object}	problem.Problem	"ingest_busy, ingest_stopping, ingest_unavailable"
+//	@Router			/v1/usage/reservations/{id}/extend [post]
 func (h reservations) extend(c echo.Context) error {
 	rid, err := param[entitlement.Reservation](c, "id", entitlement.ErrReservationNotFound)
 	if err != nil {
@@ -326,7 +339,15 @@ func (h reservations) extend(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return h.act(c, metering.Reserving{Action: metering.Extend, ID: rid, Quantity: in.Quantity, TTL: ttl}, http.StatusOK)
+	ans, err := h.reserve(c, metering.Reserving{Action: metering.Extend, ID: rid, Quantity: in.Quantity, TTL: ttl}, http.StatusOK)
+	if err != nil {
+		return err
+	}
+	out, err := h.sign(middleware.Account(c), ans)
+	if err != nil {
+		return err
+	}
+	return c.JSON(ans.Status, ExtendedReservation(out))
 }
 
 // commit settles a reservation.

@@ -271,7 +271,9 @@ func TestReserveUnits(t *testing.T) {
 	if !strings.Contains(string(entitled.Body), `"reserved":"59000"`) {
 		t.Errorf("%s", entitled.Body)
 	}
-	ada.post(t, path+"/extend", `{"ttl_seconds":1200}`).want(t, http.StatusOK)
+	if longer := ada.post(t, path+"/extend", `{"ttl_seconds":1200}`).want(t, http.StatusOK); bytes.Contains(longer.Body, []byte(`"token"`)) {
+		t.Errorf("a reservation that is no lease has a token: %s", longer.Body)
+	}
 	for _, left := range []string{`{}`, `{"quantity":null}`, `{"dimensions":{"project":"helpdesk"}}`} {
 		ada.post(t, path+"/commit", left).problem(t, http.StatusUnprocessableEntity, "invalid_request") // no use is not no word of it
 	}
@@ -346,6 +348,18 @@ func TestLease(t *testing.T) {
 	claims, err := entitlement.VerifyLease(ed25519.PublicKey(public), first.str(t, "token"), w.clock())
 	if err != nil || claims.Reservation.String() != first.str(t, "id") || claims.Quantity.String() != "600" {
 		t.Errorf("%+v, %v", claims, err)
+	}
+
+	// Of one that is extended a gateway without a connection knows by a new token.
+	path := "/v1/usage/reservations/" + first.str(t, "id") + "/extend"
+	longer := ada.key("e").post(t, path, `{"quantity":"60","ttl_seconds":3600}`).want(t, http.StatusOK)
+	again = ada.key("e").post(t, path, `{"quantity":"60","ttl_seconds":3600}`).want(t, http.StatusOK)
+	if !bytes.Equal(longer.Body, again.Body) {
+		t.Errorf("first %s, again %s", longer.Body, again.Body)
+	}
+	extended, err := entitlement.VerifyLease(ed25519.PublicKey(public), longer.str(t, "token"), w.clock())
+	if err != nil || extended.Quantity.String() != "660" || extended.Expires-claims.Expires < 2000 || extended.Reservation != claims.Reservation {
+		t.Errorf("%+v, %v", extended, err)
 	}
 }
 
