@@ -361,7 +361,7 @@ func (h reservations) extend(c echo.Context) error {
 //	@Param			body			body		CommitReservation	true	"What was used"
 //	@Success		200				{object}	Reservation
 //	@Failure		404				{object}	problem.Problem	"reservation_not_found"
-//	@Failure		409				{object}	problem.Problem	"limit_reached, spend_limit_reached, reservation_settled"
+//	@Failure		409				{object}	problem.Problem	"limit_reached, spend_limit_reached, reservation_settled, account_closed"
 //	@Failure		422				{object}	problem.Problem	"invalid_request"
 //	@Failure		503				{object}	problem.Problem	"ingest_busy, ingest_stopping, ingest_unavailable"
 //	@Router			/v1/usage/reservations/{id}/commit [post]

@@ -47,7 +47,7 @@ type Reserving struct {
 	TTL        time.Duration // of Reserve and Extend, from now on
 	Lease      bool          // of Reserve
 	Reference  string        // of Reserve
-	OccurredAt time.Time     // of Commit; zero: now
+	OccurredAt time.Time     // of Commit; zero: now, or the end of the period in which it was reserved
 	Dimensions Dimensions    // of Commit
 
 	Key idempotency.Request // the zero Request: no answer is kept
@@ -175,6 +175,10 @@ func (v *verdict) prepare(it *item) {
 	e.Meter = r.Meter
 	if e.OccurredAt = o.OccurredAt; e.OccurredAt.IsZero() {
 		e.OccurredAt = ad.now(v.now)
+		// Units are held of the period in which they were reserved: in the next one others may hold all there are.
+		if end := ad.EndOf(r.Period); !end.IsZero() && !e.OccurredAt.Before(end) {
+			e.OccurredAt = end.Add(-time.Microsecond)
+		}
 	}
 	if it.meter.Aggregation == Unique {
 		e.Value = e.ID
@@ -185,7 +189,9 @@ func (v *verdict) prepare(it *item) {
 		return
 	}
 	if problem := v.timely(it, ad); problem != nil {
-		o.err = asError(problem)
+		if o.err = asError(problem); problem == problemClosed {
+			o.err = entitlement.ErrClosed
+		}
 		return
 	}
 	it.place()
@@ -346,7 +352,8 @@ func (v *verdict) extend(it *item, ad *Admission, r entitlement.Reservation) (en
 }
 
 // commitUsed counts what was used as an event and lets the rest go. Use within what an open reservation
-// holds is always counted; more than that, or after it expired, only where the limit has room.
+// holds is always counted; more than that, in another period than it holds units of, or after it expired, only where the
+// limit has room.
 func (v *verdict) commitUsed(it *item, ad *Admission, r entitlement.Reservation) (entitlement.Reservation, bool, error) {
 	o := it.op
 	if r.Status == entitlement.Committed && r.Used.Cmp(o.Quantity) == 0 {
@@ -357,7 +364,7 @@ func (v *verdict) commitUsed(it *item, ad *Admission, r entitlement.Reservation)
 		return r, false, entitlement.ErrSettled
 	}
 	var granted money.Decimal
-	if r.Status == entitlement.Open {
+	if r.Status == entitlement.Open && it.period.Equal(r.Period) {
 		granted = r.Quantity
 	}
 	if over := o.Quantity.Sub(granted); over.Sign() > 0 {
@@ -365,8 +372,8 @@ func (v *verdict) commitUsed(it *item, ad *Admission, r entitlement.Reservation)
 			return r, false, err
 		}
 	}
-	if granted.Sign() > 0 {
-		v.hold(r, granted.Neg())
+	if r.Status == entitlement.Open {
+		v.hold(r, r.Quantity.Neg())
 	}
 	if it.fresh {
 		held := v.known.Totals[it.total]

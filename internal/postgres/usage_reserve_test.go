@@ -209,6 +209,54 @@ func TestReservations(t *testing.T) {
 		}
 	})
 
+	t.Run("AreNotCommittedOnAClosedAccount", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t, nil)
+		r, _ := b.reserve(t, "text", "8")
+		mustEntitle(t, b.db, b.account.ID, func(e *entitlement.Entitlement) { e.Status = account.Closed })
+		if _, err := b.act(t, metering.Commit, r, "8"); !errors.Is(err, entitlement.ErrClosed) {
+			t.Errorf("%v, want closed", err)
+		}
+	})
+
+	t.Run("CountInThePeriodOfWhichTheyHoldUnits", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t, limitOf("text", "10"))
+		first, err1 := b.reserve(t, "text", "8")
+		second, err2 := b.reserve(t, "text", "2")
+		mustEntitle(t, b.db, b.account.ID, func(e *entitlement.Entitlement) { // the period has ended meanwhile
+			limitOf("text", "10")(e)
+			e.PeriodStarts = append(e.PeriodStarts, noon.AddDate(0, 0, -1))
+		})
+		third, err3 := b.reserve(t, "text", "9")
+		if err1 != nil || err2 != nil || err3 != nil {
+			t.Fatal(err1, err2, err3)
+		}
+		commit := func(r entitlement.Reservation, quantity string, at time.Time) error {
+			_, err := b.in.Reserve(t.Context(), metering.Reserving{
+				Action: metering.Commit, Account: b.account.ID, ID: r.ID, Quantity: money.MustDecimal(quantity), OccurredAt: at,
+			})
+			return err
+		}
+		if err := commit(first, "8", time.Time{}); err != nil {
+			t.Errorf("what was granted was not honoured: %v", err)
+		}
+		if err := commit(second, "2", noon); !errors.Is(err, entitlement.ErrLimitReached) {
+			t.Errorf("passes the limit of a period in which it holds nothing: %v", err)
+		}
+		if err := commit(second, "1", noon); err != nil {
+			t.Errorf("with room for it: %v", err)
+		}
+		if err := commit(third, "9", time.Time{}); err != nil {
+			t.Error(err)
+		}
+		got := mustText(t, b.db, `SELECT string_agg(trim_scale(quantity) || '+' || trim_scale(reserved), ' ' ORDER BY period_start) FROM usage_totals
+			WHERE account_id = $1 AND meter = 'text'`, b.account.ID.UUID())
+		if got != "8+0 10+0" {
+			t.Errorf("used+reserved %s", got)
+		}
+	})
+
 	t.Run("BoundConcurrentConnections", func(t *testing.T) {
 		t.Parallel()
 		b := setup(t, limitOf("concurrent", "2"))
