@@ -1,6 +1,7 @@
 package v1
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"net/http"
@@ -222,6 +223,9 @@ func checkReconciliation(in NewReconciliation) (b period.Bounds, err error) {
 			return b, errs.InvalidField(fmt.Sprintf("#/hours/%d/events", i), "missing", "events or a hash are required")
 		case hour.Events != nil && *hour.Events < 0:
 			return b, errs.InvalidField(fmt.Sprintf("#/hours/%d/events", i), "out_of_range", "must not be negative")
+		}
+		if sum, err := hex.DecodeString(hour.Hash); hour.Hash != "" && (err != nil || len(sum) != sha256.Size) { // it would match nothing, ever
+			return b, errs.InvalidField(fmt.Sprintf("#/hours/%d/hash", i), "invalid_hash", "must be a SHA-256 in hex: 64 digits")
 		}
 		if !hour.Hour.Equal(hour.Hour.Truncate(time.Hour)) || (i > 0 && !in.Hours[i-1].Hour.Before(hour.Hour)) {
 			return b, errs.InvalidField("#/hours", "invalid_hours", "must be whole hours of UTC, ascending")

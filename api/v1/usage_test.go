@@ -248,6 +248,10 @@ func TestReconcileUsage(t *testing.T) {
 	}
 	ada.post(t, "/v1/usage/reconciliations", `{"meter":"voice","hours":[{"hour":"2026-03-10T08:00:00Z"}]}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 	ada.post(t, "/v1/usage/reconciliations", `{"meter":"voice","hours":[{"hour":"2026-03-10T08:00:00Z","events":-1}]}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	for _, hash := range []string{"zz", "abcd", base64.StdEncoding.EncodeToString(sum[:])} {
+		ada.post(t, "/v1/usage/reconciliations", fmt.Sprintf(`{"meter":"voice","hours":[{"hour":"2026-03-10T08:00:00Z","hash":%q}]}`, hash)).
+			problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	}
 	ada.post(t, "/v1/usage/reconciliations", `{"source":"media-eu-1","ids":["1"]}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 	ada.post(t, "/v1/usage/reconciliations", `{"meter":"voice","hours":[{"hour":"2026-03-10T07:30:00Z","events":0}]}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 }
