@@ -2,6 +2,7 @@ package v1_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,6 +87,32 @@ func TestSalesInquiries(t *testing.T) {
 		t.Errorf("%d inquiries", len(all))
 	}
 	eve.get(t, path).problem(t, http.StatusNotFound, "sales_inquiry_not_found")
+}
+
+// What costs more than any amount is past the limit, and keeps nobody else's use from being stored.
+func TestSpendLimit_UseBeyondTheRangeOfAmounts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, ada := w.upgraded(t, sandbox.TokenVisa)
+	w.use(t, a.ID, "voice", "60")
+	const most = "999999999999999"
+	held := ada.post(t, "/v1/usage/reservations", `{"meter":"voice","quantity":"`+most+`"}`).want(t, http.StatusCreated)
+	for _, page := range []string{"/v1/overview", "/v1/balance"} { // what is held comes to more than can be shown
+		ada.get(t, page).want(t, http.StatusOK)
+	}
+	ada.post(t, "/v1/usage/reservations/"+held.str(t, "id")+"/release", "").want(t, http.StatusOK)
+
+	tag := ada.get(t, "/v1/spend-limit").Header.Get("ETag")
+	ada.with("If-Match", tag).do(t, http.MethodPut, "/v1/spend-limit", `{"amount":{"amount":10000,"currency":"USD"}}`).want(t, http.StatusOK)
+	sent := ada.post(t, "/v1/usage/events", batch(event("1", "60", ""), event("2", most, ""), strings.Replace(event("3", most, ""), "voice", "call_score", 1), event("4", "60", "")))
+	for i, want := range []string{"accepted", "rejected", "rejected", "accepted"} {
+		if got := sent.want(t, http.StatusOK).str(t, "results", i, "status"); got != want {
+			t.Errorf("event %d is %s, want %s: %s", i, got, want, sent.Body)
+		}
+	}
+	for _, meter := range []string{"voice", "call_score"} {
+		ada.post(t, "/v1/usage/reservations", `{"meter":"`+meter+`","quantity":"`+most+`"}`).problem(t, http.StatusConflict, "spend_limit_reached")
+	}
 }
 
 // What slips through a spend limit is absorbed: everybody sees that it was used, and that it is not billed. Here the

@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -252,18 +253,29 @@ func (r rated) reserved() (money.Amount, error) {
 	if !held {
 		return money.Zero(r.bill.Total.Currency), nil
 	}
-	with, err := pricing.Accrued(in)
+	with, err := accrued(in, r.bill.Total.Currency)
 	if err != nil {
 		return with, err
 	}
 	return with.Sub(r.bill.Total)
 }
 
+// accrued prices what is not billed yet: units that are held, and use that asks to be admitted. What is beyond the range
+// of amounts comes to the largest, which is past every limit. As an error it would keep the use of all other accounts
+// that is stored together with it from being stored.
+func accrued(in pricing.Input, c money.Currency) (money.Amount, error) {
+	priced, err := pricing.Accrued(in)
+	if errors.Is(err, pricing.ErrRange) || errors.Is(err, pricing.ErrQuantity) {
+		return money.New(money.MaxMinor, c), nil
+	}
+	return priced, err
+}
+
 // spent is what a spend limit is compared with: all that is used or reserved, as if there were none.
 func (r rated) spent() (money.Amount, error) {
 	in, _ := r.withReserved()
 	in.Cap = nil
-	return pricing.Accrued(in)
+	return accrued(in, r.bill.Total.Currency)
 }
 
 // spendLimitOf is the account's spend limit, nil where it has none that holds its bills down.
@@ -324,5 +336,5 @@ func (p Pricer) Accrued(ctx context.Context, e entitlement.Entitlement, periodSt
 		})
 	}
 	in.Usage = lessWaived(in.Usage, open.Waived)
-	return pricing.Accrued(in)
+	return accrued(in, acct.Currency)
 }
