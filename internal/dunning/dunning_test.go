@@ -93,3 +93,23 @@ func TestAFinalDeclineStands(t *testing.T) {
 		t.Errorf("MayTry = %v, %s; want no, and no time to come back", ok, again)
 	}
 }
+
+func TestWriteOff(t *testing.T) {
+	t.Parallel()
+
+	p, after := dunning.Default(), dunning.Default().Uncollectible
+	for name, c := range map[string]struct {
+		policy dunning.Policy
+		due    time.Time
+		want   bool
+	}{
+		"before its time":        {p, now.Add(1 - after), false},
+		"in time":                {p, now.Add(-after), true},
+		"a debt that is not due": {p, time.Time{}, false},
+		"never by itself":        {dunning.Policy{}, now.Add(-after), false},
+	} {
+		if got := c.policy.WriteOff(c.due, now); got != c.want {
+			t.Errorf("%s: written off %v", name, got)
+		}
+	}
+}

@@ -143,6 +143,9 @@ func TestSignatureIsCheckedOverTheRawBytes(t *testing.T) {
 		"empty secret":                 {payment.Sign("", body, at), []payment.Secret{""}, false},
 		"wrong secret":                 {good, []payment.Secret{"other"}, false},
 		"signature of half the length": {good[:len(good)-32], []payment.Secret{"secret"}, false},
+		"as old as it may be":          {payment.Sign("secret", body, at.Add(-payment.SignatureTolerance)), []payment.Secret{"secret"}, true},
+		"too old":                      {payment.Sign("secret", body, at.Add(-payment.SignatureTolerance-time.Second)), []payment.Secret{"secret"}, false},
+		"from too far ahead":           {payment.Sign("secret", body, at.Add(payment.SignatureTolerance+time.Second)), []payment.Secret{"secret"}, false},
 		"not hexadecimal":              {"t=1700000000,v1=zz", []payment.Secret{"secret"}, false},
 		"time that is no number":       {"t=now," + sig, []payment.Secret{"secret"}, false},
 		"time beyond all numbers":      {"t=99999999999999999999," + sig, []payment.Secret{"secret"}, false},
@@ -277,5 +280,31 @@ func TestBrokenConnectionIsNotRepeatedUnseen(t *testing.T) {
 	}
 	if n := calls.Load(); n != 2 {
 		t.Errorf("%d calls were made", n)
+	}
+}
+
+func TestRefundable_IsWhatNobodyHasTakenBack(t *testing.T) {
+	t.Parallel()
+	usd := func(minor int64) money.Amount { return money.New(minor, money.USD) }
+	p := payment.Payment{Amount: usd(1000), Refunded: usd(200), Disputed: usd(300), Status: payment.Succeeded}
+	if got := p.Refundable(); got != usd(500) {
+		t.Errorf("%s, want 5.00 USD", got)
+	}
+	p.Status = payment.Processing
+	if got := p.Refundable(); got != usd(0) {
+		t.Errorf("%s of what was not taken", got)
+	}
+}
+
+func TestLimits_BoundACharge(t *testing.T) {
+	t.Parallel()
+	l := payment.Limits{Minimum: money.New(500, "KWD"), Maximum: money.New(9000, "KWD"), Step: 10}
+	for minor, want := range map[int64]bool{499: false, 500: true, 505: false, 510: true, 9000: true, 9010: false} {
+		if err := l.Check(money.New(minor, "KWD")); (err == nil) != want || (err != nil && !errors.Is(err, payment.ErrAmount)) {
+			t.Errorf("%d: %v", minor, err)
+		}
+	}
+	if err := l.Check(money.New(500, money.USD)); !errors.Is(err, payment.ErrAmount) {
+		t.Errorf("another currency: %v", err)
 	}
 }

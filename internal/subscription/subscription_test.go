@@ -23,8 +23,8 @@ func TestChangePlan_PropertyHeldTimesFillThePeriod(t *testing.T) {
 			period.Schedule{Anchor: period.DateOf(begin, time.UTC), Zone: time.UTC, Interval: period.Month}, begin)
 		now, want := begin, map[plan.Code]time.Duration{}
 		since := s.Period.Start
-		for _, wait := range rapid.SliceOfN(rapid.Int64Range(0, int64(20*24*time.Hour)), 0, 6).Draw(t, "waits") {
-			now = now.Add(time.Duration(wait))
+		for _, wait := range rapid.SliceOfN(rapid.IntRange(0, 20), 0, 6).Draw(t, "days") { // the period may be over by then
+			now = now.Add(time.Duration(wait) * 24 * time.Hour)
 			to := subscription.Terms{Plan: plan.Code(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "to")), Version: 1}
 			held := s.Plan
 			if s.ChangePlan(to, now) != nil {
@@ -60,4 +60,17 @@ func TestChangePlan_PropertyHeldTimesFillThePeriod(t *testing.T) {
 			t.Fatalf("a new period begins with %v", s.Held)
 		}
 	})
+}
+
+// What is held of a period ends with it, or with the account: one that is closed late has not been held for longer.
+func TestPeriod_IsHeldUntilItIsClosed(t *testing.T) {
+	t.Parallel()
+	day := func(d int) time.Time { return time.Date(2026, 3, d, 0, 0, 0, 0, time.UTC) }
+	p := subscription.Period{Bounds: period.Bounds{Start: day(1), End: day(20)}}
+	for closed, end := range map[time.Time]time.Time{{}: day(20), day(10): day(10), day(25): day(20)} {
+		p.ClosedAt = closed
+		if got := p.Present(); !got.Equal(period.Bounds{Start: day(1), End: end}) {
+			t.Errorf("closed at %s it was held for %s, want until %s", closed, got, end)
+		}
+	}
 }
