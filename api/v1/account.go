@@ -134,7 +134,7 @@ type AccountClosing struct {
 //	@Tags			account
 //	@Param			closing	body		AccountClosing	true	"Why, if you like"
 //	@Success		200		{object}	Account
-//	@Failure		409		{object}	problem.Problem	"outstanding_balance, payment_pending, account_closed, funds_not_refundable"
+//	@Failure		409		{object}	problem.Problem	"outstanding_balance, payment_pending, under_contract, account_closed, funds_not_refundable"
 //	@Router			/v1/account/close [post]
 func (h accounts) close(c echo.Context) error {
 	var in AccountClosing
