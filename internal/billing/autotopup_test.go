@@ -187,6 +187,23 @@ func TestAutoTopUp_NotAfterADispute(t *testing.T) {
 	}
 }
 
+// What the provider reports as something else than was asked for is no reason to ask again by itself.
+func TestAutoTopUp_PausesWhereItsPaymentIsParked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Gateway = misreporting{w.Gateway}
+	a := w.keepFunds(t, sandbox.TokenVisa, 100_000)
+	for range 2 {
+		if got := w.checkedFunds(t, a); got != 0 {
+			t.Errorf("funds of %d, want none: nothing is booked", got)
+		}
+	}
+	rule, err := w.DB.Wallet().AutoTopUp(t.Context(), a)
+	if n := len(w.charges(t)[a]); n != 1 || err != nil || !rule.Tripped || rule.TrippedReason != "provider_mismatch" {
+		t.Errorf("%d charges, and the rule is %+v, %v", n, rule, err)
+	}
+}
+
 // The rule of automatic top-ups outlives its plan: on one that takes no funds, and of an account that is closed, there is
 // nothing to do, and nothing goes wrong.
 func TestAutoTopUp_OnAPlanThatTakesNoFunds(t *testing.T) {

@@ -105,7 +105,10 @@ func (c *Core) park(ctx context.Context, tx Tx, acct account.Account, p *payment
 	if err := tx.Payments().SavePayment(ctx, p); err != nil {
 		return err
 	}
-	return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentParked, about(p), now)
+	if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentParked, about(p), now); err != nil {
+		return err
+	}
+	return c.mirrorTopUp(ctx, tx, acct, p, now)
 }
 
 func (c *Core) fact(acct account.Account, reference, words string, now time.Time) books.Fact {
@@ -362,7 +365,7 @@ func (c *Core) mirrorTopUp(ctx context.Context, tx Tx, acct account.Account, p *
 		return nil
 	}
 	t, err := tx.Payments().TopUp(ctx, acct.ID, p.TopUp)
-	if err != nil || t.Status == p.Status || !t.Status.CanBecome(p.Status) || p.Status == payment.Parked {
+	if err != nil || t.Status == p.Status || !t.Status.CanBecome(p.Status) {
 		return err
 	}
 	t.Status, t.Failure, t.UpdatedAt = p.Status, p.Failure, now
@@ -381,7 +384,10 @@ func (c *Core) mirrorTopUp(ctx context.Context, tx Tx, acct account.Account, p *
 		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.TopUpFailed, map[string]any{"top_up": t.ID, "amount": t.Amount, "failure": t.Failure}, now); err != nil {
 			return err
 		}
-	case payment.Processing, payment.RequiresAction, payment.Parked:
+	case payment.Parked:
+		// The next one would be reported as this one was, and charge the card again.
+		return c.tripAutoTopUp(ctx, tx, acct, t, now)
+	case payment.Processing, payment.RequiresAction:
 		return nil
 	}
 	// It may have been all that a card to be removed was kept for.

@@ -260,11 +260,14 @@ func TestTopUp(t *testing.T) {
 		a := w.onPro(t)
 		w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultWrongAmount})
 		top := w.topUp(t, a, 5000)
-		if top.Charge.Status != payment.Parked {
-			t.Errorf("status %s, want parked", top.Charge.Status)
+		if top.Charge.Status != payment.Parked || top.Status != payment.Parked {
+			t.Errorf("the payment is %s, the top-up %s; want parked", top.Charge.Status, top.Status)
 		}
 		if b := w.balance(t, a); b.Funds != usd(0) {
 			t.Errorf("funds %s", b.Funds)
+		}
+		if again := w.topUp(t, a, 2000); again.Status != payment.Succeeded { // nobody waits for the person who looks into it
+			t.Errorf("the next one is %s", again.Status)
 		}
 	})
 }

@@ -245,7 +245,7 @@ WHERE e.account_id IS NULL OR e.currency <> a.currency OR (a.status = 'closed') 
 SELECT t.account_id, format('top-up top:%s of %s %s is %s, its payment pay:%s of %s %s is %s', t.id, t.amount, t.currency, t.status, t.payment_id, p.amount,
   p.currency, coalesce(p.status, 'not there'))
 FROM top_ups t LEFT JOIN payments p ON p.account_id = t.account_id AND p.id = t.payment_id AND p.top_up_id = t.id
-WHERE (p.amount, p.currency) IS DISTINCT FROM (t.amount, t.currency) OR (p.status <> t.status AND p.status <> 'parked')`, `
+WHERE (p.amount, p.currency) IS DISTINCT FROM (t.amount, t.currency) OR p.status <> t.status`, `
 SELECT p.account_id, format('payment pay:%s pays for no top-up', p.id)
 FROM payments p LEFT JOIN top_ups t ON t.account_id = p.account_id AND t.id = p.top_up_id AND t.payment_id = p.id
 WHERE p.purpose = 'top_up' AND t.id IS NULL`, `
