@@ -56,6 +56,10 @@ func (g Granter) Grant(ctx context.Context, asked Asked, in GrantInput, render R
 		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.CreditGranted, map[string]any{"grant": gr.ID, "amount": gr.Amount}, now); err != nil {
 			return gr, err
 		}
+		b, err := tx.Ledger().Balances(ctx, acct.ID)
+		if err != nil || books.StandingOf(b, acct.Currency).Due.IsZero() { // it has the balances; the invoices would have to be asked for
+			return gr, err
+		}
 		if err := g.payFromFunds(ctx, tx, acct, now); err != nil {
 			return gr, err
 		}

@@ -405,23 +405,22 @@ func (c *counted) Read(b []byte) (int, error) {
 // that does not end: a quotation mark that is never closed would otherwise bring the rest of the file into memory.
 type bounded struct {
 	io.Reader
-	kept []byte
+	kept bytes.Buffer
 	from int64 // where in the file the kept begin
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
-	if len(b.kept) > maxRow {
+	if b.kept.Len() > maxRow {
 		return 0, fmt.Errorf("longer than %d bytes; is a quotation mark not closed?", maxRow)
 	}
 	n, err := b.Reader.Read(p)
-	b.kept = append(b.kept, p[:n]...)
+	b.kept.Write(p[:n])
 	return n, err
 }
 
 // cut returns what was kept up to a place in the file, and keeps it no longer.
 func (b *bounded) cut(end int64) string {
-	n := end - b.from
-	raw := strings.Trim(string(b.kept[:n]), "\r\n")
-	b.kept, b.from = b.kept[n:], end
+	raw := strings.Trim(string(b.kept.Next(int(end-b.from))), "\r\n")
+	b.from = end
 	return raw
 }

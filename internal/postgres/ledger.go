@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -173,6 +174,11 @@ func (s ledgerStore) Booked(ctx context.Context, a account.ID, kind, reference s
 }
 
 func (s ledgerStore) Balances(ctx context.Context, a account.ID) (ledger.Balances, error) {
+	if h := s.held(); h != nil {
+		if b := h.book(a); b != nil && b.balance != nil {
+			return maps.Clone(b.balance), nil
+		}
+	}
 	if err := s.written(ctx); err != nil {
 		return nil, err
 	}
