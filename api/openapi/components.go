@@ -115,7 +115,7 @@ func furtherMembers() object {
 		"ways_out": list("what can be done instead", object{
 			"type": "object", "required": []any{"name", "method", "href"},
 			"properties": object{
-				"name":   object{"type": "string", "enum": []any{"replace_card", "pay_now", "ask_support", "remove_when_paid"}},
+				"name":   object{"type": "string", "enum": []any{"replace_card", "pay_now", "add_funds", "ask_support", "remove_when_paid"}},
 				"method": text("of the request that does it"), "href": text("of the request that does it"),
 			},
 		}),

@@ -178,3 +178,16 @@ func TestAnotherAccountsCardTokenIsRefused(t *testing.T) {
 	eve.post(t, "/v1/upgrades", fmt.Sprintf(`{"plan":"pro","payment_method":{"id":%q}}`, card.str(t, "id"))).
 		problem(t, http.StatusNotFound, "payment_method_not_found")
 }
+
+// What is used and on no invoice yet keeps a card, too; funds cover it.
+func TestPaymentMethods_TheWayOutOfWhatIsAccrued(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	acct, ada := w.upgraded(t, sandbox.TokenVisa)
+	w.use(t, acct.ID, "voice", "120000")
+	card := "/v1/payment-methods/" + ada.get(t, "/v1/overview").str(t, "payment_method", "id")
+	refused := ada.with("If-Match", ada.get(t, card).Header.Get("ETag")).do(t, http.MethodDelete, card, "").problem(t, http.StatusConflict, "active_payment_method")
+	if way := refused.str(t, "ways_out", 1, "name"); way != "add_funds" {
+		t.Errorf("the second way out is %s: %s", way, refused.Body)
+	}
+}
