@@ -94,7 +94,7 @@ type RemovalDecision struct {
 //	@Param			decision	body		RemovalDecision	true	"The answer"
 //	@Success		200			{object}	AdminRemovalRequest
 //	@Failure		404			{object}	problem.Problem	"removal_request_not_found, account_not_found"
-//	@Failure		409			{object}	problem.Problem	"removal_request_resolved (with status)"
+//	@Failure		409			{object}	problem.Problem	"removal_request_resolved (with removal_request_status)"
 //	@Failure		422			{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/admin/removal-requests/{id}/resolve [post]
 func (h adminSupport) resolveRemoval(c echo.Context) error {

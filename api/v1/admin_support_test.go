@@ -29,7 +29,9 @@ func TestAdminRemovalRequests(t *testing.T) {
 	resolve(w.operator(t, w.open(t).ID), first, "approve").problem(t, http.StatusNotFound, "removal_request_not_found")
 	resolve(staff, first, "approve").problem(t, http.StatusBadRequest, "account_required")
 	resolve(grace, first, "decline").want(t, http.StatusOK).golden(t, "admin_removal_declined")
-	resolve(grace, first, "approve").problem(t, http.StatusConflict, "removal_request_resolved")
+	if was := resolve(grace, first, "approve").problem(t, http.StatusConflict, "removal_request_resolved").str(t, "removal_request_status"); was == "" {
+		t.Error("it does not say how it was resolved")
+	}
 	if n := len(ada.get(t, "/v1/payment-methods").at(t, "data").([]any)); n != 1 {
 		t.Fatalf("%d cards after the request was declined", n)
 	}
@@ -142,7 +144,9 @@ func TestAdminParkedPayments(t *testing.T) {
 		if again := grace.key("k").post(t, path+"/"+id+"/resolve", body); string(again.Body) != string(got.Body) {
 			t.Errorf("a repetition answered %s", again.Body)
 		}
-		grace.post(t, path+"/"+id+"/resolve", body).problem(t, http.StatusConflict, "payment_not_parked")
+		if got := grace.post(t, path+"/"+id+"/resolve", body).problem(t, http.StatusConflict, "payment_not_parked"); got.str(t, "payment_status") == "" {
+			t.Errorf("it does not say how the payment stands: %s", got.Body)
+		}
 		// The customer may try again: the top-up has failed with its payment.
 		ada.post(t, "/v1/top-ups", funds(5000)).want(t, http.StatusCreated)
 		w.check(t)

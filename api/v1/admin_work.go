@@ -91,7 +91,7 @@ type ParkedResolution struct {
 //	@Param			resolution	body		ParkedResolution	true	"What was decided, and why"
 //	@Success		200			{object}	Payment
 //	@Failure		404			{object}	problem.Problem	"payment_not_found, account_not_found"
-//	@Failure		409			{object}	problem.Problem	"payment_not_parked (with status), payment_still_parked (with asked and reported), not_given_back"
+//	@Failure		409			{object}	problem.Problem	"payment_not_parked (with payment_status), payment_still_parked (with asked and reported), not_given_back"
 //	@Failure		422			{object}	problem.Problem	"invalid_request"
 //	@Failure		503			{object}	problem.Problem	"provider_unreachable"
 //	@Router			/v1/admin/parked-payments/{id}/resolve [post]

@@ -252,7 +252,7 @@ func (c Cards) ResolveRemoval(ctx context.Context, asked Asked, rid payment.Remo
 		return r, err
 	}
 	if r.Status != payment.RemovalOpen {
-		return r, payment.ErrRemovalResolved.With("status", r.Status)
+		return r, payment.ErrRemovalResolved.With("removal_request_status", r.Status)
 	}
 	if grant {
 		if err := c.RemoveByOperator(ctx, asked, r.Method, reason); err != nil {

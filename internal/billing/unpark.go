@@ -52,7 +52,7 @@ func (r Resolver) Unpark(ctx context.Context, asked Asked, pid payment.ID, d Par
 			return p, err
 		}
 		if p.Status != payment.Parked {
-			return p, ErrNotParked.With("status", p.Status)
+			return p, ErrNotParked.With("payment_status", p.Status)
 		}
 		now := acct.Now(r.Clock())
 		if err := r.unpark(ctx, tx, acct, &p, res, missing, d, now); err != nil {
