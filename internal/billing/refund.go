@@ -129,8 +129,8 @@ var ErrFundsSpent = errs.New(errs.Conflict, "funds_spent", "The funds of this to
 type recipe func(f books.Fact, ofInvoice, ofFunds money.Amount) *ledger.Transaction
 
 // takenBack books what was given or fetched back of a payment. What it had paid of an invoice is due again, and paid from
-// credit and funds where there are any. Dunning stops: no card is charged again by itself for that. Of an invoice that was written off it is written off too. What
-// cards have paid beyond the invoice has gone to the funds, and comes from them.
+// credit and funds where there are any. Dunning stops: no card is charged again by itself for that. Of an invoice that was
+// written off it is written off too. What cards have paid beyond the invoice has gone to the funds, and comes from them.
 func (c *Core) takenBack(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, amount money.Amount, by recipe, f books.Fact) error {
 	if err := c.watch(ctx, tx, p.Account); err != nil {
 		return err

@@ -181,9 +181,12 @@ func TestWriteSkew_OneOfTwoIsRefused(t *testing.T) {
 	})
 }
 
-// again ends the first run of every transaction before it is committed, and runs it again, as PostgreSQL has one of two do
-// that wait for each other.
-type again struct{ billing.Database }
+// again ends the first run of every transaction and runs it again, as PostgreSQL has one of two do that wait for each other.
+// The first one ends before it is committed, or at a call of its stores, with nothing but the error for an answer.
+type again struct {
+	billing.Database
+	at string
+}
 
 var errDeadlock = errors.New("deadlock")
 
@@ -195,31 +198,8 @@ func (d again) InTxOf(ctx context.Context, start billing.Start, fn func(tx billi
 	return d.twice(fn, func(fn func(tx billing.Tx) error) error { return d.Database.InTxOf(ctx, start, fn) })
 }
 
-func (again) twice(fn func(tx billing.Tx) error, run func(func(tx billing.Tx) error) error) error {
-	err := run(func(tx billing.Tx) error { return cmp.Or(fn(tx), errDeadlock) })
-	if !errors.Is(err, errDeadlock) {
-		return err
-	}
-	return run(fn)
-}
-
-// midway ends the first run of every transaction at one call of its stores, as a deadlock does, with nothing but the error for
-// an answer.
-type midway struct {
-	again
-	at string
-}
-
-func (d midway) InTx(ctx context.Context, fn func(tx billing.Tx) error) error {
-	return d.stumbling(fn, func(fn func(tx billing.Tx) error) error { return d.Database.InTx(ctx, fn) })
-}
-
-func (d midway) InTxOf(ctx context.Context, start billing.Start, fn func(tx billing.Tx) error) error {
-	return d.stumbling(fn, func(fn func(tx billing.Tx) error) error { return d.Database.InTxOf(ctx, start, fn) })
-}
-
-func (d midway) stumbling(fn func(tx billing.Tx) error, run func(func(tx billing.Tx) error) error) error {
-	err := run(func(tx billing.Tx) error { return fn(stumblingTx{tx, d.at}) })
+func (d again) twice(fn func(tx billing.Tx) error, run func(func(tx billing.Tx) error) error) error {
+	err := run(func(tx billing.Tx) error { return cmp.Or(fn(stumblingTx{tx, d.at}), errDeadlock) })
 	if !errors.Is(err, errDeadlock) {
 		return err
 	}
@@ -301,7 +281,7 @@ func TestOperations_AreRunAgainFromTheBeginning(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			whole := w.DB
-			w.DB, w.tick = midway{again{whole}, at}, time.Microsecond
+			w.DB, w.tick = again{whole, at}, time.Microsecond
 			a := w.onPro(t)
 			upgrades, err := whole.Upgrades().List(t.Context(), a, page.Request{Limit: 10})
 			if err != nil || len(upgrades.Data) != 1 || upgrades.Data[0].ID.IsZero() {
@@ -323,7 +303,7 @@ func TestOperations_AreRunAgainFromTheBeginning(t *testing.T) {
 func TestOperations_AreRunAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.DB, w.tick = again{w.DB}, time.Microsecond
+	w.DB, w.tick = again{w.DB, ""}, time.Microsecond
 	a := w.onPro(t)
 	w.topUp(t, a, 10_000)
 	w.saveRule(t, a, 100_000)
