@@ -3,11 +3,13 @@ package billing
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/pricing"
@@ -66,6 +68,7 @@ type Facts struct {
 	Owed           money.Amount // due and accrued, less what credit and funds cover: what removal would leave uncovered
 	OwedAtClose    money.Amount // the same if the account were closed now, and its fee due up to now
 	PaymentPending bool
+	Parked         bool        // a payment waits for a person to decide what became of it
 	TooSmall       *errs.Error // why no card can be charged for the first payable invoice
 }
 
@@ -193,7 +196,7 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 		if f.OwedAtClose.Sign() > 0 {
 			out = append(out, blocker(ErrOwing, map[string]any{"outstanding": f.OwedAtClose}))
 		}
-		if f.PendingUpgrade != nil || f.PendingTopUp != nil || f.PaymentPending {
+		if f.PendingUpgrade != nil || f.PendingTopUp != nil || f.PaymentPending || f.Parked {
 			out = append(out, blocker(payment.ErrPaymentPending, nil))
 		}
 	case ActContactSales, ActAddCard:
@@ -223,6 +226,11 @@ func (f Facts) removal(m payment.Method) []Blocker {
 	return out
 }
 
+// settled reports whether nothing is owed, nor can be by what is under way.
+func (f Facts) settled() bool {
+	return f.Owed.Sign() <= 0 && len(f.Unpaid) == 0 && f.PendingTopUp == nil && !f.PaymentPending && !f.Parked
+}
+
 // facts gathers what decides an account's actions.
 func (c *Core) facts(ctx context.Context, tx Tx, acct account.Account) (f Facts, err error) {
 	f.Account, f.Owed, f.OwedAtClose = acct, zeroOf(acct), zeroOf(acct)
@@ -247,10 +255,15 @@ func (c *Core) facts(ctx context.Context, tx Tx, acct account.Account) (f Facts,
 	} else if !errors.Is(err, payment.ErrTopUpNotFound) {
 		return f, err
 	}
+	parked, err := tx.Payments().Parked(ctx, acct.ID, page.Request{Limit: 1})
+	if err != nil {
+		return f, err
+	}
+	f.Parked = len(parked.Data) > 0
 	if f.Unpaid, err = tx.Invoices().Unpaid(ctx, acct.ID); err != nil {
 		return f, err
 	}
-	f.Payable = f.Unpaid
+	f.Payable = slices.Clone(f.Unpaid)
 	if acct.Status == account.Suspended {
 		suspending, err := tx.Invoices().Suspending(ctx, acct.ID)
 		if err != nil {

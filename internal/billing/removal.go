@@ -192,7 +192,7 @@ func (c Cards) RequestRemoval(ctx context.Context, asked Asked, mid payment.Meth
 		}
 		if kind == payment.WhenPaid && c.Policy.RemoveWhenPaid {
 			f, err := c.facts(ctx, tx, acct)
-			if err != nil || f.Owed.Sign() > 0 || len(f.Unpaid) > 0 || f.PaymentPending || f.PendingTopUp != nil {
+			if err != nil || !f.settled() {
 				return r, err
 			}
 			if err := c.markRemoved(ctx, tx, acct, &m, system); err != nil {
@@ -221,7 +221,7 @@ func (c *Core) removeWhenPaid(ctx context.Context, tx Tx, acct account.Account) 
 		return err
 	}
 	f, err := c.facts(ctx, tx, acct)
-	if err != nil || f.Owed.Sign() > 0 || len(f.Unpaid) > 0 || f.PaymentPending || f.PendingTopUp != nil {
+	if err != nil || !f.settled() {
 		return err
 	}
 	for _, r := range open {

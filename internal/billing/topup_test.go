@@ -269,6 +269,20 @@ func TestTopUp(t *testing.T) {
 		if again := w.topUp(t, a, 2000); again.Status != payment.Succeeded { // nobody waits for the person who looks into it
 			t.Errorf("the next one is %s", again.Status)
 		}
+		// But the account stays open for what that person finds.
+		end := func() error {
+			_, err := billing.Ender{Core: w.Core}.End(t.Context(), asked(a, newKey()), "test", nil)
+			return err
+		}
+		if err := end(); !errors.Is(err, payment.ErrPaymentPending) {
+			t.Errorf("closed meanwhile: %v", err)
+		}
+		if _, err := (billing.Resolver{Core: w.Core}).Unpark(t.Context(), asked(a, newKey()), top.Payment, billing.GiveBack, "test", nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := end(); err != nil {
+			t.Errorf("not closed when it is resolved: %v", err)
+		}
 	})
 }
 
