@@ -102,6 +102,10 @@ bench: postgres ## All benchmarks: rounds of each, the median beside its limit (
 bench-ingest: postgres ## Taking in and reading usage, against what the machine can do
 	@go test -run '^$$' -bench 'Ingest/$(WORK)' -benchtime 1x -timeout 15m ./internal/e2e
 
+.PHONY: bench-floor
+bench-floor: postgres ## How fast a bare handler over the same rows, or with the same answer, is at most
+	@go test -run '^$$' -bench Floor -benchtime 1x -timeout 15m ./internal/e2e
+
 .PHONY: bench-stored
 bench-stored: postgres ## Reading with 10 million events stored, compared with 100,000, and the memory over them
 	@go test -run '^$$' -bench Stored -benchtime 1x -timeout 30m ./internal/e2e

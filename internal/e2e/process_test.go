@@ -73,8 +73,8 @@ var programs string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	if address := os.Getenv(bareAddress); address != "" {
-		return serveBare(address)
+	if description := os.Getenv(floorVariable); description != "" {
+		return serveFloor(description)
 	}
 	// The programs that the tests start must not find what a developer has set for the service.
 	for _, variable := range os.Environ() {
