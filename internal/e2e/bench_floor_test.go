@@ -49,35 +49,36 @@ var hello = floor{Answer: shown{Type: echo.MIMETextPlainCharsetUTF8, Body: "hell
 // floorVariable makes this program the floor that its value describes.
 const floorVariable = "ACCRUE_BENCH_FLOOR"
 
-// serveFloor serves until the process is killed.
+// serveFloor serves the described floor until the process is killed.
 func serveFloor(description string) int {
-	if err := func() error {
-		var f floor
-		if err := json.Unmarshal([]byte(description), &f); err != nil {
+	var f floor
+	err := json.Unmarshal([]byte(description), &f)
+	if err == nil {
+		err = f.serve(context.Background())
+	}
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
+
+func (f floor) serve(ctx context.Context) error {
+	e := echo.New()
+	e.GET("/*", func(c echo.Context) error {
+		maps.Copy(c.Response().Header(), f.Answer.Header)
+		return c.Blob(http.StatusOK, f.Answer.Type, []byte(f.Answer.Body))
+	})
+	if f.Database != "" {
+		db, err := postgres.Open(ctx, postgres.Config{URL: f.Database})
+		if err != nil {
 			return err
 		}
-		e := echo.New()
-		e.GET("/*", func(c echo.Context) error {
-			maps.Copy(c.Response().Header(), f.Answer.Header)
-			return c.Blob(http.StatusOK, f.Answer.Type, []byte(f.Answer.Body))
-		})
-		if f.Database != "" {
-			db, err := postgres.Open(context.Background(), postgres.Config{URL: f.Database})
-			if err != nil {
-				return err
-			}
-			in := metering.NewIngester(postgres.Journal(db.ByKey()), billing.Meters(plan.Shipped().Meters), clock.System, slog.Default(), metering.Options{})
-			go func() { _ = in.Run(context.Background()) }()
-			e.POST("/v1/usage/events", f.store(in))
-			e.POST("/v1/usage/reservations", f.reserve(in))
-			e.POST("/v1/usage/reservations/:id/commit", f.reserve(in))
-		}
-		server := &http.Server{Addr: f.Address, Handler: e, ReadHeaderTimeout: time.Minute}
-		return server.ListenAndServe()
-	}(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		in := metering.NewIngester(postgres.Journal(db.ByKey()), billing.Meters(plan.Shipped().Meters), clock.System, slog.Default(), metering.Options{})
+		go func() { _ = in.Run(ctx) }()
+		e.POST("/v1/usage/events", f.store(in))
+		e.POST("/v1/usage/reservations", f.reserve(in))
+		e.POST("/v1/usage/reservations/:id/commit", f.reserve(in))
 	}
-	return 1
+	server := &http.Server{Addr: f.Address, Handler: e, ReadHeaderTimeout: time.Minute}
+	return server.ListenAndServe()
 }
 
 // owner is the account that the request is for.
