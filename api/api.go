@@ -95,7 +95,7 @@ func mountOperation(e *echo.Echo, d Deps) {
 	watched := []string{http.MethodGet, http.MethodHead}
 	e.Match(watched, "/healthz", func(c echo.Context) error {
 		return c.JSON(http.StatusOK, map[string]string{"status": "ok"})
-	})
+	}, middleware.Probe)
 	e.Match(watched, "/readyz", func(c echo.Context) error {
 		if d.Ready != nil {
 			if err := d.Ready(c.Request().Context()); err != nil {
@@ -103,9 +103,9 @@ func mountOperation(e *echo.Echo, d Deps) {
 			}
 		}
 		return c.JSON(http.StatusOK, map[string]string{"status": "ready"})
-	})
+	}, middleware.Probe)
 	if d.Metrics != nil {
-		e.GET("/metrics", echo.WrapHandler(d.Metrics))
+		e.GET("/metrics", echo.WrapHandler(d.Metrics), middleware.Probe)
 	}
 	e.GET("/problems/:slug", problem.Page)
 	openapi.Mount(e)

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -212,6 +213,37 @@ func TestReadiness(t *testing.T) {
 	r := c.Get("/readyz").WantProblem(http.StatusServiceUnavailable, "not_ready")
 	if strings.Contains(string(r.Body), "database") || r.Header.Get("Retry-After") == "" {
 		t.Errorf("says too much or gives no time: %s", r.Body)
+	}
+}
+
+// Probes come every second: lines about them would bury the others. One that fails is told.
+func TestProbesThatAreAnsweredAreNotLogged(t *testing.T) {
+	t.Parallel()
+	var fault error
+	var log bytes.Buffer
+	d := newDeps(t)
+	d.Log = slog.New(slog.NewJSONHandler(&log, nil))
+	d.Ready = func(context.Context) error { return fault }
+	d.Metrics = http.NotFoundHandler()
+	e, err := api.New(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func(path string) string {
+		log.Reset()
+		e.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, path, nil))
+		return log.String()
+	}
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if said := get(path); said != "" {
+			t.Errorf("%s: %s", path, said)
+		}
+	}
+	fault = errors.New("the database is away")
+	for _, path := range []string{"/readyz", "/metrics", "/v1/plans"} { // metrics: not found
+		if said := get(path); !strings.Contains(said, `"msg":"request"`) {
+			t.Errorf("%s: %s", path, said)
+		}
 	}
 }
 

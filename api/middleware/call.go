@@ -22,6 +22,7 @@ type call struct {
 	requestID [1]string // as its header has it
 	rateLimit [1]string // likewise
 
+	probe         bool // asked again and again by a machine that watches the service
 	authenticated bool
 	principal     auth.Principal
 	account       account.ID // zero: none

@@ -54,7 +54,11 @@ func AccessLog(log *slog.Logger, clk clock.Clock, observe func(route, method str
 			if observe != nil {
 				observe(pattern(c), method(req.Method), resp.Status, took)
 			}
-			if !log.Enabled(req.Context(), slog.LevelInfo) {
+			level := slog.LevelInfo
+			if k.probe && resp.Status < http.StatusBadRequest {
+				level = slog.LevelDebug
+			}
+			if !log.Enabled(req.Context(), level) {
 				return nil
 			}
 			attrs := []slog.Attr{
@@ -73,9 +77,17 @@ func AccessLog(log *slog.Logger, clk clock.Clock, observe func(route, method str
 			if a := AccountIfAny(c); !a.IsZero() {
 				attrs = append(attrs, slog.String("account", a.String()))
 			}
-			log.LogAttrs(req.Context(), slog.LevelInfo, "request", attrs...)
+			log.LogAttrs(req.Context(), level, "request", attrs...)
 			return nil
 		}
+	}
+}
+
+// Probe marks requests that machines repeat every few seconds: one that is answered well is worth a line for debugging only.
+func Probe(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		callOf(c).probe = true
+		return next(c)
 	}
 }
 

@@ -315,7 +315,7 @@ func (d Deps) published(ctx context.Context) {
 		return
 	}
 	if err := d.Published(ctx); err != nil {
-		d.Billing.Log.WarnContext(ctx, "new meters are known a little later", "err", err)
+		d.Billing.Log.WarnContext(ctx, "new meters are known a little later", "error", err)
 	}
 }
 

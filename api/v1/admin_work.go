@@ -164,7 +164,7 @@ func (h adminWork) run(c echo.Context, action string, all func(context.Context) 
 		}
 		done, err := s.ByHand(ctx, asked, action, do)
 		if err != nil {
-			h.Billing.Log.WarnContext(ctx, "a run that was asked for is not complete", "err", err)
+			h.Billing.Log.WarnContext(ctx, "a run that was asked for is not complete", "error", err)
 		}
 		return Run{Done: toSwept(done), Complete: err == nil}, nil
 	})

@@ -127,7 +127,7 @@ func (h eventStreams) get(c echo.Context) error {
 	s.message(strconv.FormatInt(sequence, 10), "stream.opened", marshal(StreamOpened{sequence, newest}))
 	// The answer has begun: what happens from here on ends the stream, and is no answer of its own.
 	if err := s.run(ctx); err != nil && ctx.Err() == nil {
-		h.Billing.Log.DebugContext(ctx, "event stream cut off", "account", a, "err", err)
+		h.Billing.Log.DebugContext(ctx, "event stream cut off", "account", a, "error", err)
 	}
 	return nil
 }

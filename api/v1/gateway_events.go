@@ -58,7 +58,7 @@ func (h gatewayEvents) receive(c echo.Context) error {
 	}
 	if fresh {
 		if err := l.ProcessFresh(ctx, e); err != nil {
-			h.Billing.Log.WarnContext(ctx, "gateway event is left to the sweep", "event", e.EventID, "type", e.Type, "err", err)
+			h.Billing.Log.WarnContext(ctx, "gateway event is left to the sweep", "event", e.EventID, "type", e.Type, "error", err)
 		}
 	}
 	return c.JSON(http.StatusOK, GatewayEventReceipt{Received: true, Duplicate: !fresh})

@@ -97,7 +97,7 @@ func (a *App) openDatabase(ctx context.Context) (err error) {
 		if errs.KindOf(err) != errs.Unavailable {
 			return err
 		}
-		a.log.WarnContext(ctx, "the database is not there yet; trying again", "err", err)
+		a.log.WarnContext(ctx, "the database is not there yet; trying again", "error", err)
 		select {
 		case <-ctx.Done():
 			return err
@@ -225,7 +225,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	defer cancel()
 	for _, s := range a.servers {
 		if err := s.http.Shutdown(drain); err != nil {
-			a.log.WarnContext(drain, "requests were cut off", "server", s.name, "err", err)
+			a.log.WarnContext(drain, "requests were cut off", "server", s.name, "error", err)
 			_ = s.http.Close()
 		}
 	}

@@ -107,7 +107,7 @@ func (d *database) complete(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	if err != nil { // a role that may not look
-		log.WarnContext(ctx, "whether migrations are missing is not known", "err", err)
+		log.WarnContext(ctx, "whether migrations are missing is not known", "error", err)
 		return nil
 	}
 	var missing []string

@@ -77,7 +77,7 @@ func (c *Core) settleCharge(ctx context.Context, known payment.Payment, res paym
 		// Nothing may be concluded: the payment stays processing, and the sweep asks again.
 		res = payment.ChargeResult{Outcome: payment.OutcomeProcessing}
 	case refusedCharge(callErr):
-		c.Log.ErrorContext(ctx, "provider rejected a charge; nothing was taken", "payment", pid, "err", callErr)
+		c.Log.ErrorContext(ctx, "provider rejected a charge; nothing was taken", "payment", pid, "error", callErr)
 		res = payment.ChargeResult{Outcome: payment.OutcomeDeclined, Decline: &payment.Decline{
 			Code: codeOf(callErr), Class: payment.DeclineSoft, Message: "The payment could not be made. You have not been charged.",
 		}}
@@ -121,6 +121,6 @@ func (c *Core) lookAtCard(ctx context.Context, p payment.Payment) {
 		}
 	}
 	if err != nil {
-		c.Log.WarnContext(ctx, "a card that the provider refuses could not be looked at", "payment_method", p.Method, "err", err)
+		c.Log.WarnContext(ctx, "a card that the provider refuses could not be looked at", "payment_method", p.Method, "error", err)
 	}
 }

@@ -121,7 +121,7 @@ func (c *Core) release(ctx context.Context, in Asked) {
 	}
 	err := c.DB.InTx(ctx, func(tx Tx) error { return tx.Idempotency().Release(ctx, in.Account, in.Key) })
 	if err != nil {
-		c.Log.WarnContext(ctx, "idempotency key not released; its lease runs out by itself", "err", err)
+		c.Log.WarnContext(ctx, "idempotency key not released; its lease runs out by itself", "error", err)
 	}
 }
 

@@ -89,7 +89,7 @@ func (e Ender) End(ctx context.Context, asked Asked, reason string, render Rende
 		// Committed intents: what fails here, the sweep carries on.
 		res, callErr := e.askRefund(ctx, ref)
 		if _, err := e.settleRefund(ctx, ref, res, callErr, nil); err != nil {
-			e.Log.WarnContext(ctx, "refund of a closed account is left to the sweep", "refund", ref.ID, "err", err)
+			e.Log.WarnContext(ctx, "refund of a closed account is left to the sweep", "refund", ref.ID, "error", err)
 		}
 	}
 	for _, m := range cards {

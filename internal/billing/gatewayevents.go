@@ -97,7 +97,7 @@ func (l Listener) process(ctx context.Context, e payment.ProviderEvent) (err err
 	switch {
 	case err == nil:
 	case e.Attempts >= maxEventTries && errs.KindOf(err) == errs.NotFound:
-		l.Log.ErrorContext(ctx, "gateway event given up", "event", e.EventID, "type", e.Type, "err", err)
+		l.Log.ErrorContext(ctx, "gateway event given up", "event", e.EventID, "type", e.Type, "error", err)
 		e.Outcome = "given_up"
 	default:
 		e.ProcessedAt, e.NextTryAt, e.Outcome = time.Time{}, l.Clock().Add(pause(e.Attempts)), "to_be_tried_again"

@@ -244,7 +244,7 @@ func (c *Core) settleMethod(ctx context.Context, tx Tx, acct account.Account, m 
 	case refusedToken(callErr):
 		return c.cardFailed(ctx, tx, acct, m, &payment.Failure{Code: codeOf(callErr), Message: messageOf(callErr)}, now)
 	case errors.Is(callErr, payment.ErrRejected):
-		c.Log.ErrorContext(ctx, "provider rejected the attachment of a card", "payment_method", m.ID, "err", callErr)
+		c.Log.ErrorContext(ctx, "provider rejected the attachment of a card", "payment_method", m.ID, "error", callErr)
 		return c.cardFailed(ctx, tx, acct, m, &payment.Failure{Code: "processing_error", Message: "The card could not be checked. You have not been charged. Try again or contact support."}, now)
 	case callErr != nil && !unknowable(callErr):
 		return callErr

@@ -225,7 +225,7 @@ func (c *Core) settleRefund(ctx context.Context, asked payment.Refund, res payme
 		res = payment.RefundResult{Outcome: payment.OutcomeProcessing}
 	case errors.Is(callErr, payment.ErrRejected), errors.Is(callErr, payment.ErrMissing), errors.Is(callErr, payment.ErrRefundTooLarge),
 		errors.Is(callErr, payment.ErrAmount):
-		c.Log.ErrorContext(ctx, "provider rejected a refund", "refund", asked.ID, "err", callErr)
+		c.Log.ErrorContext(ctx, "provider rejected a refund", "refund", asked.ID, "error", callErr)
 		res = payment.RefundResult{Outcome: payment.OutcomeDeclined, Failure: codeOf(callErr)}
 	default:
 		return asked, callErr
@@ -327,7 +327,7 @@ func (c *Core) lookUpRefund(ctx context.Context, ref payment.Refund) (payment.Re
 	case errors.Is(err, payment.ErrMissing):
 		return payment.RefundResult{Outcome: payment.OutcomeDeclined, Failure: "expired"}, nil
 	case err != nil && !unknowable(err): // that the provider does not say what became of it says nothing of it
-		c.Log.ErrorContext(ctx, "a refund's outcome could not be asked for", "refund", ref.ID, "err", err)
+		c.Log.ErrorContext(ctx, "a refund's outcome could not be asked for", "refund", ref.ID, "error", err)
 		err = payment.ErrUnknown.Because(err)
 	}
 	return res, err

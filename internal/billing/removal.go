@@ -138,7 +138,7 @@ func (c *Core) dropCard(ctx context.Context, tx Tx, acct account.Account, m *pay
 // detachSoon is detach for a caller who need not wait for it: what fails here, the sweep carries on.
 func (c *Core) detachSoon(ctx context.Context, m payment.Method) {
 	if err := c.detach(ctx, m); err != nil {
-		c.Log.WarnContext(ctx, "a removed card is not detached at the provider yet; the sweep will", "payment_method", m.ID, "err", err)
+		c.Log.WarnContext(ctx, "a removed card is not detached at the provider yet; the sweep will", "payment_method", m.ID, "error", err)
 	}
 }
 

@@ -77,7 +77,7 @@ func (c *Core) resolvePayment(ctx context.Context, p payment.Payment, then func(
 		res, err = c.Gateway.CancelCharge(cctx, payment.CancelRequest{Key: p.ID.String() + "/cancel", Ref: res.Ref})
 	}
 	if err != nil && !unknowable(err) && (!asked || !refusedCharge(err)) {
-		c.Log.ErrorContext(ctx, "a payment's outcome could not be asked for", "payment", p.ID, "err", err)
+		c.Log.ErrorContext(ctx, "a payment's outcome could not be asked for", "payment", p.ID, "error", err)
 		err = payment.ErrUnknown.Because(err)
 	}
 	got, serr := c.settleCharge(ctx, p, res, err, then)

@@ -73,7 +73,7 @@ func (h *Hub) listen(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		h.log.WarnContext(ctx, "changes are not heard; connecting again", "err", err)
+		h.log.WarnContext(ctx, "changes are not heard; connecting again", "error", err)
 		if !sleep(ctx, pause) {
 			return
 		}
@@ -177,7 +177,7 @@ func (h *Hub) announceWaiting(ctx context.Context) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
-	h.log.WarnContext(ctx, "changed usage not announced; trying again", "err", err)
+	h.log.WarnContext(ctx, "changed usage not announced; trying again", "error", err)
 	h.mu.Lock()
 	for _, a := range accounts {
 		if len(h.changed) < maxAnnounced {

@@ -134,7 +134,7 @@ func (p Prover) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		if err := p.Yesterday(ctx); err != nil && ctx.Err() == nil {
-			p.Log.ErrorContext(ctx, "the day could not be proved", "err", err)
+			p.Log.ErrorContext(ctx, "the day could not be proved", "error", err)
 		}
 	}
 }

@@ -31,14 +31,24 @@ const redacted = "[redacted]"
 var sensitive = []string{"password", "secret", "token", "authorization", "cookie", "api_key", "apikey", "signature", "pepper"}
 
 // NewLogger returns a logger of the given level and format. Its lines carry the request's id where the
-// context has one, and neither card numbers nor attributes that are named like secrets.
+// context has one, and neither card numbers nor attributes that are named like secrets. In JSON a duration
+// is a number of seconds, and its name says so.
 func NewLogger(w io.Writer, level slog.Leveler, format Format) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: redact}
 	var h slog.Handler = slog.NewTextHandler(w, options)
 	if format == JSON {
+		options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr { return inSeconds(redact(groups, a)) }
 		h = slog.NewJSONHandler(w, options)
 	}
 	return slog.New(requestHandler{h})
+}
+
+// inSeconds gives a duration a unit: slog writes a bare number of nanoseconds. Texts have one already.
+func inSeconds(a slog.Attr) slog.Attr {
+	if a.Value.Kind() != slog.KindDuration {
+		return a
+	}
+	return slog.Float64(a.Key+"_seconds", a.Value.Duration().Seconds())
 }
 
 func redact(_ []string, a slog.Attr) slog.Attr {

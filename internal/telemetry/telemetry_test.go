@@ -20,7 +20,7 @@ func TestLogger_KeepsSecretsAndCardsOut(t *testing.T) {
 		var out bytes.Buffer
 		log := telemetry.NewLogger(&out, slog.LevelInfo, format)
 		log.Info("event", "client_secret", "canary-1", "Authorization", "canary-2", "reference", "4242 4242 4242 4242",
-			"err", errors.New("row says 4242424242424242"), slog.Group("headers", "cookie", "canary-3"), "kept", "words")
+			"error", errors.New("row says 4242424242424242"), slog.Group("headers", "cookie", "canary-3"), "kept", "words")
 		log.With("api_key", "canary-4").Info("event")
 		for _, bad := range []string{"canary", "4242"} {
 			if strings.Contains(out.String(), bad) {
@@ -44,6 +44,17 @@ func TestLogger_NamesTheRequestOnce(t *testing.T) {
 	log.Info("none")
 	if n := strings.Count(out.String(), tc.RequestID()); n != 2 {
 		t.Errorf("the id stands %d times in %s", n, out.String())
+	}
+}
+
+func TestLogger_DurationsHaveAUnit(t *testing.T) {
+	t.Parallel()
+	for format, want := range map[telemetry.Format]string{telemetry.JSON: `"took_seconds":1.5}`, telemetry.Text: "took=1.5s\n"} {
+		var out bytes.Buffer
+		telemetry.NewLogger(&out, slog.LevelInfo, format).Info("event", "took", 1500*time.Millisecond)
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s: no %q in %s", format, want, out.String())
+		}
 	}
 }
 

@@ -30,7 +30,7 @@ type nudgeWorker struct {
 func (n *nudgeWorker) Work(ctx context.Context, j *river.Job[nudge]) error {
 	err := n.work(ctx, j)
 	if final, ok := errors.AsType[*river.JobCancelError](err); ok { // which River tells nobody
-		n.w.log.ErrorContext(ctx, "job given up", "job", j.ID, "kind", string(j.Args.Job), "err", final)
+		n.w.log.ErrorContext(ctx, "job given up", "job", j.ID, "kind", string(j.Args.Job), "error", final)
 	}
 	return err
 }

@@ -86,7 +86,7 @@ func (w *Watch) checkNext(ctx context.Context, after account.ID) (account.ID, bo
 	accounts, err := w.Core.DB.Alerts().AllWatched(ctx, after, atATime)
 	if err != nil {
 		if ctx.Err() == nil {
-			w.Core.Log.WarnContext(ctx, "watched accounts not read; tried again in a moment", "err", err)
+			w.Core.Log.WarnContext(ctx, "watched accounts not read; tried again in a moment", "error", err)
 		}
 		return after, true
 	}
@@ -107,7 +107,7 @@ func (w *Watch) checkChanged(ctx context.Context) {
 func (w *Watch) check(ctx context.Context, accounts []account.ID) {
 	watched, err := w.Core.DB.Alerts().Watched(ctx, accounts)
 	if err != nil && ctx.Err() == nil {
-		w.Core.Log.WarnContext(ctx, "funds not checked", "accounts", len(accounts), "err", err)
+		w.Core.Log.WarnContext(ctx, "funds not checked", "accounts", len(accounts), "error", err)
 	}
 	for _, a := range watched {
 		w.checkOne(ctx, a)
@@ -116,6 +116,6 @@ func (w *Watch) check(ctx context.Context, accounts []account.ID) {
 
 func (w *Watch) checkOne(ctx context.Context, a account.ID) {
 	if err := (billing.Watcher{Core: w.Core}).Check(ctx, a); err != nil && ctx.Err() == nil {
-		w.Core.Log.WarnContext(ctx, "funds not checked", "account", a, "err", err)
+		w.Core.Log.WarnContext(ctx, "funds not checked", "account", a, "error", err)
 	}
 }

@@ -101,7 +101,7 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 		if err == nil {
 			break
 		}
-		w.log.WarnContext(ctx, "jobs cannot be worked yet; trying again", "err", err)
+		w.log.WarnContext(ctx, "jobs cannot be worked yet; trying again", "error", err)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -110,10 +110,19 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	}
 	var loops sync.WaitGroup
 	loops.Go(func() {
+		failing := false
 		every(ctx, w.cfg.RelayEvery, func() {
-			if err := w.relay(ctx); err != nil && ctx.Err() == nil {
-				w.log.WarnContext(ctx, "intents not handed on; tried again in a moment", "err", err)
+			err := w.relay(ctx)
+			if ctx.Err() != nil {
+				return
 			}
+			switch { // told once: it is tried several times a second
+			case err != nil && !failing:
+				w.log.WarnContext(ctx, "intents not handed on; tried again until they are", "error", err)
+			case err == nil && failing:
+				w.log.InfoContext(ctx, "intents are handed on again")
+			}
+			failing = err != nil
 		})
 	})
 	// A sweep may take long; nudges do not wait for it.
@@ -189,7 +198,7 @@ func (w *Worker) sweep(running context.Context) {
 		}
 	}
 	if err != nil && running.Err() == nil {
-		w.log.ErrorContext(ctx, "some of what is due could not be done; tried again with the next sweep", "err", err)
+		w.log.ErrorContext(ctx, "some of what is due could not be done; tried again with the next sweep", "error", err)
 	}
 }
 
@@ -230,7 +239,7 @@ func (f failures) HandleError(ctx context.Context, j *rivertype.JobRow, err erro
 	if j.Attempt >= maxAttempts {
 		level = slog.LevelError
 	}
-	f.log.Log(ctx, level, "job failed", "job", j.ID, "attempt", j.Attempt, "err", err)
+	f.log.Log(ctx, level, "job failed", "job", j.ID, "attempt", j.Attempt, "error", err)
 	return nil
 }
 

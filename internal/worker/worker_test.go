@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,6 +172,54 @@ func TestJobs_AreDoneWhileASweepGoesOn(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// A database that is away is told once, and once more when it is back: the relay asks several times a second.
+func TestRelay_TellsOfAnOutageOnce(t *testing.T) {
+	t.Parallel()
+	db, dsn := postgrestest.NewWithDSN(t)
+	owner := postgrestest.Connect(t, dsn)
+	var log logged
+	var tries atomic.Int64 // each looks at the clock
+	core := &billing.Core{DB: db, Policy: billing.DefaultPolicy(), Log: slog.New(slog.NewTextHandler(&log, nil))}
+	core.Clock = func() time.Time { tries.Add(1); return time.Now() }
+	w, err := worker.New(worker.Config{Core: core, Pool: db.Pool(), RelayEvery: time.Millisecond, SweepEvery: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rename := func(from, to string) {
+		t.Helper()
+		if _, err := owner.Exec(t.Context(), "ALTER TABLE "+from+" RENAME TO "+to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until := func(what string, done func() bool) {
+		t.Helper()
+		limit := time.After(30 * time.Second)
+		for look := time.NewTicker(time.Millisecond); !done(); {
+			select {
+			case <-look.C:
+			case <-limit:
+				t.Fatal(what)
+			}
+		}
+	}
+	rename("job_intents", "gone")
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	until("the relay does not try again", func() bool { return log.says("not handed on") })
+	from := tries.Load()
+	until("the relay does not go on trying", func() bool { return tries.Load() > from+10 })
+	rename("gone", "job_intents")
+	until("the end of the outage is not told", func() bool { return log.says("handed on again") })
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.b.String(), "not handed on"); n != 1 {
+		t.Errorf("told %d times", n)
 	}
 }
 
