@@ -207,19 +207,26 @@ func previous(sources []*goose.Source, version int64) (before int64) {
 	return before
 }
 
-// Status lists every migration, in the order in which they are applied.
+// Status lists every migration, in the order in which they are applied. It changes nothing: whoever may connect may look.
 func (m *Migrator) Status(ctx context.Context) (all []Migration, err error) {
 	defer errs.Wrap(&err, "migration status")
-	ours, err := m.goose.Status(ctx)
-	if err != nil {
+	for _, s := range m.goose.ListSources() {
+		all = append(all, Migration{Set: "accrue", Version: s.Version, Name: path.Base(s.Path)})
+	}
+	var begun bool // goose makes its table where there is none
+	if err := m.pool.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", goose.DefaultTablename).Scan(&begun); err != nil {
 		return nil, translate(err)
 	}
-	for _, s := range ours {
-		mig := Migration{Set: "accrue", Version: s.Source.Version, Name: path.Base(s.Source.Path), Applied: s.State == goose.StateApplied}
-		if mig.Applied {
-			mig.AppliedAt = s.AppliedAt.UTC()
+	if begun {
+		ours, err := m.goose.Status(ctx)
+		if err != nil {
+			return nil, translate(err)
 		}
-		all = append(all, mig)
+		for i, s := range ours {
+			if s.State == goose.StateApplied {
+				all[i].Applied, all[i].AppliedAt = true, s.AppliedAt.UTC()
+			}
+		}
 	}
 	done, err := m.river.ExistingVersions(ctx)
 	if err != nil {

@@ -227,6 +227,22 @@ func TestMigrate_Status(t *testing.T) {
 	}
 }
 
+// A service that was started too early, as a user that owns nothing, learns that all is missing.
+func TestMigrate_StatusOfAnEmptyDatabaseIsForAnybody(t *testing.T) {
+	t.Parallel()
+	postgrestest.DSN(t) // makes the role, which is the server's
+	m := migrator(t, postgrestest.NewEmpty(t)+"&options=-c%20role%3D"+postgres.AppRole)
+	all, err := m.Status(t.Context())
+	if err != nil || len(all) == 0 {
+		t.Fatalf("%d migrations: %v", len(all), err)
+	}
+	for _, one := range all {
+		if one.Applied {
+			t.Errorf("%s is applied", one)
+		}
+	}
+}
+
 func TestMigrate_SaysWhatItsUserLacks(t *testing.T) {
 	t.Parallel()
 	postgrestest.DSN(t) // makes the role, which is the server's
