@@ -143,8 +143,11 @@ func (s *Keys) Authenticate(ctx context.Context, credential string) (Principal, 
 		return Principal{}, err
 	}
 	now := s.clock()
-	if !k.RevokedAt.IsZero() || (!k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt)) {
-		return Principal{}, ErrInvalidToken.Because(errors.New("revoked or expired"))
+	if !k.RevokedAt.IsZero() {
+		return Principal{}, ErrInvalidToken.Details("The API key was revoked. Use another one, or make one.").Because(errors.New("revoked"))
+	}
+	if !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt) {
+		return Principal{}, ErrInvalidToken.Details("The API key has expired. Use another one, or make one.").Because(errors.New("expired"))
 	}
 	p := Principal{
 		Kind: Key, Subject: k.ID.String(), Account: k.Account, Scopes: k.Scopes,

@@ -151,7 +151,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Principal, error) 
 	}
 	hit, err := v.verify(ctx, token)
 	if err != nil {
-		if errs.KindOf(err) == errs.Unavailable {
+		if errs.KindOf(err) == errs.Unavailable || errors.Is(err, ErrInvalidToken) {
 			return Principal{}, err
 		}
 		return Principal{}, ErrInvalidToken.Because(err)
@@ -193,10 +193,26 @@ func (v *Verifier) verify(ctx context.Context, token string) (verified, error) {
 		return verified{}, err
 	}
 	if err := out.issuer.validator.Validate(claims); err != nil {
-		return verified{}, err
+		return verified{}, explain(err)
 	}
-	out.principal, err = out.issuer.principal(claims)
-	return out, err
+	if out.principal, err = out.issuer.principal(claims); err != nil {
+		return verified{}, ErrInvalidToken.Details("A claim of the token is not as it must be: %s.", err).Because(err)
+	}
+	return out, nil
+}
+
+// explain says what is wrong with the claims of a token whose signature holds.
+func explain(err error) error {
+	words := "The token lacks a claim, or one is not as it must be: iss, aud, exp and iat are wanted."
+	switch {
+	case errors.Is(err, jwt.ErrTokenExpired):
+		words = "The token has expired. Get a new one from its issuer."
+	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
+		words = "The token is not valid yet: its nbf or iat is ahead of our clock."
+	case errors.Is(err, jwt.ErrTokenInvalidAudience):
+		words = "The token is for another audience than this service. Ask its issuer for one that names it in aud."
+	}
+	return ErrInvalidToken.Details("%s", words).Because(err)
 }
 
 // checkHeader returns the key id of a token's header. Addresses of keys and embedded keys (jku, x5u,

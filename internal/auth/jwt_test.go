@@ -260,6 +260,32 @@ func TestTokensAreRefused(t *testing.T) {
 	}
 }
 
+// Whoever holds a token that its issuer has signed learns what is wrong with it; a forger learns nothing.
+func TestARefusalSaysWhatIsWrongWithARealToken(t *testing.T) {
+	t.Parallel()
+	k := keys()
+	v := verifier(t, func(i *auth.Issuer) { i.Keys = jwks(t, map[string]crypto.PublicKey{"ed": k.ed25519.Public()}) })
+	past, soon := now.Add(-time.Hour).Unix(), now.Add(time.Minute).Unix()
+	ed := func(change ...any) string {
+		return sign(t, jwt.SigningMethodEdDSA, k.ed25519, claims(change...), "kid", "ed")
+	}
+	for name, tc := range map[string]struct{ token, want string }{
+		"Expired":         {ed("exp", past), "has expired"},
+		"NotYet":          {ed("nbf", soon), "not valid yet"},
+		"IssuedTomorrow":  {ed("iat", soon), "not valid yet"},
+		"OtherAudience":   {ed("aud", "another-service"), "another audience"},
+		"WithoutAudience": {ed("aud", nil), "aud, exp and iat are wanted"},
+		"WithoutSubject":  {ed("sub", nil), "sub is missing"},
+		"ForgedExpired":   {sign(t, jwt.SigningMethodEdDSA, k.other, claims("exp", past), "kid", "ed"), auth.ErrInvalidToken.Detail},
+		"OtherIssuer":     {ed("iss", "https://evil.example"), auth.ErrInvalidToken.Detail},
+	} {
+		_, err := v.Verify(t.Context(), tc.token)
+		if e, ok := errors.AsType[*errs.Error](err); !ok || !errors.Is(err, auth.ErrInvalidToken) || !strings.Contains(e.Detail, tc.want) {
+			t.Errorf("%s: %v, want %q", name, err, tc.want)
+		}
+	}
+}
+
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)

@@ -107,11 +107,12 @@ func (p Principal) Require(s Scope) error {
 	return ErrInsufficientScope.With("required_scope", string(s))
 }
 
-// Errors of the concept. Every way in which a token is not acceptable looks the same from outside;
+// Errors of the concept. Every way in which a credential is not acceptable has the same code. Whoever has shown to hold a real
+// one, by its signature or its digest, is told in words what is wrong with it; to all others every way looks the same, and
 // the cause is for the log.
 var (
 	ErrNoCredential      = errs.New(errs.Unauthenticated, "authentication_required", "Send a token or an API key as \"Authorization: Bearer …\".")
-	ErrInvalidToken      = errs.New(errs.Unauthenticated, "invalid_token", "The token or API key is malformed, unknown, expired or revoked.")
+	ErrInvalidToken      = errs.New(errs.Unauthenticated, "invalid_token", "The token or API key is malformed, unknown, expired or revoked. Send another one.")
 	ErrWrongMode         = errs.New(errs.Unauthenticated, "wrong_mode", "The API key belongs to the other mode: test keys work on test deployments only, live keys on live ones.")
 	ErrInsufficientScope = errs.New(errs.Forbidden, "insufficient_scope", "The credential does not carry the scope that this operation needs.")
 	ErrNoAccount         = errs.New(errs.Forbidden, "no_account", "The token does not name an account.")
