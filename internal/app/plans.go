@@ -1,12 +1,16 @@
 package app
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"math/big"
 	"os"
 	"slices"
+	"strings"
+	"text/tabwriter"
 
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/clock"
@@ -14,11 +18,14 @@ import (
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/postgres"
+	"github.com/accrue-billing/accrue/internal/pricing"
 	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 type plansCommand struct {
 	Validate plansValidate `cmd:"" help:"Name every fault of a catalogue file. Needs no database."`
+	Draw     plansDraw     `cmd:"" help:"Draw what each charge of a catalogue file costs as usage grows. Needs no database."`
 	Diff     plansDiff     `cmd:"" help:"Show what a catalogue file would change, on which accounts, and what they would pay. Changes nothing."`
 	Apply    plansApply    `cmd:"" help:"Put a catalogue file on sale; accounts stay on the versions that they bought."`
 	Migrate  plansMigrate  `cmd:"" help:"Show who would pay more on a version of their plan; with --yes, move them to it."`
@@ -49,6 +56,7 @@ type catalogueFile struct {
 
 type (
 	plansValidate struct{ catalogueFile }
+	plansDraw     struct{ catalogueFile }
 	plansDiff     struct{ catalogueFile }
 	plansApply    struct {
 		catalogueFile
@@ -84,6 +92,69 @@ func (v plansValidate) Run(in *invocation) error {
 	}
 	_, err = fmt.Fprintf(in.stdout, "%s is good: %d meters, %d plans\n", v.File, len(c.Meters), len(c.Offers))
 	return err
+}
+
+// Run draws the curve of each price.
+func (d plansDraw) Run(in *invocation) error {
+	c, err := d.read()
+	if err != nil {
+		return err
+	}
+	for _, o := range c.Offers {
+		for _, charge := range o.Version.Charges {
+			for _, p := range charge.Prices {
+				curve, err := pricing.Curve(charge, p.Currency)
+				if err != nil {
+					return fmt.Errorf("%s, %s: %w", o.Plan.Code, charge.Code, err)
+				}
+				if err := drawCurve(in.stdout, o.Plan.Code, &charge, curve); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// drawCurve draws what one quoted unit comes to, with a bar as long as it is dear.
+func drawCurve(w io.Writer, of plan.Code, c *plan.Charge, curve []pricing.Point) error {
+	const width = 40
+	unit := cmp.Or(c.Per.Unit, c.Unit)
+	each := make([]money.Decimal, len(curve))
+	var most money.Decimal
+	for i, p := range curve {
+		each[i] = p.Cost.Decimal().Quo(p.Units)
+		if each[i].Cmp(most) > 0 {
+			most = each[i]
+		}
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprintf(w, "%s: %s\n", of, c.Name)
+	_, _ = fmt.Fprintf(t, "%s\tcosts\tper %s\t\n", "usage", unit)
+	for i, p := range curve {
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", money.DecimalFromInt(p.Units).Grouped(), p.Cost.Currency.Display(p.Cost.Decimal()),
+			p.Cost.Currency.Display(each[i]), bar(each[i], most, width))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w)
+	return err
+}
+
+// bar returns a bar of v's share of most, of so many characters at most and two spaces before it.
+func bar(v, most money.Decimal, width int64) string {
+	if v.Sign() <= 0 {
+		return ""
+	}
+	share := new(big.Rat).Quo(v.Rat(), most.Rat())
+	share.Mul(share, big.NewRat(8*width, 1))
+	eighths := new(big.Int).Quo(share.Num(), share.Denom()).Int64()
+	b := "  " + strings.Repeat("█", int(eighths/8))
+	if rest := eighths % 8; rest > 0 {
+		b += string(rune('█' + 8 - rest)) // from seven eighths to one they follow the whole block
+	}
+	return b
 }
 
 // Run prints what would change.

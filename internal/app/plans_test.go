@@ -59,6 +59,14 @@ func TestPlans(t *testing.T) {
 	if _, err = run("plans", "validate", file("broken.yaml", "plans:", "plans")); err == nil || !strings.Contains(err.Error(), "broken.yaml: ") {
 		t.Errorf("what is no YAML: %v, want the file named", err)
 	}
+	documented, err := os.ReadFile("../../docs/pricing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	drawn, err := run("plans", "draw", same)
+	if first, _, _ := strings.Cut(drawn, "\n\n"); err != nil || !strings.Contains(first, "2,000     $27.00     $0.0135  ████████████████████▋") || !bytes.Contains(documented, []byte(first)) {
+		t.Errorf("draw, as docs/pricing.md shows it: %v\n%s", err, first)
+	}
 	if out, err := run("plans", "apply", same, database); err != nil || !strings.Contains(out, "pro: version 0 becomes 1") {
 		t.Errorf("first apply: %q, %v", out, err)
 	}
