@@ -153,10 +153,22 @@ func (b *bench) write(w io.Writer) (kept bool) {
 			if verdict = "kept"; !good {
 				verdict, kept = "MISSED", false
 			}
+			verdict = fmt.Sprintf("%-6s  %s", verdict, bar(m/must))
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%d\t%s %s\t%s\t%s\t%s\n", b.name, len(b.values[unit]), number(m), unit, limit, share, verdict)
 	}
 	return kept
+}
+
+// bar draws a share of the limit, which stands where the mark does; what goes beyond the bar ends in a point.
+func bar(share float64) string {
+	const limit, end = 20, 40 // characters
+	cells := min(int(share*limit+0.5), end)
+	b := []rune(strings.Repeat("█", cells) + strings.Repeat(" ", end-cells))
+	if b[limit] = '│'; share*limit > end {
+		b[end-1] = '▶'
+	}
+	return strings.TrimRight(string(b), " ")
 }
 
 func median(v []float64) float64 {

@@ -26,10 +26,10 @@ func TestReport(t *testing.T) {
 		kept bool
 		says []string
 	}{
-		"MedianBesideTheLimit": {output, true, []string{"what the benchmark says by itself", "Rate 3 8000 ns/op at most 10000 0.80 kept", "Rate 3 5 allocs/op at most 20 0.25 kept", "Plain/of_two 1 12.5 ns/op"}},
-		"ShareIsAtLeast":       {share("0.8"), true, []string{"Estimates 1 0.8 of-echo at least 0.7 1.14 kept"}},
-		"ShareIsMissed":        {share("0.6"), false, []string{"Estimates 1 0.6 of-echo at least 0.7 0.86 MISSED"}},
-		"LimitIsPassed":        {strings.ReplaceAll(output, "000 ns/op	 10000", "0000 ns/op	 10000"), false, []string{"Rate 3 80000 ns/op at most 10000 8.00 MISSED"}},
+		"MedianBesideTheLimit": {output, true, []string{"what the benchmark says by itself", "Rate 3 8000 ns/op at most 10000 0.80 kept ████████████████ │", "Rate 3 5 allocs/op at most 20 0.25 kept", "Plain/of_two 1 12.5 ns/op"}},
+		"ShareIsAtLeast":       {share("0.8"), true, []string{"Estimates 1 0.8 of-echo at least 0.7 1.14 kept ████████████████████│██"}},
+		"ShareIsMissed":        {share("0.6"), false, []string{"Estimates 1 0.6 of-echo at least 0.7 0.86 MISSED █████████████████ │"}},
+		"LimitIsPassed":        {strings.ReplaceAll(output, "000 ns/op	 10000", "0000 ns/op	 10000"), false, []string{"Rate 3 80000 ns/op at most 10000 8.00 MISSED ████████████████████│██████████████████▶"}},
 		"BenchmarkFails":       {output + "--- FAIL: BenchmarkX\n", false, []string{"--- FAIL: BenchmarkX"}},
 	} {
 		t.Run(name, func(t *testing.T) {
