@@ -14,10 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/id"
@@ -76,6 +78,7 @@ func (f floor) serve(ctx context.Context) error {
 		e.POST("/v1/usage/events", f.store(in))
 		e.POST("/v1/usage/reservations", f.reserve(in))
 		e.POST("/v1/usage/reservations/:id/commit", f.reserve(in))
+		e.POST("/v1/admin/credits", transfer(db))
 	}
 	server := &http.Server{Addr: f.Address, Handler: e, ReadHeaderTimeout: time.Minute}
 	return server.ListenAndServe()
@@ -141,6 +144,27 @@ func (f floor) reserve(in *metering.Ingester) echo.HandlerFunc {
 	}
 }
 
+// transfer writes the ledger transaction of a credit, and nothing else of it.
+func transfer(db *postgres.DB) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		ctx, now := c.Request().Context(), clock.System()
+		of, err := id.Parse[account.Account](c.Request().Header.Get("Accrue-Account"))
+		if err != nil {
+			return err
+		}
+		var body struct{ Amount money.Amount }
+		if err := json.NewDecoder(c.Request().Body).Decode(&body); err != nil {
+			return err
+		}
+		t := books.PromoGranted(books.Fact{Account: of, Reference: uuid.NewString(), At: now, RecordedAt: now}, body.Amount)
+		err = db.InTxOf(ctx, billing.Start{Account: of, Books: true}, func(tx billing.Tx) error { return tx.Ledger().Append(ctx, t) })
+		if err != nil {
+			return err
+		}
+		return c.JSON(http.StatusCreated, t.ID)
+	}
+}
+
 // startFloor starts a floor at a free address, and returns this and what ends it.
 func startFloor(b *testing.B, f floor) (address string, end func()) {
 	b.Helper()
@@ -175,7 +199,8 @@ func startFloor(b *testing.B, f floor) (address string, end func()) {
 func BenchmarkFloor(b *testing.B) {
 	s := newBenchService(b)
 	f := floor{Answer: s.answer(b, "/v1/entitlements/voice"), Database: s.pool.Config().ConnString(), Accounts: map[string]account.ID{}}
-	for i, a := range s.accounts(b) {
+	accounts := s.accounts(b)
+	for i, a := range accounts {
 		f.Accounts["Bearer "+s.tokens[i]] = a
 	}
 	on := func(f floor, run func(time.Duration) rate) func(time.Duration) rate {
@@ -191,6 +216,7 @@ func BenchmarkFloor(b *testing.B) {
 	for _, w := range []work{
 		{name: "floor of single events, 64 connections", unit: "events", base: "A", run: on(f, func(span time.Duration) rate { return s.ingest(64, 1, span) })},
 		{name: "floor of reserve and commit, 64 connections", unit: "pairs", base: "A", run: on(f, func(span time.Duration) rate { return s.reservations(64, 64, span) })},
+		{name: "floor of credits: the ledger transaction alone", unit: "credits", base: "A", run: on(f, func(span time.Duration) rate { return s.credits(64, accounts, span) })},
 		{name: "floor of entitlement: the same answer", unit: "checks", base: "B", run: on(f, entitlement)},
 		{name: "floor of entitlement: the same request", unit: "checks", base: "B", run: on(hello, entitlement)},
 	} {
