@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
@@ -375,4 +376,53 @@ func TestEntitlements(t *testing.T) {
 	ada.get(t, "/v1/entitlements").want(t, http.StatusOK)
 	ada.get(t, "/v1/entitlements/fax").problem(t, http.StatusNotFound, "unknown_meter")
 	ada.get(t, "/v1/entitlements/text?strict=perhaps").problem(t, http.StatusUnprocessableEntity, "invalid_request")
+}
+
+// What is accepted can be billed: neither one event nor the sum of many, nor a reservation or a correction, takes a bill out of the
+// range of amounts.
+func TestReportUsage_QuantitiesThatCannotBeBilled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, ada := w.upgraded(t, sandbox.TokenVisa)
+	score := func(id, quantity string) string {
+		return strings.Replace(event(id, quantity, ""), `"voice"`, `"call_score"`, 1)
+	}
+	const most = "1000000000000" // of 0.10 USD each
+	send := func(want string, events ...string) response {
+		t.Helper()
+		got := ada.post(t, "/v1/usage/events", batch(events...)).want(t, http.StatusOK)
+		var fates []string
+		for i := range events {
+			fates = append(fates, got.str(t, "results", i, "status"))
+		}
+		if s := strings.Join(fates, " "); s != want {
+			t.Fatalf("got %s, want %s: %s", s, want, got.Body)
+		}
+		return got
+	}
+	got := send("accepted rejected accepted", event("1", "60", ""), score("2", "100000000000000"), event("3", "60", ""))
+	if code, detail := got.str(t, "results", 1, "code"), got.str(t, "results", 1, "detail"); code != "quantity_too_large" || !strings.Contains(detail, most) {
+		t.Errorf("the refusal is %s, %q, and names the greatest quantity", code, detail)
+	}
+	ada.post(t, "/v1/usage/reservations", `{"meter":"call_score","quantity":"100000000000000"}`).problem(t, http.StatusConflict, "total_out_of_range")
+	held := ada.post(t, "/v1/usage/reservations", `{"meter":"call_score","quantity":"400000000000"}`).want(t, http.StatusCreated)
+	got = send("accepted rejected accepted accepted", score("4", "500000000000"), score("5", "500000000000"), score("6", "1"), event("7", "60", ""))
+	if code := got.str(t, "results", 1, "code"); code != "not_storable" {
+		t.Errorf("the refusal of a total is %s: %s", code, got.Body)
+	}
+	ada.post(t, "/v1/usage/reservations/"+held.str(t, "id")+"/commit", `{"quantity":"900000000000"}`).problem(t, http.StatusConflict, "total_out_of_range")
+	ada.post(t, "/v1/usage/reservations/"+held.str(t, "id")+"/commit", `{"quantity":"400000000000"}`).want(t, http.StatusOK)
+	ada.post(t, "/v1/usage/corrections", `{"action":"amend","id":"6","source":"media-eu-1","quantity":"200000000000","reason":"mistyped"}`).problem(t, http.StatusConflict, "total_out_of_range")
+
+	for _, page := range []string{"/v1/overview", "/v1/balance", "/v1/usage", "/v1/invoices/upcoming"} {
+		ada.get(t, page).want(t, http.StatusOK)
+	}
+	for range 3 {
+		w.advance(30 * 24 * time.Hour)
+		w.sweep(t)
+	}
+	invoices := ada.get(t, "/v1/invoices?status=open").want(t, http.StatusOK)
+	if total := invoices.at(t, "data", 0, "total", "amount"); fmt.Sprint(total) == "0" {
+		t.Errorf("the period is not billed: %s", invoices.Body)
+	}
 }

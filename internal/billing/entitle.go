@@ -45,7 +45,8 @@ func (c *Core) entitle(ctx context.Context, tx Tx, acct account.Account, sub sub
 	}
 	e.Account, e.Level, e.Currency, e.UpdatedAt = acct.ID, string(sub.Plan), acct.Currency, c.Clock()
 	e.Status, e.PeriodEnd, e.PeriodStarts, e.EarlierLimits = acct.Status, sub.Period.End, nil, nil
-	if e.Limits, err = limitsOf(ctx, tx, acct, sub.Terms, sub.Period.Start); err != nil {
+	e.MaxQuantities = nil
+	if e.Limits, err = limitsOf(ctx, tx, acct, sub.Terms, sub.Period.Start, &e); err != nil {
 		return err
 	}
 	for _, p := range takingEvents(periods, acct.Now(c.Clock())) {
@@ -55,7 +56,7 @@ func (c *Core) entitle(ctx context.Context, tx Tx, acct account.Account, sub sub
 		}
 		held := e.Limits
 		if p.Terms != sub.Terms || !p.Contract.IsZero() {
-			if held, err = limitsOf(ctx, tx, acct, p.Terms, p.Bounds.Start); err != nil {
+			if held, err = limitsOf(ctx, tx, acct, p.Terms, p.Bounds.Start, &e); err != nil {
 				return err
 			}
 		}
@@ -70,8 +71,9 @@ func (c *Core) entitle(ctx context.Context, tx Tx, acct account.Account, sub sub
 	return tx.Entitlements().Put(ctx, e)
 }
 
-// limitsOf resolves what may be used of a period that starts at start, under its terms, as the account stands now.
-func limitsOf(ctx context.Context, tx Tx, acct account.Account, t subscription.Terms, start time.Time) (map[string]entitlement.Limit, error) {
+// limitsOf resolves what may be used of a period that starts at start, under its terms, as the account stands now, and lowers
+// the quantities that can be billed to what its prices allow.
+func limitsOf(ctx context.Context, tx Tx, acct account.Account, t subscription.Terms, start time.Time, e *entitlement.Entitlement) (map[string]entitlement.Limit, error) {
 	v, contract, err := terms(ctx, tx, acct.ID, t, start)
 	if err != nil {
 		return nil, err
@@ -79,6 +81,14 @@ func limitsOf(ctx context.Context, tx Tx, acct account.Account, t subscription.T
 	if contract != nil {
 		if v, err = contract.Apply(v); err != nil {
 			return nil, err
+		}
+	}
+	for m, most := range v.MaxQuantities(acct.Currency) {
+		if most.Cmp(e.MaxQuantity(string(m))) < 0 {
+			if e.MaxQuantities == nil {
+				e.MaxQuantities = map[string]money.Decimal{}
+			}
+			e.MaxQuantities[string(m)] = most
 		}
 	}
 	out := limits(v)

@@ -49,6 +49,8 @@ type Entitlement struct {
 	Limits       map[string]Limit // by meter code; a meter that is not here has no limit
 	// EarlierLimits are those of each of PeriodStarts but the last, to which late events are held; nil: as Limits.
 	EarlierLimits []map[string]Limit
+	// MaxQuantities bound what may be used of a meter in a period so that it can be priced; a meter that is not here has AnyQuantity.
+	MaxQuantities map[string]money.Decimal
 	SpendLimit    *int64    // minor units a period, tax included; nil: none
 	SpendMode     Mode      // meaningless without a SpendLimit
 	UpdatedAt     time.Time // in real time: what is refused since is looked for by it
@@ -113,6 +115,18 @@ func (e Entitlement) HardLimit(meter string, periodStart time.Time) (money.Decim
 		return money.Decimal{}, false
 	}
 	return l.Quantity, true
+}
+
+// AnyQuantity is the greatest quantity that is stored of anything.
+var AnyQuantity = money.MustDecimal("999999999999999")
+
+// MaxQuantity returns the greatest quantity of a meter in a period that can be billed: more is refused, since no bill, balance or
+// invoice could be made of it.
+func (e Entitlement) MaxQuantity(meter string) money.Decimal {
+	if most, ok := e.MaxQuantities[meter]; ok {
+		return most
+	}
+	return AnyQuantity
 }
 
 // Limited reports whether anything may be refused or told for what was used before.

@@ -50,6 +50,7 @@ type verdict struct {
 	pricer    entitlement.Pricer
 	catalogue Catalogue
 	cache     *seriesCache
+	exact     bool         // the totals of all accounts are known
 	retry     map[Ref]bool // events that an earlier try may have stored, without knowing
 
 	writes   Writes
@@ -125,22 +126,26 @@ func (v *verdict) sort(claimed map[Ref]bool) {
 		if it.result.Problem = v.timely(it, ad); it.result.Problem != nil {
 			continue
 		}
-		it.place()
+		it.result.Problem = it.place(ad)
 	}
 }
 
-// place says where a new event counts, and how much; its period is known.
-func (it *item) place() {
-	it.fresh = true
+// place says where a new event counts, and how much; its period is known. It refuses a quantity that could not be billed.
+func (it *item) place(ad *Admission) *Problem {
 	it.total = TotalKey{it.event.Account, it.meter.Code, it.period.UnixMicro()}
 	it.counted = it.meter.Counted(it.event.Quantity)
 	if it.meter.Aggregation == Count {
 		it.counted = one
 	}
+	if most := ad.MaxQuantity(it.meter.Code); it.counted.Cmp(most) > 0 {
+		return problemQuantity(most)
+	}
+	it.fresh = true
 	it.series = NoSeries
 	if len(it.event.Dimensions) > 0 {
 		it.series = it.event.Dimensions.Series()
 	}
+	return nil
 }
 
 var one = money.DecimalFromInt(1)
@@ -313,14 +318,20 @@ func (v *verdict) judge(it *item) {
 		v.reject(it, problemSuspended)
 		return
 	}
-	if limit, ok := ad.HardLimit(it.meter.Code, it.period); ok {
+	limit, limited := ad.HardLimit(it.meter.Code, it.period)
+	if limited || v.exact {
 		held := v.known.Totals[it.total]
 		after := v.after(it, held.Used)
-		if after.Cmp(held.Used) > 0 && after.Add(held.Reserved).Cmp(limit) > 0 {
+		grows, sum := after.Cmp(held.Used) > 0, after.Add(held.Reserved)
+		if limited && grows && sum.Cmp(limit) > 0 {
 			v.reject(it, &Problem{
 				Code: string(entitlement.LimitReached), Kept: true, ResetsAt: ad.ResetsAt(it.period),
 				Detail: "The event would pass the limit of " + limit.String() + " on this meter.",
 			})
+			return
+		}
+		if most := ad.MaxQuantity(it.meter.Code); grows && sum.Cmp(most) > 0 {
+			v.reject(it, problemTotal(most))
 			return
 		}
 		held.Used = after

@@ -263,7 +263,7 @@ func (in *Ingester) commit(ctx context.Context, items []item, passOver bool) (he
 			known.Overdue = slices.DeleteFunc(known.Overdue, func(r entitlement.Reservation) bool { return held[r.Account] })
 			v = &verdict{
 				now: in.clock(), items: free(items, held), known: known, lookup: lookup, pricer: in.opt.Pricer, catalogue: in.catalogue,
-				cache: &in.cache, retry: uncertain,
+				cache: &in.cache, exact: ask.Exact, retry: uncertain,
 			}
 			return v.decide(ctx)
 		})
@@ -274,6 +274,9 @@ func (in *Ingester) commit(ctx context.Context, items []item, passOver bool) (he
 			return held, nil
 		case errors.Is(err, ErrHeld) && uncertain == nil && !ask.PassOver:
 			ask.PassOver = true
+			continue
+		case errors.Is(err, ErrRefused) && !ask.Exact: // mostly for a total beyond its bound: with all totals known, the events that pass it are told apart
+			ask.Exact = true
 			continue
 		case errors.Is(err, ErrRefused):
 			if len(items) == 1 {

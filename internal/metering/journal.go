@@ -73,6 +73,7 @@ type Ask struct {
 	Accounts []account.ID // ascending, each once: the order in which rows are locked
 	Events   []Ref
 	Meters   []string // each once
+	Exact    bool     // the totals of all accounts are read, not only of those that have a limit
 	PassOver bool     // accounts that somebody else holds are left out, instead of being waited for
 	// Of operations on reservations, where there are any:
 	Reservations []ReservationRef
@@ -104,6 +105,7 @@ type StoredAnswer struct {
 type Hold struct {
 	TotalKey
 	Delta money.Decimal
+	Max   money.Decimal // what used and reserved together may come to
 }
 
 // Known is what an ingest transaction has read, with the accounts' entitlements locked.
@@ -111,7 +113,7 @@ type Known struct {
 	Admissions map[account.ID]*Admission
 	Held       map[account.ID]bool // those that were passed over
 	Events     map[Ref]Stored      // those of the asked that are stored
-	Totals     map[TotalKey]Held   // of open periods, for the accounts that have a limit
+	Totals     map[TotalKey]Held   // of open periods, for the accounts that have a limit, or all that are asked exactly
 	// Of operations on reservations, where there are any:
 	Now          time.Time // by the database's clock
 	Reservations map[ReservationRef]entitlement.Reservation
@@ -148,6 +150,7 @@ type Rollup struct {
 	At       int64  // start of the period or of the bucket, in microseconds since 1970
 	Series   Series // NoSeries in a total
 	Quantity money.Decimal
+	Max      money.Decimal // of a total: what it and what is reserved may come to
 	Events   int64
 	LastAt   int64 // whose value it is, where the aggregation does not add
 	LastKey  uuid.UUID

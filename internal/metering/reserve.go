@@ -194,7 +194,9 @@ func (v *verdict) prepare(it *item) {
 		}
 		return
 	}
-	it.place()
+	if problem := it.place(ad); problem != nil {
+		o.err = asError(problem)
+	}
 }
 
 // asError makes an error of what would be a rejected event.
@@ -312,13 +314,19 @@ func standing(ad *Admission) error {
 	}
 }
 
-// room refuses what a hard limit has no room for.
+// room refuses what a hard limit has no room for, and what could not be billed.
 func (v *verdict) room(ad *Admission, key TotalKey, period time.Time, wanted money.Decimal) error {
-	limit, ok := ad.HardLimit(key.Meter, period)
-	if !ok || wanted.Sign() <= 0 {
+	if wanted.Sign() <= 0 {
 		return nil
 	}
 	held := v.known.Totals[key]
+	if most := ad.MaxQuantity(key.Meter); held.Used.Add(held.Reserved).Add(wanted).Cmp(most) > 0 {
+		return tooMuch(most)
+	}
+	limit, ok := ad.HardLimit(key.Meter, period)
+	if !ok {
+		return nil
+	}
 	left := limit.Sub(held.Used).Sub(held.Reserved)
 	if wanted.Cmp(left) <= 0 {
 		return nil
@@ -401,7 +409,7 @@ func (v *verdict) keepReservations() {
 	})
 	for key, delta := range v.holds {
 		if !delta.IsZero() {
-			v.writes.Holds = append(v.writes.Holds, Hold{key, delta})
+			v.writes.Holds = append(v.writes.Holds, Hold{key, delta, v.known.Admissions[key.Account].MaxQuantity(key.Meter)})
 		}
 	}
 	slices.SortFunc(v.writes.Holds, func(a, b Hold) int { return a.compare(b.TotalKey) })

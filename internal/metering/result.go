@@ -1,6 +1,10 @@
 package metering
 
-import "time"
+import (
+	"time"
+
+	"github.com/accrue-billing/accrue/pkg/money"
+)
 
 // Status says what became of one event.
 type Status uint8
@@ -52,6 +56,19 @@ var (
 	problemSourceTaken    = &Problem{Code: "source_taken", Detail: "This source is kept for what reservations count.", Pointer: "/source"}
 	problemNotStorable    = &Problem{Code: "not_storable", Detail: "The event cannot be added to what is stored, for instance because a total would pass its bound."}
 )
+
+// The problems of quantities beyond what can be billed of a meter in a period. See entitlement.MaxQuantity.
+func problemQuantity(most money.Decimal) *Problem {
+	return invalid("quantity", "quantity_too_large", "At most "+most.String()+" of this meter can be billed in a period, and no event may have more.")
+}
+
+func problemTotal(most money.Decimal) *Problem {
+	return &Problem{Code: problemNotStorable.Code, Detail: "With the event the period's total would pass " + most.String() + ", the most that can be billed of this meter."}
+}
+
+func tooMuch(most money.Decimal) error {
+	return ErrTotalRange.Details("With it the period's total would pass %s, the most that can be billed of this meter.", most)
+}
 
 // Summary counts results by status.
 type Summary struct{ Accepted, Duplicates, Conflicts, Rejected int }

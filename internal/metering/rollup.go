@@ -29,6 +29,10 @@ func (v *verdict) rollUp() {
 		buckets.add(it, it.event.OccurredAt.Truncate(BucketWidth).UnixMicro(), it.series, 2)
 	}
 	v.writes.Totals, v.writes.Series, v.writes.Buckets = totals.rows(), series.rows(), buckets.rows()
+	for i := range v.writes.Totals.Add {
+		r := &v.writes.Totals.Add[i]
+		r.Max = v.known.Admissions[r.Account].MaxQuantity(r.Meter)
+	}
 	if len(buckets.sums) <= maxKeptSums {
 		for i := range adders {
 			adders[i].clear()

@@ -148,7 +148,7 @@ var (
 	ErrVoided        = errs.New(errs.Conflict, "usage_event_voided", "The event is void and cannot be corrected again.")
 	ErrNotAmendable  = errs.New(errs.Conflict, "usage_event_not_amendable", "The meter does not go by quantity: the event can be voided, not amended.")
 	ErrOverLimit     = entitlement.ErrLimitReached.Details("The amended event would pass the account's limit on the meter.")
-	ErrTotalRange    = errs.New(errs.Conflict, "total_out_of_range", "The correction would take a total out of its range.")
+	ErrTotalRange    = errs.New(errs.Conflict, "total_out_of_range", "A total would leave its range.")
 )
 
 // Hour is what is stored, or was refused, of a meter's events in one hour.

@@ -3,6 +3,7 @@ package plan_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -130,6 +131,36 @@ func TestShippedCatalogueIsValid(t *testing.T) {
 	}
 	if _, ok := pro.Version.Limit("voice"); ok {
 		t.Error("voice is limited on pro")
+	}
+}
+
+// Whatever is within them costs less than a hundredth of the greatest amount.
+func TestMaxQuantitiesFollowFromTheDearestPrice(t *testing.T) {
+	t.Parallel()
+
+	shipped := plan.Shipped()
+	pro, _ := shipped.Offer(plan.Pro)
+	got := fmt.Sprint(pro.Version.MaxQuantities("USD"))
+	if want := "map[call_score:1000000000000 text:100000000000000 voice:100000000000000]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	for name, want := range map[string]string{ // prices of a unit
+		"{model: per_unit, unit_price: \"1000000000\"}":                                                    "100",
+		"{model: package, package: 1000, unit_price: \"1000000000\"}":                                      "100000",
+		"{model: volume, tiers: [{up_to: 10, unit_price: \"1000000000\"}, {unit_price: \"0.000000001\"}]}": "100",
+		"{model: per_unit, unit_price: \"100000000000000\"}":                                               "1",
+	} {
+		c, err := plan.ParseCatalogue([]byte(`
+source: test
+currencies: [USD]
+meters: [{code: n, name: N, unit: one, aggregation: sum}]
+plans: [{code: pro, name: Pro, charges: [{meter: n, prices: {USD: ` + name + `}}]}]`))
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if got := c.Offers[0].Version.MaxQuantities("USD")["n"].String(); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
 	}
 }
 

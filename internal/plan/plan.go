@@ -12,6 +12,8 @@
 package plan
 
 import (
+	"math/big"
+	"strings"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/period"
@@ -270,3 +272,50 @@ func (v *Version) Included(m MeterCode) money.Decimal {
 
 // Priced reports whether anything in the version can cost money.
 func (v *Version) Priced() bool { return len(v.Currencies) > 0 }
+
+// maxLine is what a period's use of one meter may come to, in minor units: a hundredth of money.MaxMinor, so that a bill with
+// several meters, with what came late for other periods, percentages and tax on it, has room below that.
+const maxLine = money.MaxMinor / 100
+
+// MaxQuantities returns, by meter, the greatest power of ten of a period's use that stays within the range of amounts at the
+// dearest price. Meters that are not in it have no price, or none that could leave the range.
+func (v *Version) MaxQuantities(cur money.Currency) map[MeterCode]money.Decimal {
+	out := map[MeterCode]money.Decimal{}
+	for i := range v.Charges {
+		c := &v.Charges[i]
+		p, ok := c.Price(cur)
+		if !ok || c.Meter == "" {
+			continue
+		}
+		most, bounded := p.maxQuantity(c.Per.Divisor())
+		if least, ok := out[c.Meter]; bounded && (!ok || most.Cmp(least) < 0) {
+			out[c.Meter] = most
+		}
+	}
+	return out
+}
+
+func (p *Price) maxQuantity(divisor int64) (money.Decimal, bool) {
+	dearest, per := p.UnitPrice, money.DecimalFromInt(divisor)
+	if p.Model == Package {
+		per = p.Package
+	}
+	for i := range p.Tiers {
+		if p.Tiers[i].UnitPrice.Cmp(dearest) > 0 {
+			dearest = p.Tiers[i].UnitPrice
+		}
+	}
+	if dearest.Sign() <= 0 {
+		return dearest, false
+	}
+	units := new(big.Rat).Quo(per.Rat(), dearest.Rat())
+	for range p.Currency.Exponent() {
+		units.Quo(units, big.NewRat(10, 1))
+	}
+	units.Mul(units, big.NewRat(maxLine, 1))
+	digits := len(new(big.Int).Quo(units.Num(), units.Denom()).String())
+	if digits > money.MaxIntegerDigits {
+		return dearest, false
+	}
+	return money.MustDecimal("1" + strings.Repeat("0", digits-1)), true
+}

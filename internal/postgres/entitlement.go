@@ -24,7 +24,7 @@ type entitlementStore stores
 var _ entitlement.Store = entitlementStore{}
 
 const entitlementColumns = `
-SELECT status, level, currency, period_starts, period_end, limits, coalesce(earlier_limits, 'null'), spend_limit, spend_mode, updated_at, version
+SELECT status, level, currency, period_starts, period_end, limits, coalesce(earlier_limits, 'null'), max_quantities, spend_limit, spend_mode, updated_at, version
 FROM entitlements WHERE account_id = $1`
 
 func (s entitlementStore) Get(ctx context.Context, a account.ID) (_ entitlement.Entitlement, err error) {
@@ -40,9 +40,9 @@ func (s entitlementStore) Lock(ctx context.Context, a account.ID) (_ entitlement
 func (s entitlementStore) read(ctx context.Context, a account.ID, query string) (entitlement.Entitlement, error) {
 	e := entitlement.Entitlement{Account: a}
 	var status, currency, mode string
-	var limits, earlier []byte
+	var limits, earlier, most []byte
 	err := s.db.Statement.ConnPool.QueryRowContext(ctx, query, a.UUID()).Scan(&status, &e.Level, &currency,
-		pgtype.NewMap().SQLScanner(&e.PeriodStarts), &e.PeriodEnd, &limits, &earlier, &e.SpendLimit, &mode, &e.UpdatedAt, &e.Version)
+		pgtype.NewMap().SQLScanner(&e.PeriodStarts), &e.PeriodEnd, &limits, &earlier, &most, &e.SpendLimit, &mode, &e.UpdatedAt, &e.Version)
 	if errors.Is(err, sql.ErrNoRows) {
 		return e, entitlement.ErrNotFound
 	}
@@ -54,7 +54,7 @@ func (s entitlementStore) read(ctx context.Context, a account.ID, query string) 
 		e.PeriodStarts[i] = e.PeriodStarts[i].UTC()
 	}
 	e.PeriodEnd, e.UpdatedAt = e.PeriodEnd.UTC(), e.UpdatedAt.UTC()
-	return e, errors.Join(json.Unmarshal(limits, &e.Limits), json.Unmarshal(earlier, &e.EarlierLimits))
+	return e, errors.Join(json.Unmarshal(limits, &e.Limits), json.Unmarshal(earlier, &e.EarlierLimits), json.Unmarshal(most, &e.MaxQuantities))
 }
 
 func (s entitlementStore) Put(ctx context.Context, e entitlement.Entitlement) (err error) {
@@ -62,10 +62,17 @@ func (s entitlementStore) Put(ctx context.Context, e entitlement.Entitlement) (e
 	if e.Limits == nil {
 		e.Limits = map[string]entitlement.Limit{}
 	}
+	if e.MaxQuantities == nil {
+		e.MaxQuantities = map[string]money.Decimal{}
+	}
 	if e.SpendMode == "" {
 		e.SpendMode = entitlement.Hard
 	}
 	limits, err := json.Marshal(e.Limits)
+	if err != nil {
+		return err
+	}
+	most, err := json.Marshal(e.MaxQuantities)
 	if err != nil {
 		return err
 	}
@@ -81,16 +88,16 @@ func (s entitlementStore) Put(ctx context.Context, e entitlement.Entitlement) (e
 	starts := make([]time.Time, len(e.PeriodStarts))
 	copy(starts, e.PeriodStarts)
 	put := stmt{sql: `
-INSERT INTO entitlements AS t (account_id, status, level, currency, period_starts, period_end, limits, earlier_limits, spend_limit, spend_mode, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+INSERT INTO entitlements AS t (account_id, status, level, currency, period_starts, period_end, limits, earlier_limits, max_quantities, spend_limit, spend_mode, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT (account_id) DO UPDATE SET
   status = excluded.status, level = excluded.level, currency = excluded.currency,
   period_starts = excluded.period_starts, period_end = excluded.period_end, limits = excluded.limits,
-  earlier_limits = excluded.earlier_limits,
+  earlier_limits = excluded.earlier_limits, max_quantities = excluded.max_quantities,
   spend_limit = excluded.spend_limit, spend_mode = excluded.spend_mode, updated_at = excluded.updated_at,
   spend_told = CASE WHEN t.spend_limit IS NOT DISTINCT FROM excluded.spend_limit THEN t.spend_told END,
   version = t.version + 1`, args: []any{
-		e.Account.UUID(), string(e.Status), e.Level, string(e.Currency), starts, e.PeriodEnd, string(limits), earlier, e.SpendLimit,
+		e.Account.UUID(), string(e.Status), e.Level, string(e.Currency), starts, e.PeriodEnd, string(limits), earlier, string(most), e.SpendLimit,
 		string(e.SpendMode), e.UpdatedAt,
 	}}
 	return s.later(ctx, put, stmt{sql: "SELECT pg_notify($1, $2)", args: []any{entitlementChannel, e.Account.UUID().String()}})

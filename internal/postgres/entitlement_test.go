@@ -24,8 +24,9 @@ func TestEntitlements(t *testing.T) {
 		e := entitlement.Entitlement{
 			Account: a.ID, Status: account.Active, Level: "pro", Currency: money.USD,
 			PeriodStarts: []time.Time{noon.AddDate(0, -1, 0), noon}, PeriodEnd: noon.AddDate(0, 1, 0),
-			Limits:     map[string]entitlement.Limit{"voice": {Quantity: money.MustDecimal("60000.5"), Mode: entitlement.Hard}},
-			SpendLimit: &limit, SpendMode: entitlement.Soft, UpdatedAt: noon,
+			Limits:        map[string]entitlement.Limit{"voice": {Quantity: money.MustDecimal("60000.5"), Mode: entitlement.Hard}},
+			MaxQuantities: map[string]money.Decimal{"voice": money.MustDecimal("100000000000000")},
+			SpendLimit:    &limit, SpendMode: entitlement.Soft, UpdatedAt: noon,
 		}
 		if err := db.Entitlements().Put(t.Context(), e); err != nil {
 			t.Fatal(err)

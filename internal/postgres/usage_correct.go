@@ -49,6 +49,9 @@ func (s usageStore) Correct(ctx context.Context, c metering.Correction, m *meter
 		}
 		c.After = m.Counted(c.Quantity)
 	}
+	if c.After.Cmp(e.MaxQuantity(m.Code)) > 0 {
+		return c, metering.ErrTotalRange
+	}
 	x.delta = c.After.Sub(c.Before)
 	if limit, ok := e.HardLimit(m.Code, c.Period); ok && x.delta.Sign() > 0 {
 		if err := s.checkLimit(ctx, x, c.After, limit); err != nil {

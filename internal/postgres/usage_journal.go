@@ -75,9 +75,36 @@ func (l *limitedAccounts) learn(read map[account.ID]*metering.Admission, expecte
 	return missed
 }
 
+// quantityMaps remembers documents of quantities as they were read: all accounts of a plan have the same, and every
+// flush reads those of its accounts. What it returns is shared and never changed. It is bounded by being emptied.
+type quantityMaps struct {
+	mu   sync.Mutex
+	read map[string]map[string]money.Decimal
+}
+
+const quantityMapsSize = 1000
+
+var maxQuantities quantityMaps
+
+func (q *quantityMaps) of(document []byte) (quantities map[string]money.Decimal, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if quantities = q.read[string(document)]; quantities != nil {
+		return quantities, nil
+	}
+	if err = json.Unmarshal(document, &quantities); err != nil {
+		return nil, err
+	}
+	if q.read == nil || len(q.read) >= quantityMapsSize {
+		q.read = map[string]map[string]money.Decimal{}
+	}
+	q.read[string(document)] = quantities
+	return quantities, nil
+}
+
 const lockAdmissions = `
 SELECT e.account_id, e.status, e.level, e.currency, e.period_starts, e.period_end, e.limits::text,
-       e.spend_limit, e.spend_mode, e.version, a.clock_at, e.earlier_limits::text
+       e.spend_limit, e.spend_mode, e.version, a.clock_at, e.earlier_limits::text, e.max_quantities::text
 FROM entitlements e JOIN accounts a ON a.id = e.account_id
 WHERE e.account_id = ANY ($1::uuid[])
 ORDER BY e.account_id FOR NO KEY UPDATE OF e`
@@ -214,6 +241,9 @@ func (f *flush) read(ctx context.Context, ask metering.Ask, limited *limitedAcco
 		keys.uuid(ask.Events[i].Key)
 	}
 	expected := limited.of(ask.Accounts)
+	if ask.Exact {
+		expected = ask.Accounts
+	}
 	lock := sqlLockAdmissions
 	if ask.PassOver {
 		lock = sqlLockFree
@@ -302,6 +332,12 @@ func admission(v *value) (*metering.Admission, error) {
 	if !v.isNull(11) {
 		if err := json.Unmarshal(v.row[11], &ad.EarlierLimits); err != nil {
 			return ad, fmt.Errorf("earlier limits of %s: %w", ad.Account, err)
+		}
+	}
+	if most := v.row[12]; string(most) != "{}" {
+		var err error
+		if ad.MaxQuantities, err = maxQuantities.of(most); err != nil {
+			return ad, fmt.Errorf("max quantities of %s: %w", ad.Account, err)
 		}
 	}
 	if !v.isNull(7) {

@@ -382,6 +382,15 @@ func TestIngest(t *testing.T) {
 		b.mustAdd(t, b.event("big", "text", "999999999999999"))
 		wantStatuses(t, b.mustAdd(t, b.event("x", "minutes", "60"), b.event("more", "text", "999999999999999"), b.event("y", "minutes", "60")),
 			"accepted rejected:not_storable accepted")
+		many := []metering.Event{b.event("z", "minutes", "60")}
+		for i := range 500 {
+			many = append(many, b.event("more-"+fmt.Sprint(i), "text", "999999999999999"))
+		}
+		for i, got := range b.mustAdd(t, many...) { // told apart at once, not by trying each for itself
+			if i > 0 && (got.Problem == nil || !strings.Contains(got.Problem.Detail, "999999999999999")) {
+				t.Fatalf("event %d: %+v names the greatest total", i, got.Problem)
+			}
+		}
 		if got := b.total(t, "text"); got != "999999999999999/1" {
 			t.Errorf("total %s", got)
 		}

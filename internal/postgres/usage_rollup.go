@@ -111,9 +111,10 @@ func (f *flush) queueRollups(ctx context.Context, table int, r metering.Rollups)
 // already; as a row to be inserted it would be refused, before the one that is there is looked for.
 var (
 	sqlAddTotals = named(`
-INSERT INTO usage_totals AS t (account_id, meter, period_start, quantity, events, reserved)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::numeric[], $5::bigint[], $6::numeric[])
-ON CONFLICT (account_id, meter, period_start) DO UPDATE SET ` + mergeAdd + `, reserved = t.reserved + excluded.reserved, version = t.version + 1`)
+INSERT INTO usage_totals AS t (account_id, meter, period_start, quantity, events, reserved, max_quantity)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::numeric[], $5::bigint[], $6::numeric[], $7::numeric[])
+ON CONFLICT (account_id, meter, period_start) DO UPDATE SET ` + mergeAdd + `, reserved = t.reserved + excluded.reserved,
+  max_quantity = excluded.max_quantity, version = t.version + 1`)
 
 	sqlLetGo = named(`
 UPDATE usage_totals t SET quantity = t.quantity + u.q, events = t.events + u.e, reserved = t.reserved + u.r, version = t.version + 1
@@ -125,8 +126,8 @@ WHERE t.account_id = u.a AND t.meter = u.m AND t.period_start = u.p`)
 func (f *flush) joinTotals(added []metering.Rollup, holds []metering.Hold) {
 	type total struct {
 		metering.TotalKey
-		quantity, reserved money.Decimal
-		events             int64
+		quantity, reserved, most money.Decimal
+		events                   int64
 	}
 	var grown, shrunk []total
 	held := make(map[metering.TotalKey]money.Decimal, len(holds))
@@ -143,29 +144,35 @@ func (f *flush) joinTotals(added []metering.Rollup, holds []metering.Hold) {
 	for i := range added {
 		r := &added[i]
 		key := metering.TotalKey{Account: r.Account, Meter: r.Meter, Period: r.At}
-		put(total{key, r.Quantity, held[key], r.Events})
+		put(total{key, r.Quantity, held[key], r.Max, r.Events})
 		delete(held, key)
 	}
 	for _, h := range holds {
 		if _, ok := held[h.TotalKey]; ok {
-			put(total{TotalKey: h.TotalKey, reserved: h.Delta})
+			put(total{TotalKey: h.TotalKey, reserved: h.Delta, most: h.Max})
 		}
 	}
 	for _, w := range []struct {
 		statement
-		rows []total
-	}{{sqlAddTotals, grown}, {sqlLetGo, shrunk}} {
+		grows bool
+		rows  []total
+	}{{sqlAddTotals, true, grown}, {sqlLetGo, false, shrunk}} {
 		n := len(w.rows)
 		if n == 0 {
 			continue
 		}
 		a, m, p := totalArrays(n, func(i int) metering.TotalKey { return w.rows[i].TotalKey })
-		quantities, events, reserved := newNumerics(n), newInt8s(n), newNumerics(n)
+		quantities, events, reserved, most := newNumerics(n), newInt8s(n), newNumerics(n), newNumerics(n)
 		for i := range w.rows {
 			quantities.numeric(w.rows[i].quantity.String())
 			events.int8(w.rows[i].events)
 			reserved.numeric(w.rows[i].reserved.String())
+			most.numeric(w.rows[i].most.String())
 		}
-		f.join(w.statement, a.b, m.b, p.b, quantities.b, events.b, reserved.b)
+		params := [][]byte{a.b, m.b, p.b, quantities.b, events.b, reserved.b}
+		if w.grows {
+			params = append(params, most.b)
+		}
+		f.join(w.statement, params...)
 	}
 }

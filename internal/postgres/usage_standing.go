@@ -16,7 +16,7 @@ import (
 var (
 	sqlAdmissions = named(`
 SELECT e.account_id, e.status, e.level, e.currency, e.period_starts, e.period_end, e.limits::text,
-       e.spend_limit, e.spend_mode, e.version, a.clock_at, e.earlier_limits::text
+       e.spend_limit, e.spend_mode, e.version, a.clock_at, e.earlier_limits::text, e.max_quantities::text
 FROM entitlements e JOIN accounts a ON a.id = e.account_id
 WHERE e.account_id = ANY ($1::uuid[])`)
 
