@@ -62,14 +62,20 @@ type Facts struct {
 	PendingUpgrade *upgrade.Upgrade
 	PendingTopUp   *payment.TopUp
 	Unpaid         []invoice.Invoice
-	Payable        []invoice.Invoice // those, and what was written off and keeps the account suspended
+	Payable        []Payable // those, and what was written off and keeps the account suspended
 	Balance        Balance
 	running        rated        // what the running period comes to; the zero one where none is
 	Owed           money.Amount // due and accrued, less what credit and funds cover: what removal would leave uncovered
 	OwedAtClose    money.Amount // the same if the account were closed now, and its fee due up to now
 	PaymentPending bool
 	Parked         bool        // a payment waits for a person to decide what became of it
-	TooSmall       *errs.Error // why no card can be charged for the first payable invoice
+	NoCharge       *errs.Error // why the default card cannot be charged now, or that there is none
+}
+
+// Payable is an invoice that can be paid, and why not now by the default card.
+type Payable struct {
+	invoice.Invoice
+	Why []*errs.Error
 }
 
 // DefaultMethod returns the active card, or nil.
@@ -98,10 +104,22 @@ func (f Facts) Actions() []Action {
 	}
 	out = append(out, f.action(ActRemoveCard, "DELETE", href))
 	href = "/v1/invoices"
-	if len(f.Payable) > 0 {
-		href += "/" + f.Payable[0].ID.String() + "/pay"
+	if p := f.toPay(); p != nil {
+		href = payHref(p)
 	}
 	return append(out, f.action(ActPayInvoice, "POST", href), f.action(ActCloseAccount, "POST", "/v1/account/close"))
+}
+
+func payHref(p *Payable) string { return "/v1/invoices/" + p.ID.String() + "/pay" }
+
+// toPay is the invoice that is offered to be paid: the first for which the card can be asked now, or else the first of
+// all. It is nil where nothing can be paid.
+func (f Facts) toPay() *Payable {
+	if len(f.Payable) == 0 {
+		return nil
+	}
+	free := slices.IndexFunc(f.Payable, func(p Payable) bool { return len(p.Why) == 0 })
+	return &f.Payable[max(free, 0)]
 }
 
 func (f Facts) action(n ActionName, method, href string) Action {
@@ -130,6 +148,62 @@ func blocker(err *errs.Error, params map[string]any) Blocker {
 	return Blocker{Code: err.Code, Detail: err.Detail, Params: params}
 }
 
+func blockers(why []*errs.Error) []Blocker {
+	out := make([]Blocker, 0, len(why))
+	for _, err := range why {
+		out = append(out, blocker(err, err.Params))
+	}
+	return out
+}
+
+// whyNoTopUp says what stands in the way of adding funds, the first thing first. takes says that the plan can cost
+// something, or that something is owed; noCharge is why the card cannot be charged.
+func whyNoTopUp(takes bool, pending, noCharge *errs.Error) (why []*errs.Error) {
+	if !takes {
+		why, noCharge = append(why, ErrUpgradeRequired), nil
+	}
+	return appendErrors(why, pending, noCharge)
+}
+
+// whyNotPay says what stands in the way of asking a card for an invoice, the first thing first. noCharge is why the card
+// cannot be charged for anything.
+func whyNotPay(inv invoice.Invoice, paying bool, noCharge *errs.Error, limits payment.Limits) []*errs.Error {
+	if inv.Status != invoice.Open && inv.Status != invoice.Uncollectible {
+		return []*errs.Error{invoice.ErrNotOpen}
+	}
+	var pending *errs.Error
+	if paying {
+		pending = payment.ErrPaymentPending
+	}
+	tooSmall, _ := errors.AsType[*errs.Error](limits.Check(chargeable(inv, limits)))
+	return appendErrors(nil, noCharge, pending, tooSmall)
+}
+
+// refused takes a refusal, which says what stands in the way, apart from what went wrong.
+func refused(err error) (*errs.Error, error) {
+	if e, ok := errors.AsType[*errs.Error](err); ok && (e.Kind == errs.Conflict || e.Kind == errs.NotFound) {
+		return e, nil
+	}
+	return nil, err
+}
+
+// first is the first of what stands in the way, as an error; nil where nothing does.
+func first(why []*errs.Error) error {
+	if len(why) == 0 {
+		return nil
+	}
+	return why[0]
+}
+
+func appendErrors(why []*errs.Error, more ...*errs.Error) []*errs.Error {
+	for _, err := range more {
+		if err != nil {
+			why = append(why, err)
+		}
+	}
+	return why
+}
+
 // Blockers says why an action is not possible now; nothing stands in the way of an empty list.
 func (f Facts) Blockers(n ActionName) []Blocker {
 	if f.Account.Status == account.Closed {
@@ -139,7 +213,7 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 	switch n {
 	case ActUpgrade:
 		if f.PendingUpgrade != nil {
-			out = append(out, blocker(upgrade.ErrPending, map[string]any{"upgrade": f.PendingUpgrade.ID, "status": f.PendingUpgrade.Status}))
+			out = append(out, blockers([]*errs.Error{pendingUpgrade(*f.PendingUpgrade)})...)
 		}
 		if !f.selfServiceBetter() {
 			out = append(out, blocker(ErrNotAnUpgrade, map[string]any{"plan": f.Subscription.Plan}))
@@ -160,28 +234,16 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 			out = append(out, blocker(ErrNoDowngrade, nil))
 		}
 	case ActTopUp:
-		takes := f.Priced || f.Owed.Sign() > 0
-		if !takes {
-			out = append(out, blocker(ErrUpgradeRequired, nil))
-		}
+		var pending *errs.Error
 		if f.PendingTopUp != nil {
-			out = append(out, blocker(payment.ErrTopUpPending, map[string]any{"top_up": f.PendingTopUp.ID, "status": f.PendingTopUp.Status}))
+			pending = pendingTopUp(*f.PendingTopUp)
 		}
-		if takes && f.DefaultMethod() == nil {
-			out = append(out, blocker(payment.ErrNoMethod, nil))
-		}
+		out = append(out, blockers(whyNoTopUp(f.Priced || f.Owed.Sign() > 0, pending, f.NoCharge))...)
 	case ActPayInvoice:
-		if len(f.Payable) == 0 {
-			out = append(out, blocker(ErrNothingDue, nil))
-		}
-		if f.DefaultMethod() == nil {
-			out = append(out, blocker(payment.ErrNoMethod, nil))
-		}
-		if f.PaymentPending {
-			out = append(out, blocker(payment.ErrPaymentPending, nil))
-		}
-		if f.TooSmall != nil {
-			out = append(out, blocker(f.TooSmall, f.TooSmall.Params))
+		if p := f.toPay(); p != nil {
+			out = append(out, blockers(p.Why)...)
+		} else {
+			out = append(out, blockers(appendErrors(nil, ErrNothingDue, f.NoCharge))...)
 		}
 	case ActRemoveCard:
 		if f.DefaultMethod() == nil {
@@ -263,33 +325,8 @@ func (c *Core) facts(ctx context.Context, tx Tx, acct account.Account) (f Facts,
 	if f.Unpaid, err = tx.Invoices().Unpaid(ctx, acct.ID); err != nil {
 		return f, err
 	}
-	f.Payable = slices.Clone(f.Unpaid)
-	if acct.Status == account.Suspended {
-		suspending, err := tx.Invoices().Suspending(ctx, acct.ID)
-		if err != nil {
-			return f, err
-		}
-		for _, inv := range suspending {
-			if inv.Status == invoice.Uncollectible {
-				f.Payable = append(f.Payable, inv)
-			}
-		}
-	}
-	if len(f.Payable) > 0 {
-		limits, err := c.Gateway.Limits(acct.Currency)
-		if err != nil {
-			return f, err
-		}
-		if err := limits.Check(chargeable(f.Payable[0], limits)); err != nil && !errors.As(err, &f.TooSmall) {
-			return f, err
-		}
-	}
-	for i := range f.Payable {
-		active, err := c.activePayment(ctx, tx, &f.Payable[i])
-		if err != nil {
-			return f, err
-		}
-		f.PaymentPending = f.PaymentPending || active
+	if err := c.payableFacts(ctx, tx, acct, &f); err != nil {
+		return f, err
 	}
 	if f.Balance, f.running, err = balanceAndBill(ctx, tx, acct); err != nil {
 		return f, err
@@ -297,6 +334,42 @@ func (c *Core) facts(ctx context.Context, tx Tx, acct account.Account) (f Facts,
 	f.Owed = f.Balance.owed()
 	f.OwedAtClose, err = owedAtClose(f.Owed, f.Subscription, f.running, acct.Now(c.Clock()))
 	return f, err
+}
+
+// payableFacts gathers what can be paid by card, and what stands in the way.
+func (c *Core) payableFacts(ctx context.Context, tx Tx, acct account.Account, f *Facts) error {
+	_, err := c.cardToCharge(ctx, tx, acct, payment.MethodID{})
+	if f.NoCharge, err = refused(err); err != nil {
+		return err
+	}
+	paying, err := tx.Payments().Paying(ctx, acct.ID)
+	if err != nil {
+		return err
+	}
+	f.PaymentPending = len(paying) > 0
+	payable := slices.Clone(f.Unpaid)
+	if acct.Status == account.Suspended {
+		suspending, err := tx.Invoices().Suspending(ctx, acct.ID)
+		if err != nil {
+			return err
+		}
+		for _, inv := range suspending {
+			if inv.Status == invoice.Uncollectible {
+				payable = append(payable, inv)
+			}
+		}
+	}
+	if len(payable) == 0 {
+		return nil
+	}
+	limits, err := c.Gateway.Limits(acct.Currency)
+	if err != nil {
+		return err
+	}
+	for _, inv := range payable {
+		f.Payable = append(f.Payable, Payable{inv, whyNotPay(inv, slices.Contains(paying, inv.ID), f.NoCharge, limits)})
+	}
+	return nil
 }
 
 // owedAtClose is what would be owed if the account were closed: what is owed, less what the running period's bill would

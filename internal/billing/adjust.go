@@ -3,6 +3,7 @@ package billing
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -153,8 +154,8 @@ func (a Adjuster) lock(ctx context.Context, tx Tx, aid account.ID, iid invoice.I
 	if err != nil {
 		return acct, inv, err
 	}
-	active, err := a.activePayment(ctx, tx, &inv)
-	if err == nil && active {
+	paying, err := tx.Payments().Paying(ctx, aid)
+	if err == nil && slices.Contains(paying, iid) {
 		err = payment.ErrPaymentPending
 	}
 	return acct, inv, err

@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -30,8 +31,8 @@ func (f Funder) SetAutoTopUp(ctx context.Context, asked Asked, rule wallet.AutoT
 			return err
 		}
 		if saved.Enabled {
-			if err := takesFunds(ctx, tx, acct, sub); err != nil {
-				return err
+			if takes, err := takesFunds(ctx, tx, acct, sub); err != nil || !takes {
+				return cmp.Or(err, error(ErrUpgradeRequired))
 			}
 		}
 		saved.Account, saved.UpdatedAt = acct.ID, acct.Now(f.Clock())

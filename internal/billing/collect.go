@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -53,6 +54,9 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 		if c.Policy.Dunning.WriteOff(inv.DueAt, now) {
 			return c.writeOff(ctx, tx, acct, &inv, now)
 		}
+		if paying, err := tx.Payments().Paying(ctx, a); err != nil || slices.Contains(paying, iid) {
+			return err // somebody else is asking for it
+		}
 		m, err = tx.Payments().DefaultMethod(ctx, a)
 		if noMethod(err) {
 			return c.dun(ctx, tx, acct, &inv, &payment.Failure{Code: "no_payment_method", Class: payment.DeclineHard, Message: "There is no active card."}, now)
@@ -80,9 +84,6 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 		return err
 	})
 	defer called()
-	if errors.Is(err, payment.ErrPaymentPending) {
-		return false, nil // somebody else is asking for it
-	}
 	if err != nil || !asked {
 		return false, err
 	}
@@ -104,14 +105,21 @@ func chargeable(inv invoice.Invoice, l payment.Limits) money.Amount {
 	return due
 }
 
-// beginPayment commits the intent to charge an amount for an invoice.
-func (c *Core) beginPayment(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, amount money.Amount, m payment.Method, pid payment.ID, actor string, offSession bool, now time.Time) (payment.Payment, error) {
-	if active, err := c.activePayment(ctx, tx, inv); err != nil || active {
-		if err == nil {
-			err = payment.ErrPaymentPending
-		}
-		return payment.Payment{}, err
+// cardToCharge returns the card that is to be charged, the default one for the zero id, or why it cannot be now.
+func (c *Core) cardToCharge(ctx context.Context, tx Tx, acct account.Account, mid payment.MethodID) (m payment.Method, err error) {
+	if mid.IsZero() {
+		m, err = tx.Payments().DefaultMethod(ctx, acct.ID)
+	} else if m, err = tx.Payments().Method(ctx, acct.ID, mid); err == nil && m.Status != payment.MethodActive {
+		err = payment.ErrMethodNotFound
 	}
+	if err != nil {
+		return m, err
+	}
+	return m, c.mayTry(ctx, tx, m, acct.Now(c.Clock()))
+}
+
+// beginPayment commits the intent to charge an amount for an invoice, which no payment may be about already.
+func (c *Core) beginPayment(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, amount money.Amount, m payment.Method, pid payment.ID, actor string, offSession bool, now time.Time) (payment.Payment, error) {
 	inv.Attempts++
 	inv.NextAttempt, inv.UpdatedAt = time.Time{}, now
 	if err := tx.Invoices().Save(ctx, inv); err != nil {
@@ -188,32 +196,26 @@ func (c Collector) beginPay(ctx context.Context, tx Tx, acct account.Account, as
 	if err != nil {
 		return p, m, err
 	}
-	if inv.Status != invoice.Open && inv.Status != invoice.Uncollectible {
-		return p, m, invoice.ErrNotOpen
-	}
-	now := acct.Now(c.Clock())
-	if mid.IsZero() {
-		m, err = tx.Payments().DefaultMethod(ctx, acct.ID)
-	} else if m, err = tx.Payments().Method(ctx, acct.ID, mid); err == nil && m.Status != payment.MethodActive {
-		err = payment.ErrMethodNotFound
-	}
+	m, err = c.cardToCharge(ctx, tx, acct, mid)
+	noCharge, err := refused(err)
 	if err != nil {
 		return p, m, err
 	}
-	if err := c.mayTry(ctx, tx, m, now); err != nil {
+	paying, err := tx.Payments().Paying(ctx, acct.ID)
+	if err != nil {
 		return p, m, err
 	}
 	limits, err := c.Gateway.Limits(acct.Currency)
 	if err != nil {
 		return p, m, err
 	}
-	amount := chargeable(inv, limits)
-	if err := limits.Check(amount); err != nil {
+	if err := first(whyNotPay(inv, slices.Contains(paying, inv.ID), noCharge, limits)); err != nil {
 		return p, m, err
 	}
+	amount := chargeable(inv, limits)
 	if err := c.withinCeiling(ctx, tx, asked, amount); err != nil {
 		return p, m, err
 	}
-	p, err = c.beginPayment(ctx, tx, acct, &inv, amount, m, pid, asked.Actor, false, now)
+	p, err = c.beginPayment(ctx, tx, acct, &inv, amount, m, pid, asked.Actor, false, acct.Now(c.Clock()))
 	return p, m, err
 }

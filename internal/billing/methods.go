@@ -345,14 +345,12 @@ func (c *Core) newCardCollects(ctx context.Context, tx Tx, acct account.Account,
 	if err != nil {
 		return err
 	}
+	paying, err := tx.Payments().Paying(ctx, acct.ID)
+	if err != nil {
+		return err
+	}
 	for i := range open {
-		if open[i].Dunning == invoice.Stopped {
-			continue
-		}
-		if active, err := c.activePayment(ctx, tx, &open[i]); err != nil || active {
-			if err != nil {
-				return err
-			}
+		if open[i].Dunning == invoice.Stopped || slices.Contains(paying, open[i].ID) {
 			continue
 		}
 		open[i].NextAttempt, open[i].Attempts = now, 0

@@ -44,9 +44,9 @@ func (c Cards) Remove(ctx context.Context, asked Asked, mid payment.MethodID, ve
 func waysOut(f Facts, m payment.Method) []WayOut {
 	out := []WayOut{{"replace_card", "POST", "/v1/payment-methods"}}
 	switch {
-	case len(f.Payable) > 0 && f.TooSmall == nil:
-		out = append(out, WayOut{"pay_now", "POST", "/v1/invoices/" + f.Payable[0].ID.String() + "/pay"})
-	case f.Owed.Sign() > 0:
+	case len(f.Blockers(ActPayInvoice)) == 0:
+		out = append(out, WayOut{"pay_now", "POST", payHref(f.toPay())})
+	case f.Owed.Sign() > 0 && len(f.Blockers(ActTopUp)) == 0:
 		out = append(out, WayOut{"add_funds", "POST", "/v1/top-ups"})
 	}
 	ask := "/v1/payment-methods/" + m.ID.String() + "/removal-requests"

@@ -3,6 +3,7 @@ package billing
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -206,16 +207,16 @@ func (c *Core) afterPayment(ctx context.Context, tx Tx, acct account.Account, in
 // payFromFunds lets credit and funds pay open invoices, the oldest first.
 func (c *Core) payFromFunds(ctx context.Context, tx Tx, acct account.Account, now time.Time) error {
 	open, err := tx.Invoices().Unpaid(ctx, acct.ID)
+	if err != nil || len(open) == 0 {
+		return err
+	}
+	paying, err := tx.Payments().Paying(ctx, acct.ID)
 	if err != nil {
 		return err
 	}
 	for i := range open {
 		inv := &open[i]
-		active, err := c.activePayment(ctx, tx, inv)
-		if err != nil {
-			return err
-		}
-		if active {
+		if slices.Contains(paying, inv.ID) {
 			continue // a card is being asked for it right now
 		}
 		before := inv.AmountPaid
@@ -231,20 +232,6 @@ func (c *Core) payFromFunds(ctx context.Context, tx Tx, acct account.Account, no
 		}
 	}
 	return nil
-}
-
-// activePayment reports whether a payment of the invoice may still succeed.
-func (c *Core) activePayment(ctx context.Context, tx Tx, inv *invoice.Invoice) (bool, error) {
-	ps, err := tx.Payments().PaymentsOf(ctx, inv.Account, inv.ID)
-	if err != nil {
-		return false, err
-	}
-	for _, p := range ps {
-		if p.Status.Pending() || p.Status == payment.Parked {
-			return true, nil
-		}
-	}
-	return false, nil
 }
 
 // declined writes down that a payment came to nothing, and what follows for what it was to pay.

@@ -157,24 +157,27 @@ func (f Funder) check(ctx context.Context, tx Tx, acct account.Account, in TopUp
 	if err != nil {
 		return m, err
 	}
-	if err := takesFunds(ctx, tx, acct, sub); err != nil {
-		b, berr := balance(ctx, tx, acct)
-		if berr != nil || in.Origin == payment.Auto || b.owed().IsZero() { // what is owed may be paid on any plan
-			return m, cmp.Or(berr, err)
-		}
-	}
-	if err := nonePending(ctx, tx, acct.ID); err != nil {
-		return m, err
-	}
-	if in.Method.IsZero() {
-		m, err = tx.Payments().DefaultMethod(ctx, acct.ID)
-	} else if m, err = tx.Payments().Method(ctx, acct.ID, in.Method); err == nil && m.Status != payment.MethodActive {
-		err = payment.ErrMethodNotFound
-	}
+	takes, err := takesFunds(ctx, tx, acct, sub)
 	if err != nil {
 		return m, err
 	}
-	return m, f.mayTry(ctx, tx, m, acct.Now(f.Clock()))
+	if !takes && in.Origin != payment.Auto { // what is owed may be paid on any plan
+		b, err := balance(ctx, tx, acct)
+		if err != nil {
+			return m, err
+		}
+		takes = b.owed().Sign() > 0
+	}
+	pending, err := refused(nonePending(ctx, tx, acct.ID))
+	if err != nil {
+		return m, err
+	}
+	m, err = f.cardToCharge(ctx, tx, acct, in.Method)
+	noCharge, err := refused(err)
+	if err != nil {
+		return m, err
+	}
+	return m, first(whyNoTopUp(takes, pending, noCharge))
 }
 
 // nonePending reports ErrTopUpPending. It says when to come again only if the provider has not answered yet: what it has
@@ -191,23 +194,22 @@ func nonePending(ctx context.Context, tx Tx, a account.ID) error {
 	if err != nil {
 		return err
 	}
-	refusal := payment.ErrTopUpPending.With("top_up", pending.ID).With("top_up_status", pending.Status)
+	refusal := pendingTopUp(pending)
 	if pending.Status == payment.Processing && p.Checks == 0 {
 		refusal = refusal.After(time.Second)
 	}
 	return refusal
 }
 
-// takesFunds reports ErrUpgradeRequired for a plan on which nothing costs anything.
-func takesFunds(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription) error {
+// pendingTopUp is ErrTopUpPending that names the top-up, so that a page can carry it on.
+func pendingTopUp(t payment.TopUp) *errs.Error {
+	return payment.ErrTopUpPending.With("top_up", t.ID).With("top_up_status", t.Status)
+}
+
+// takesFunds reports whether something on the account's terms can cost something.
+func takesFunds(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription) (bool, error) {
 	v, contract, err := terms(ctx, tx, acct.ID, sub.Terms, sub.Period.Start)
-	if err != nil {
-		return err
-	}
-	if !v.Priced() && contract == nil {
-		return ErrUpgradeRequired
-	}
-	return nil
+	return v.Priced() || contract != nil, err
 }
 
 // begin commits the intent to charge, and returns it with the card.

@@ -343,7 +343,7 @@ func (u Upgrader) Cancel(ctx context.Context, a account.ID, uid upgrade.ID) (up 
 }
 
 // pendingUpgrade is ErrPending that names the upgrade, so that a page can resume it.
-func pendingUpgrade(u upgrade.Upgrade) error {
+func pendingUpgrade(u upgrade.Upgrade) *errs.Error {
 	return upgrade.ErrPending.With("upgrade", u.ID).With("upgrade_status", u.Status)
 }
 

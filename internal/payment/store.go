@@ -105,6 +105,8 @@ type Store interface {
 	Parked(ctx context.Context, a account.ID, r page.Request) (page.Page[Payment], error)
 	// PaymentsOf returns the payments of an invoice, oldest first.
 	PaymentsOf(ctx context.Context, a account.ID, i invoice.ID) ([]Payment, error)
+	// Paying returns the invoices for which a payment may still succeed: it is pending or parked.
+	Paying(ctx context.Context, a account.ID) ([]invoice.ID, error)
 	// RefundablePayments returns the account's payments that have something left to give back, newest first.
 	RefundablePayments(ctx context.Context, a account.ID) ([]Payment, error)
 

@@ -243,6 +243,14 @@ func (s paymentStore) PaymentsOf(ctx context.Context, a account.ID, i invoice.ID
 	return findEach(stores(s).of(ctx, a).Where("invoice_id = ?", i).Order("id"), paymentRow.payment)
 }
 
+func (s paymentStore) Paying(ctx context.Context, a account.ID) (ids []invoice.ID, err error) {
+	defer errs.Wrap(&err, "invoices of %s that are being paid", a)
+	// The words of payments_one_active_per_invoice, so that it is the index which is read.
+	err = stores(s).of(ctx, a).Model(&paymentRow{}).Where("status IN ('processing', 'requires_action', 'parked') AND invoice_id IS NOT NULL").
+		Pluck("invoice_id", &ids).Error
+	return ids, translate(err)
+}
+
 func (s paymentStore) RefundablePayments(ctx context.Context, a account.ID) (_ []payment.Payment, err error) {
 	defer errs.Wrap(&err, "refundable payments of %s", a)
 	return findEach(stores(s).of(ctx, a).Where("status = 'succeeded' AND amount > refunded + disputed").Order("id DESC"), paymentRow.payment)
