@@ -224,7 +224,7 @@ type AutoTopUp struct {
 	Enabled        bool       `json:"enabled" validate:"required"`
 	Threshold      *Money     `json:"threshold" validate:"required" extensions:"x-nullable"`
 	Target         *Money     `json:"target" validate:"required" extensions:"x-nullable"`
-	MonthlyCeiling *Money     `json:"monthly_ceiling" validate:"required" extensions:"x-nullable"` // of all automatic top-ups in a calendar month; null: none
+	MonthlyCeiling *Money     `json:"monthly_ceiling" validate:"required" extensions:"x-nullable"` // of all automatic top-ups in a calendar month, UTC; null: none. What it holds back is charged when the month turns
 	Paused         bool       `json:"paused" validate:"required"`                                  // a decline stopped it; saving the rule or adding a card starts it again
 	PausedReason   *string    `json:"paused_reason" validate:"required" extensions:"x-nullable" example:"insufficient_funds"`
 	PausedAt       *time.Time `json:"paused_at" validate:"required" extensions:"x-nullable" format:"date-time"`

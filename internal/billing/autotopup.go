@@ -57,45 +57,69 @@ func (f Funder) AutoTopUp(ctx context.Context, a account.ID) (asked bool, err er
 	if err != nil {
 		return false, err
 	}
-	if due, err := f.due(ctx, f.DB, acct); err != nil || due.IsZero() {
+	due, again, err := f.due(ctx, f.DB, acct)
+	if err != nil {
 		return false, err
+	}
+	if due.IsZero() {
+		return false, f.hold(ctx, rule, again)
 	}
 	_, err = f.topUp(ctx, Asked{Account: a, Actor: system}, TopUpInput{Origin: payment.Auto}, nil)
 	switch {
-	case errors.Is(err, errNotDue), errors.Is(err, payment.ErrTopUpPending), errors.Is(err, ErrCardBudget), noMethod(err),
-		errors.Is(err, ErrUpgradeRequired), errors.Is(err, account.ErrClosed):
-		return false, nil // one pending at a time; a card that may not be asked is not; the rule outlives the plan
+	case err == nil:
+		return true, f.hold(ctx, rule, again)
+	case errors.Is(err, errNotDue), errors.Is(err, payment.ErrTopUpPending):
+		return false, nil // whoever was quicker says what follows
+	case errors.Is(err, ErrCardBudget):
+		e, _ := errors.AsType[*errs.Error](err)
+		again, _ = e.Params["retry_after"].(time.Time) // or never, with this card
+		return false, f.hold(ctx, rule, again)
+	case noMethod(err), errors.Is(err, ErrUpgradeRequired), errors.Is(err, account.ErrClosed):
+		return false, f.hold(ctx, rule, time.Time{}) // the rule outlives the card and the plan: another one has it looked at
 	}
-	return err == nil, err
+	return false, err
+}
+
+// hold has a rule looked at again at a time at which nobody else would have: the zero time for not at all.
+func (f Funder) hold(ctx context.Context, rule wallet.AutoTopUp, until time.Time) error {
+	if rule.HeldUntil.Equal(until) {
+		return nil
+	}
+	rule.HeldUntil = until
+	return f.DB.InTx(ctx, func(tx Tx) error { return tx.Wallet().HoldAutoTopUp(ctx, rule) })
 }
 
 var errNotDue = errors.New("no automatic top-up is due")
 
-// due returns what the account's rule asks to be charged now.
-func (f Funder) due(ctx context.Context, tx Tx, acct account.Account) (money.Amount, error) {
-	nothing := zeroOf(acct)
+// due returns what the account's rule asks to be charged now. Where its ceiling holds some of that back, it says when
+// there is more: when the month turns.
+func (f Funder) due(ctx context.Context, tx Tx, acct account.Account) (missing money.Amount, again time.Time, err error) {
+	missing = zeroOf(acct)
 	rule, err := tx.Wallet().AutoTopUp(ctx, acct.ID)
 	if err != nil || !rule.Enabled || rule.Tripped {
-		return nothing, ignoreMissingRule(err)
+		return missing, again, ignoreMissingRule(err)
 	}
 	b, err := balance(ctx, tx, acct)
 	if err != nil {
-		return nothing, err
+		return missing, again, err
 	}
 	now := acct.Now(f.Clock())
 	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
 	charged, err := tx.Payments().ToppedUp(ctx, acct.ID, payment.Auto, month, acct.Currency)
 	if err != nil {
-		return nothing, err
+		return missing, again, err
 	}
 	limits, err := f.Gateway.Limits(acct.Currency)
 	if err != nil {
-		return nothing, err
+		return missing, again, err
 	}
-	missing := rule.Missing(b.Available, charged, limits.Minimum)
+	missing, held := rule.Missing(b.Available, charged, limits.Minimum)
+	if held {
+		again = month.AddDate(0, 1, 0)
+	}
 	missing.Minor = min(missing.Minor, f.Policy.TopUpMaximum)
 	missing.Minor -= missing.Minor % limits.Step
-	return missing, nil
+	return missing, again, nil
 }
 
 func ignoreMissingRule(err error) error {

@@ -83,6 +83,57 @@ func TestAutoTopUp_NeverPassesTheMonthsCeiling(t *testing.T) {
 	}
 }
 
+// What the month's ceiling holds back is charged when the month turns, though nothing is used or paid then.
+func TestAutoTopUp_GoesOnWhenTheMonthTurns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.keepFunds(t, sandbox.TokenVisa, 7000)
+	w.use(t, a, "voice", "60000")
+	w.use(t, a, "voice", "200000") // 90 dollars, of which 70 may be charged this month
+	if got := w.checkedFunds(t, a); got != 7000 {
+		t.Fatalf("funds of %d, want the ceiling", got)
+	}
+	w.until(t, day(time.April, 1).Add(-time.Second))
+	w.wantBalance(t, a, 7000, 0)
+	w.until(t, day(time.April, 1))
+	w.wantBalance(t, a, 14_000, 0) // to the target
+	charges := len(w.charges(t)[a])
+	w.until(t, day(time.April, 9))
+	if n := len(w.charges(t)[a]); n != charges {
+		t.Errorf("%d charges more, and the target was reached", n-charges)
+	}
+}
+
+// A rule that is saved anew is not held back by what the old one allowed.
+func TestAutoTopUp_AnotherCeilingGoesAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.keepFunds(t, sandbox.TokenVisa, 900)
+	w.checkedFunds(t, a)
+	w.saveRule(t, a, 9000)
+	if got := w.checkedFunds(t, a); got != 5000 {
+		t.Errorf("funds of %d, want the target", got)
+	}
+	if rule, err := w.DB.Wallet().AutoTopUp(t.Context(), a); err != nil || !rule.HeldUntil.IsZero() {
+		t.Errorf("held until %s, %v", rule.HeldUntil, err)
+	}
+}
+
+// A card that was declined too often is asked again when it may be.
+func TestAutoTopUp_GoesOnWhenTheCardMayBeAskedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Policy.Dunning.CardAttempts, w.Policy.Dunning.CardWindow = 1, 5*24*time.Hour
+	a := w.keepFunds(t, sandbox.TokenInsufficientFunds, 100_000)
+	w.topUp(t, a, 1000) // declined
+	w.checkedFunds(t, a)
+	w.behave(t, a, sandbox.TokenVisa)
+	w.until(t, w.clock().Add(5*24*time.Hour-time.Second))
+	w.wantBalance(t, a, 0, 0)
+	w.until(t, w.clock().Add(time.Second))
+	w.wantBalance(t, a, 5000, 0)
+}
+
 // A charge without an answer is pending, and everything that asks for another meanwhile gets none.
 func TestAutoTopUp_HasOnePending(t *testing.T) {
 	t.Parallel()

@@ -28,6 +28,7 @@ type Core struct {
 	Log     *slog.Logger
 
 	topUps queue
+	left   places
 }
 
 // Policy is what an operator decides once for all accounts.

@@ -362,8 +362,11 @@ func (c *Core) newCardCollects(ctx context.Context, tx Tx, acct account.Account,
 		}
 	}
 	rule, err := tx.Wallet().AutoTopUp(ctx, acct.ID)
-	if err != nil || !rule.Tripped {
+	if err != nil {
 		return ignoreMissingRule(err)
+	}
+	if !rule.Tripped {
+		return c.watch(ctx, tx, acct.ID) // there may have been no card to charge, or one that may not be asked
 	}
 	if fingerprint != "" {
 		since, err := tx.Payments().Attempts(ctx, fingerprint, rule.TrippedAt)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -35,7 +36,7 @@ func (s Swept) Any() bool { return s != Swept{} }
 // Sweep does everything that is due now, once. One record that fails is left for the next sweep; the others are done.
 // The error joins what went wrong.
 func (s Sweeper) Sweep(ctx context.Context) (done Swept, err error) {
-	return s.steps(ctx, s.events, s.resolve, s.upgrades, s.close, s.finalize, s.collect, s.credit, s.expiring, s.migrations)
+	return s.steps(ctx, s.events, s.resolve, s.upgrades, s.close, s.finalize, s.collect, s.credit, s.topUps, s.expiring, s.migrations)
 }
 
 // Bill does what is due of the way from usage to money: periods are closed, drafts made final, open
@@ -80,10 +81,40 @@ const share = time.Minute
 // toldAtMost is how many failures of one kind of work a sweep tells in full.
 const toldAtMost = 20
 
+// places are where sweeps left off, by kind of work.
+type places struct {
+	events   place[payment.ProviderEvent]
+	resolve  place[payment.Pending]
+	upgrades place[upgrade.Upgrade]
+	close    place[subscription.Due]
+	finalize place[invoice.Ref]
+	collect  place[invoice.Ref]
+	credit   place[wallet.Grant]
+	topUps   place[wallet.AutoTopUp]
+	expiring place[payment.Method]
+}
+
+// A place is where a sweep whose share was over left off. The next one goes on from there, and the one after it begins anew:
+// what takes long and fails, sweep after sweep, holds up nothing for ever.
+type place[T any] struct {
+	mu    sync.Mutex
+	after T
+}
+
+// swap returns the place, and leaves another.
+func (p *place[T]) swap(after T) T {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was := p.after
+	p.after = after
+	return was
+}
+
 // through runs do for everything that is due, page by page, and for each once. What cannot be done is left for the next
 // sweep, and however much there is of it, it holds up nothing that is due behind it.
-func through[T any](ctx context.Context, s Sweeper, due func(after T, limit int) ([]T, error), do func(T) error) (err error) {
-	var last T
+func through[T any](ctx context.Context, s Sweeper, left *place[T], due func(after T, limit int) ([]T, error), do func(T) error) (err error) {
+	var none T
+	last := left.swap(none)
 	failed, over := 0, s.Clock().Add(share)
 	defer func() {
 		if failed > toldAtMost {
@@ -95,13 +126,15 @@ func through[T any](ctx context.Context, s Sweeper, due func(after T, limit int)
 		if derr != nil {
 			return errors.Join(err, derr)
 		}
-		for _, last = range items {
+		for _, item := range items {
 			if ctx.Err() != nil {
 				return errors.Join(err, ctx.Err())
 			}
 			if s.Clock().After(over) {
+				left.swap(last)
 				return err
 			}
+			last = item
 			if derr := do(last); derr != nil {
 				if failed++; failed <= toldAtMost {
 					err = errors.Join(err, derr)
@@ -123,7 +156,7 @@ func counted(count *int, err error) error {
 }
 
 func (s Sweeper) events(ctx context.Context, now time.Time, done *Swept) error {
-	return through(ctx, s, func(after payment.ProviderEvent, limit int) ([]payment.ProviderEvent, error) {
+	return through(ctx, s, &s.left.events, func(after payment.ProviderEvent, limit int) ([]payment.ProviderEvent, error) {
 		return s.DB.Payments().PendingEvents(ctx, now, after, limit)
 	}, func(e payment.ProviderEvent) error {
 		return counted(&done.Events, Listener(s).Process(ctx, e.Provider, e.EventID))
@@ -131,7 +164,7 @@ func (s Sweeper) events(ctx context.Context, now time.Time, done *Swept) error {
 }
 
 func (s Sweeper) resolve(ctx context.Context, now time.Time, done *Swept) error {
-	return through(ctx, s, func(after payment.Pending, limit int) ([]payment.Pending, error) {
+	return through(ctx, s, &s.left.resolve, func(after payment.Pending, limit int) ([]payment.Pending, error) {
 		return s.DB.Payments().ToCheck(ctx, now, after, limit)
 	}, func(p payment.Pending) error {
 		return counted(&done.Resolved, Resolver(s).Resolve(ctx, p))
@@ -139,7 +172,7 @@ func (s Sweeper) resolve(ctx context.Context, now time.Time, done *Swept) error 
 }
 
 func (s Sweeper) upgrades(ctx context.Context, now time.Time, done *Swept) error {
-	return through(ctx, s, func(after upgrade.Upgrade, limit int) ([]upgrade.Upgrade, error) {
+	return through(ctx, s, &s.left.upgrades, func(after upgrade.Upgrade, limit int) ([]upgrade.Upgrade, error) {
 		return s.DB.Upgrades().Expired(ctx, now, after, limit)
 	}, func(u upgrade.Upgrade) error {
 		// Ask first: the customer may have finished the step without ever coming back.
@@ -153,7 +186,7 @@ func (s Sweeper) upgrades(ctx context.Context, now time.Time, done *Swept) error
 
 // close closes every period that has ended: of an account that was away for months, all of them.
 func (s Sweeper) close(ctx context.Context, now time.Time, done *Swept) error {
-	return through(ctx, s, func(after subscription.Due, limit int) ([]subscription.Due, error) {
+	return through(ctx, s, &s.left.close, func(after subscription.Due, limit int) ([]subscription.Due, error) {
 		return s.DB.Subscriptions().Due(ctx, now, after, limit)
 	}, func(d subscription.Due) error { return s.closeAll(ctx, d.Account, done) })
 }
@@ -169,7 +202,7 @@ func (s Sweeper) closeAll(ctx context.Context, a account.ID, done *Swept) error 
 }
 
 func (s Sweeper) finalize(ctx context.Context, now time.Time, done *Swept) error {
-	return through(ctx, s, func(after invoice.Ref, limit int) ([]invoice.Ref, error) {
+	return through(ctx, s, &s.left.finalize, func(after invoice.Ref, limit int) ([]invoice.Ref, error) {
 		return s.DB.Invoices().ToFinalize(ctx, now, after, limit)
 	}, func(r invoice.Ref) error {
 		return counted(&done.Finalized, Closer(s).Finalize(ctx, r.Account, r.Invoice))
@@ -177,7 +210,7 @@ func (s Sweeper) finalize(ctx context.Context, now time.Time, done *Swept) error
 }
 
 func (s Sweeper) collect(ctx context.Context, now time.Time, done *Swept) error {
-	return through(ctx, s, func(after invoice.Ref, limit int) ([]invoice.Ref, error) {
+	return through(ctx, s, &s.left.collect, func(after invoice.Ref, limit int) ([]invoice.Ref, error) {
 		return s.DB.Invoices().ToCollect(ctx, now, after, limit)
 	}, func(r invoice.Ref) error {
 		asked, err := Collector(s).Collect(ctx, r.Account, r.Invoice)
@@ -189,10 +222,20 @@ func (s Sweeper) collect(ctx context.Context, now time.Time, done *Swept) error 
 }
 
 func (s Sweeper) credit(ctx context.Context, now time.Time, done *Swept) error {
-	return through(ctx, s, func(after wallet.Grant, limit int) ([]wallet.Grant, error) {
+	return through(ctx, s, &s.left.credit, func(after wallet.Grant, limit int) ([]wallet.Grant, error) {
 		return s.DB.Wallet().Expiring(ctx, now, after, limit)
 	}, func(g wallet.Grant) error {
 		return counted(&done.Expired, Granter(s).Expire(ctx, g.Account))
+	})
+}
+
+// topUps looks at automatic top-ups again that were held back.
+func (s Sweeper) topUps(ctx context.Context, now time.Time, _ *Swept) error {
+	return through(ctx, s, &s.left.topUps, func(after wallet.AutoTopUp, limit int) ([]wallet.AutoTopUp, error) {
+		return s.DB.Wallet().Held(ctx, now, after, limit)
+	}, func(r wallet.AutoTopUp) error {
+		_, err := Funder(s).AutoTopUp(ctx, r.Account)
+		return err
 	})
 }
 
@@ -201,7 +244,7 @@ const expiryNotice = 30 * 24 * time.Hour
 
 // expiring tells, once, that the card which is charged will soon be out of date.
 func (s Sweeper) expiring(ctx context.Context, now time.Time, _ *Swept) error {
-	return through(ctx, s, func(after payment.Method, limit int) ([]payment.Method, error) {
+	return through(ctx, s, &s.left.expiring, func(after payment.Method, limit int) ([]payment.Method, error) {
 		return s.DB.Payments().Expiring(ctx, now.Add(expiryNotice), after, limit)
 	}, func(m payment.Method) error { return s.tellExpiry(ctx, m, now) })
 }

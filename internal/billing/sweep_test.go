@@ -21,30 +21,34 @@ import (
 type spoilt struct {
 	billing.Database
 	accounts map[account.ID]bool
+	wait     func() // what passes until it is known that they cannot be
 }
 
 func (d spoilt) InTx(ctx context.Context, fn func(tx billing.Tx) error) error {
-	return d.Database.InTx(ctx, func(tx billing.Tx) error { return fn(spoiltTx{tx, d.accounts}) })
+	return d.Database.InTx(ctx, func(tx billing.Tx) error { return fn(spoiltTx{tx, d}) })
 }
 
 func (d spoilt) InTxOf(ctx context.Context, start billing.Start, fn func(tx billing.Tx) error) error {
-	return d.Database.InTxOf(ctx, start, func(tx billing.Tx) error { return fn(spoiltTx{tx, d.accounts}) })
+	return d.Database.InTxOf(ctx, start, func(tx billing.Tx) error { return fn(spoiltTx{tx, d}) })
 }
 
 type spoiltTx struct {
 	billing.Tx
-	accounts map[account.ID]bool
+	in spoilt
 }
 
-func (t spoiltTx) Accounts() account.Store { return spoiltAccounts{t.Tx.Accounts(), t.accounts} }
+func (t spoiltTx) Accounts() account.Store { return spoiltAccounts{t.Tx.Accounts(), t.in} }
 
 type spoiltAccounts struct {
 	account.Store
-	accounts map[account.ID]bool
+	in spoilt
 }
 
 func (s spoiltAccounts) Lock(ctx context.Context, a account.ID) (account.Account, error) {
-	if s.accounts[a] {
+	if s.in.accounts[a] {
+		if s.in.wait != nil {
+			s.in.wait()
+		}
 		return account.Account{}, errSpoilt
 	}
 	return s.Store.Lock(ctx, a)
@@ -70,7 +74,7 @@ func TestSweep_WhatCannotBeDoneHoldsUpNothing(t *testing.T) {
 	sound, next := all[200], all[201]
 	sweep := func(broken []account.ID) {
 		t.Helper()
-		db := spoilt{w.DB, map[account.ID]bool{}}
+		db := spoilt{w.DB, map[account.ID]bool{}, nil}
 		for _, a := range broken {
 			db.accounts[a] = true
 		}
@@ -165,6 +169,30 @@ func TestSweep_AProviderThatHangsHoldsUpNothing(t *testing.T) {
 		}
 	}
 	w.advance(24 * time.Hour)
+	w.sweep(t)
+}
+
+// What takes long and fails does so in each sweep, and has been due the longest. What is due behind it is done in the second.
+func TestSweep_WhatTakesLongAndFailsHoldsUpNothingForEver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	db := spoilt{w.DB, map[account.ID]bool{}, func() { w.advance(40 * time.Second) }}
+	for range 3 {
+		db.accounts[w.open(t).ID] = true
+	}
+	w.advance(time.Second)
+	sound := w.open(t).ID
+	w.advance(35 * 24 * time.Hour)
+	core := w.another(w.Gateway)
+	core.DB = db
+	for i, closed := range []int{0, 1} {
+		if _, err := (billing.Sweeper{Core: core}).Sweep(t.Context()); !errors.Is(err, errSpoilt) {
+			t.Errorf("%v, want what went wrong", err)
+		}
+		if sub, err := w.DB.Subscriptions().Active(t.Context(), sound); err != nil || sub.Index != closed {
+			t.Errorf("after sweep %d the account behind them is in period %d, %v; want %d", i, sub.Index, err, closed)
+		}
+	}
 	w.sweep(t)
 }
 

@@ -217,7 +217,7 @@ func (f Funder) begin(ctx context.Context, tx Tx, acct account.Account, asked As
 	if in.Origin == payment.Auto {
 		// What others have charged since nobody held the account counts.
 		var err error
-		if in.Amount, err = f.due(ctx, tx, acct); err != nil || in.Amount.IsZero() {
+		if in.Amount, _, err = f.due(ctx, tx, acct); err != nil || in.Amount.IsZero() {
 			return TopUp{}, payment.Method{}, cmp.Or(err, errNotDue)
 		}
 	}

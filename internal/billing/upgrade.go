@@ -270,6 +270,9 @@ func (c *Core) completeUpgrade(ctx context.Context, tx Tx, acct account.Account,
 	if err := publishChange(ctx, tx, acct, sub, now); err != nil {
 		return err
 	}
+	if err := c.watch(ctx, tx, acct.ID); err != nil { // a rule may have outlived the plan that it was made on
+		return err
+	}
 	return tx.Outbox().Publish(ctx, acct.ID, outbox.UpgradeSucceeded, map[string]any{"upgrade": up.ID, "plan": up.Plan}, now)
 }
 

@@ -249,6 +249,11 @@ func TestFunds_AreLookedAtAfterWhateverChangesThem(t *testing.T) {
 	want("a dispute", 1)
 	w.addCard(t, a, sandbox.TokenMastercard)
 	want("another card, after the dispute", 1)
+	w.addCard(t, a, sandbox.TokenAmex)
+	want("another card, which may pay where the last could not be asked", 1)
+	w.withFees(t)
+	w.moveTo(t, a, "growth")
+	want("another plan, which may take funds where the last did not", 1)
 	w.check(t, a)
 	if got := w.told(t, a, outbox.AlertFired); got != 1 {
 		t.Errorf("told %d times, want once", got)

@@ -51,6 +51,7 @@ type autoTopUpRow struct {
 	State          string
 	TrippedReason  string
 	TrippedAt      *time.Time
+	HeldUntil      *time.Time
 	UpdatedAt      time.Time `gorm:"autoUpdateTime:false"`
 	Version        int64
 }
@@ -66,7 +67,7 @@ const (
 func toAutoTopUpRow(t wallet.AutoTopUp) autoTopUpRow {
 	row := autoTopUpRow{
 		AccountID: t.Account, Enabled: t.Enabled, Currency: string(t.Target.Currency), Threshold: t.Threshold.Minor, Target: t.Target.Minor,
-		State: breakerOK, TrippedReason: t.TrippedReason, TrippedAt: timeOrNil(t.TrippedAt), UpdatedAt: t.UpdatedAt, Version: t.Version,
+		State: breakerOK, TrippedReason: t.TrippedReason, TrippedAt: timeOrNil(t.TrippedAt), HeldUntil: timeOrNil(t.HeldUntil), UpdatedAt: t.UpdatedAt, Version: t.Version,
 	}
 	if t.MonthlyCeiling != nil {
 		row.MonthlyCeiling = &t.MonthlyCeiling.Minor
@@ -80,7 +81,8 @@ func toAutoTopUpRow(t wallet.AutoTopUp) autoTopUpRow {
 func (r autoTopUpRow) autoTopUp() wallet.AutoTopUp {
 	t := wallet.AutoTopUp{
 		Account: r.AccountID, Enabled: r.Enabled, Threshold: minor(r.Threshold, r.Currency), Target: minor(r.Target, r.Currency),
-		Tripped: r.State == breakerTripped, TrippedReason: r.TrippedReason, TrippedAt: timeOf(r.TrippedAt), UpdatedAt: r.UpdatedAt.UTC(), Version: r.Version,
+		Tripped: r.State == breakerTripped, TrippedReason: r.TrippedReason, TrippedAt: timeOf(r.TrippedAt), HeldUntil: timeOf(r.HeldUntil),
+		UpdatedAt: r.UpdatedAt.UTC(), Version: r.Version,
 	}
 	if r.MonthlyCeiling != nil {
 		c := minor(*r.MonthlyCeiling, r.Currency)
@@ -162,4 +164,28 @@ func (s walletStore) SaveAutoTopUp(ctx context.Context, t *wallet.AutoTopUp) (er
 		t.Version = row.Version
 	}
 	return err
+}
+
+func (s walletStore) HoldAutoTopUp(ctx context.Context, t wallet.AutoTopUp) (err error) {
+	defer errs.Wrap(&err, "hold automatic top-up of %s", t.Account)
+	return translate(stores(s).of(ctx, t.Account).Model(&autoTopUpRow{}).Where("version = ?", t.Version).
+		UpdateColumn("held_until", timeOrNil(t.HeldUntil)).Error)
+}
+
+// The two branches are those of dueSubscriptions.
+const heldTopUps = `
+	SELECT r.* FROM auto_top_ups r JOIN accounts a ON a.id = r.account_id
+	WHERE r.held_until IS NOT NULL AND r.enabled AND r.state = 'ok' AND a.clock_at IS NULL AND r.held_until <= @now
+		AND (r.held_until, r.account_id) > (@due, @account)
+	UNION ALL
+	SELECT r.* FROM auto_top_ups r JOIN accounts a ON a.id = r.account_id
+	WHERE r.held_until IS NOT NULL AND r.enabled AND r.state = 'ok' AND a.clock_at IS NOT NULL AND r.held_until <= a.clock_at
+		AND (r.held_until, r.account_id) > (@due, @account)
+	ORDER BY held_until, account_id LIMIT @limit`
+
+func (s walletStore) Held(ctx context.Context, now time.Time, after wallet.AutoTopUp, limit int) (_ []wallet.AutoTopUp, err error) {
+	defer errs.Wrap(&err, "held automatic top-ups")
+	return find(stores(s).all(ctx).Raw(heldTopUps, map[string]any{
+		"now": now, "limit": limit, "due": after.HeldUntil, "account": after.Account.UUID(),
+	}), autoTopUpRow.autoTopUp)
 }

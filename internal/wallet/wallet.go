@@ -97,25 +97,28 @@ type AutoTopUp struct {
 	Tripped        bool          // a decline or a dispute opened the breaker: nothing is charged until the rule is saved again or another card comes
 	TrippedReason  string
 	TrippedAt      time.Time
+	HeldUntil      time.Time // when it is looked at again, where its ceiling or its card's budget of attempts holds it back
 	UpdatedAt      time.Time
 	Version        int64 // 0 while there is none
 }
 
-// Missing returns what an automatic top-up would charge now, nothing if it is not due. charged is what
-// this month's automatic top-ups came to; minimum is the least that the provider charges.
-func (t AutoTopUp) Missing(available, charged, minimum money.Amount) money.Amount {
-	nothing := money.Zero(available.Currency)
+// Missing returns what an automatic top-up would charge now, nothing if it is not due, and whether the ceiling holds
+// some of it back. charged is what this month's automatic top-ups came to; minimum is the least that the provider charges.
+func (t AutoTopUp) Missing(available, charged, minimum money.Amount) (missing money.Amount, held bool) {
+	missing = money.Zero(available.Currency)
 	if !t.Enabled || t.Tripped || available.Minor >= t.Threshold.Minor {
-		return nothing
+		return missing, false
 	}
-	missing := t.Target.Minor - available.Minor
+	due := t.Target.Minor - available.Minor
 	if t.MonthlyCeiling != nil {
-		missing = min(missing, t.MonthlyCeiling.Minor-charged.Minor)
+		if left := t.MonthlyCeiling.Minor - charged.Minor; left < due {
+			due, held = left, true
+		}
 	}
-	if missing < minimum.Minor || missing <= 0 {
-		return nothing
+	if due >= minimum.Minor && due > 0 {
+		missing.Minor = due
 	}
-	return money.New(missing, available.Currency)
+	return missing, held
 }
 
 // Errors of the concept.
@@ -143,4 +146,10 @@ type Store interface {
 	AutoTopUp(ctx context.Context, a account.ID) (AutoTopUp, error)
 	// SaveAutoTopUp writes the rule and raises its version. It returns account.ErrStale if the version is another.
 	SaveAutoTopUp(ctx context.Context, t *AutoTopUp) error
+	// HoldAutoTopUp writes until when the rule is held back, the zero time for not at all, unless it has been saved anew.
+	// It raises no version: nobody has changed the rule.
+	HoldAutoTopUp(ctx context.Context, t AutoTopUp) error
+	// Held returns up to limit rules that are in force and were held back until now on their account's clock, the longest
+	// first, from behind the given one on; the zero one is before them all.
+	Held(ctx context.Context, now time.Time, after AutoTopUp, limit int) ([]AutoTopUp, error)
 }

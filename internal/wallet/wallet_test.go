@@ -65,23 +65,26 @@ func TestAutoTopUp_Missing(t *testing.T) {
 	for name, c := range map[string]struct {
 		rule                     wallet.AutoTopUp
 		available, charged, want int64
+		held                     bool
 	}{
-		"at the threshold":                {rule, 1000, 0, 0},
-		"below the threshold":             {rule, 999, 0, 4001},
-		"in debt":                         {rule, -500, 0, 5500},
-		"up to the month's ceiling":       {rule, 0, 5000, 1000},
-		"less than is charged is left":    {rule, 0, 5951, 0},
-		"as much as is charged is left":   {rule, 0, 5950, 50},
-		"the month's ceiling is passed":   {rule, 0, 7000, 0},
-		"without a ceiling":               {free, 0, 1_000_000, 5000},
-		"it is switched off":              {off, 0, 0, 0},
-		"a decline has opened it":         {tripped, 0, 0, 0},
-		"the target is not above what is": {wallet.AutoTopUp{Enabled: true, Threshold: usd(1000), Target: usd(500)}, 700, 0, 0},
+		"at the threshold":                {rule, 1000, 0, 0, false},
+		"at the threshold, all charged":   {rule, 1000, 6000, 0, false},
+		"below the threshold":             {rule, 999, 0, 4001, false},
+		"in debt":                         {rule, -500, 0, 5500, false},
+		"exactly to the month's ceiling":  {rule, 0, 1000, 5000, false},
+		"up to the month's ceiling":       {rule, 0, 5000, 1000, true},
+		"less than is charged is left":    {rule, 0, 5951, 0, true},
+		"as much as is charged is left":   {rule, 0, 5950, 50, true},
+		"the month's ceiling is passed":   {rule, 0, 7000, 0, true},
+		"without a ceiling":               {free, 0, 1_000_000, 5000, false},
+		"it is switched off":              {off, 0, 7000, 0, false},
+		"a decline has opened it":         {tripped, 0, 7000, 0, false},
+		"the target is not above what is": {wallet.AutoTopUp{Enabled: true, Threshold: usd(1000), Target: usd(500)}, 700, 0, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := c.rule.Missing(usd(c.available), usd(c.charged), usd(50)); got != usd(c.want) {
-				t.Errorf("%s, want %s", got, usd(c.want))
+			if got, held := c.rule.Missing(usd(c.available), usd(c.charged), usd(50)); got != usd(c.want) || held != c.held {
+				t.Errorf("%s and held back: %v, want %s and %v", got, held, usd(c.want), c.held)
 			}
 		})
 	}
