@@ -322,9 +322,6 @@ func (c *Core) facts(ctx context.Context, tx Tx, acct account.Account) (f Facts,
 		return f, err
 	}
 	f.Parked = len(parked.Data) > 0
-	if f.Unpaid, err = tx.Invoices().Unpaid(ctx, acct.ID); err != nil {
-		return f, err
-	}
 	if err := c.payableFacts(ctx, tx, acct, &f); err != nil {
 		return f, err
 	}
@@ -347,26 +344,18 @@ func (c *Core) payableFacts(ctx context.Context, tx Tx, acct account.Account, f 
 		return err
 	}
 	f.PaymentPending = len(paying) > 0
-	payable := slices.Clone(f.Unpaid)
-	if acct.Status == account.Suspended {
-		suspending, err := tx.Invoices().Suspending(ctx, acct.ID)
-		if err != nil {
-			return err
-		}
-		for _, inv := range suspending {
-			if inv.Status == invoice.Uncollectible {
-				payable = append(payable, inv)
-			}
-		}
-	}
-	if len(payable) == 0 {
-		return nil
+	all, err := payable(ctx, tx, acct)
+	if err != nil || len(all) == 0 {
+		return err
 	}
 	limits, err := c.Gateway.Limits(acct.Currency)
 	if err != nil {
 		return err
 	}
-	for _, inv := range payable {
+	for _, inv := range all {
+		if inv.Status == invoice.Open {
+			f.Unpaid = append(f.Unpaid, inv)
+		}
 		f.Payable = append(f.Payable, Payable{inv, whyNotPay(inv, slices.Contains(paying, inv.ID), f.NoCharge, limits)})
 	}
 	return nil

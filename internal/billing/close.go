@@ -414,23 +414,30 @@ func applyCredit(ctx context.Context, tx Tx, acct account.Account, inv *invoice.
 			return err
 		}
 	}
-	if promo.Minor > 0 {
-		if err := tx.Ledger().Append(ctx, books.PromoApplied(f, promo)); err != nil {
-			return err
-		}
-		inv.AmountPaid.Minor += promo.Minor
-	}
 	b, err := tx.Ledger().Balances(ctx, acct.ID)
 	if err != nil {
 		return err
 	}
-	funds := money.New(min(books.StandingOf(b, acct.Currency).Funds.Minor, inv.AmountDue().Minor), acct.Currency)
-	if funds.Minor <= 0 {
-		return nil
+	funds := zeroOf(acct)
+	funds.Minor = max(0, min(books.StandingOf(b, acct.Currency).Funds.Minor, inv.AmountDue().Minor-promo.Minor))
+	pays := money.New(promo.Minor+funds.Minor, acct.Currency)
+	if inv.Status == invoice.Uncollectible && !pays.IsZero() {
+		undone := f
+		undone.Description = "Paid after all"
+		if err := tx.Ledger().Append(ctx, books.WriteOffUndone(undone, pays)); err != nil {
+			return err
+		}
 	}
-	if err := tx.Ledger().Append(ctx, books.FundsApplied(f, funds)); err != nil {
-		return err
+	if !promo.IsZero() {
+		if err := tx.Ledger().Append(ctx, books.PromoApplied(f, promo)); err != nil {
+			return err
+		}
 	}
-	inv.AmountPaid.Minor += funds.Minor
+	if !funds.IsZero() {
+		if err := tx.Ledger().Append(ctx, books.FundsApplied(f, funds)); err != nil {
+			return err
+		}
+	}
+	inv.AmountPaid.Minor += pays.Minor
 	return nil
 }

@@ -57,7 +57,7 @@ func (g Granter) Grant(ctx context.Context, asked Asked, in GrantInput, render R
 			return gr, err
 		}
 		b, err := tx.Ledger().Balances(ctx, acct.ID)
-		if err != nil || books.StandingOf(b, acct.Currency).Due.IsZero() { // it has the balances; the invoices would have to be asked for
+		if err != nil || (acct.Status == account.Active && books.StandingOf(b, acct.Currency).Due.IsZero()) { // it has the balances; the invoices would have to be asked for
 			return gr, err
 		}
 		if err := g.payFromFunds(ctx, tx, acct, now); err != nil {

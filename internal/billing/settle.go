@@ -204,9 +204,10 @@ func (c *Core) afterPayment(ctx context.Context, tx Tx, acct account.Account, in
 	return c.removeWhenPaid(ctx, tx, acct)
 }
 
-// payFromFunds lets credit and funds pay open invoices, the oldest first.
+// payFromFunds lets credit and funds pay open invoices, the oldest first, and then what was written off and keeps the
+// account suspended. What was written off and is asked of nobody is paid only by who says so (Pay).
 func (c *Core) payFromFunds(ctx context.Context, tx Tx, acct account.Account, now time.Time) error {
-	open, err := tx.Invoices().Unpaid(ctx, acct.ID)
+	open, err := payable(ctx, tx, acct)
 	if err != nil || len(open) == 0 {
 		return err
 	}
@@ -232,6 +233,22 @@ func (c *Core) payFromFunds(ctx context.Context, tx Tx, acct account.Account, no
 		}
 	}
 	return nil
+}
+
+// payable returns the invoices that the account is to pay: those that are open, and what was written off and keeps it
+// suspended.
+func payable(ctx context.Context, tx Tx, acct account.Account) ([]invoice.Invoice, error) {
+	out, err := tx.Invoices().Unpaid(ctx, acct.ID)
+	if err != nil || acct.Status != account.Suspended {
+		return out, err
+	}
+	suspending, err := tx.Invoices().Suspending(ctx, acct.ID)
+	for _, inv := range suspending {
+		if inv.Status == invoice.Uncollectible {
+			out = append(out, inv)
+		}
+	}
+	return out, err
 }
 
 // declined writes down that a payment came to nothing, and what follows for what it was to pay.

@@ -8,7 +8,9 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -182,6 +184,42 @@ func TestSuspensionOutlivesWriteOffUntilTheDebtIsPaid(t *testing.T) {
 	// They say nothing, which the invariants would hold against them.
 	if _, err := w.db.Pool().Exec(t.Context(), "UPDATE invoices SET status = 'draft', finalized_at = NULL, finalize_at = 'infinity' WHERE kind = 'threshold'"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Funds pay what was written off and keeps the account suspended, as they pay what is open. A preview says so.
+func TestPayFromFunds_PaysWhatKeepsTheAccountSuspended(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenChargeDeclined)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.closed(t, day(time.April, 10))
+	for range 20 { // days
+		w.until(t, w.clock().Add(24*time.Hour))
+	}
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+	if err != nil || len(open) != 1 || open[0].Dunning != invoice.Suspended {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	if _, err := (billing.Adjuster{Core: w.Core}).WriteOff(t.Context(), asked(a, newKey()), open[0].ID, "given up", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.behave(t, a, sandbox.TokenVisa)
+	w.grant(t, a, 200, 0, 0)
+	preview, err := billing.Funder{Core: w.Core}.Preview(t.Context(), asked(a, ""), billing.TopUpInput{Amount: usd(3000)})
+	if err != nil || preview.After.Funds != usd(500) || preview.After.Available != usd(500) {
+		t.Errorf("funds of %s and %s available are shown, %v; want what is left", preview.After.Funds, preview.After.Available, err)
+	}
+	w.topUp(t, a, 3000)
+	w.wantInvoice(t, a, open[0].ID, invoice.Paid, 0)
+	w.wantBalance(t, a, 500, 0)
+	if acct, err := w.DB.Accounts().Get(t.Context(), a); err != nil || acct.Status != account.Active {
+		t.Errorf("the account is %s, %v", acct.Status, err)
+	}
+	b, err := w.DB.Ledger().Balances(t.Context(), a)
+	if err != nil || b[books.BadDebt] != 0 || b[books.Receivable] != 0 {
+		t.Errorf("%d written off and %d due in the books, %v", b[books.BadDebt], b[books.Receivable], err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/subscription"
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -290,5 +291,16 @@ func (f Funder) Preview(ctx context.Context, asked Asked, in TopUpInput) (out To
 	paid := max(0, min(out.After.Funds.Minor, out.After.Due.Minor))
 	out.After.Funds.Minor -= paid
 	out.After.Due.Minor -= paid
+	if err != nil {
+		return out, err
+	}
+	debts, err := payable(ctx, f.DB, acct)
+	for _, inv := range debts {
+		if inv.Status == invoice.Uncollectible { // not due, and paid all the same
+			paid := max(0, min(out.After.Funds.Minor, inv.AmountDue().Minor))
+			out.After.Funds.Minor -= paid
+			out.After.Available.Minor -= paid
+		}
+	}
 	return out, err
 }
