@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -166,7 +167,8 @@ func (c Closer) finalizeDrafts(ctx context.Context, tx Tx, acct account.Account,
 	return nil
 }
 
-// giveBack commits refunds of what is left of the funds, to the cards that paid it in, the latest first.
+// giveBack commits refunds of what is left of the funds, to the cards that it came from, the latest first: top-ups, and
+// then payments of invoices, as much of them as credit notes, or the steps of a provider, have made funds.
 func (e Ender) giveBack(ctx context.Context, tx Tx, acct account.Account, asked Asked) ([]payment.Refund, error) {
 	b, err := tx.Ledger().Balances(ctx, acct.ID)
 	if err != nil {
@@ -180,12 +182,20 @@ func (e Ender) giveBack(ctx context.Context, tx Tx, acct account.Account, asked 
 	if err != nil {
 		return nil, err
 	}
+	slices.SortStableFunc(paid, func(a, b payment.Payment) int { return cmp.Compare(rank(a), rank(b)) })
 	var out []payment.Refund
-	for _, p := range paid {
-		if left <= 0 || p.Purpose != payment.ForTopUp {
+	for i, p := range paid {
+		part := min(left, p.Refundable().Minor)
+		if p.Purpose == payment.ForInvoice {
+			beyond, err := beyondInvoice(ctx, tx, p, paid)
+			if err != nil {
+				return nil, err
+			}
+			part = min(part, beyond)
+		}
+		if part <= 0 {
 			continue
 		}
-		part := min(left, p.Refundable().Minor)
 		ref, err := Refunder(e).begin(ctx, tx, acct, asked, id.New[payment.Refund](), RefundInput{
 			Payment: p.ID, Amount: money.New(part, acct.Currency), Reason: "account closed", Origin: payment.ByAccountClose,
 		})
@@ -193,12 +203,44 @@ func (e Ender) giveBack(ctx context.Context, tx Tx, acct account.Account, asked 
 			return nil, err
 		}
 		left -= part
+		paid[i].Refunded.Minor += part
 		out = append(out, ref)
 	}
 	if left > 0 {
 		return nil, errNotRefundable.With("left", money.New(left, acct.Currency))
 	}
 	return out, nil
+}
+
+// rank has funds go back to where they were paid in as funds, if they were.
+func rank(p payment.Payment) int {
+	if p.Purpose == payment.ForTopUp {
+		return 0
+	}
+	return 1
+}
+
+// beyondInvoice is what has become funds of what cards have paid for the invoice of p: what credit notes have given back of
+// it, and what was more than it. What was refunded of that is no longer among the payments.
+func beyondInvoice(ctx context.Context, tx Tx, p payment.Payment, paid []payment.Payment) (int64, error) {
+	inv, err := tx.Invoices().Get(ctx, p.Account, p.Invoice)
+	if err != nil {
+		return 0, err
+	}
+	notes, err := tx.Invoices().CreditNotesOf(ctx, p.Account, p.Invoice)
+	if err != nil {
+		return 0, err
+	}
+	beyond := -inv.AmountPaid.Minor
+	for _, n := range notes {
+		beyond += n.ToFunds.Minor
+	}
+	for _, other := range paid {
+		if other.Invoice == p.Invoice {
+			beyond += other.Refundable().Minor
+		}
+	}
+	return max(0, beyond), nil
 }
 
 var errNotRefundable = errs.New(errs.Conflict, "funds_not_refundable", "Some of the remaining funds cannot go back to a card. Contact support to have them paid out.")

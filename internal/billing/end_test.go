@@ -7,7 +7,10 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
@@ -71,6 +74,61 @@ func TestEnd_CreditEndsWithTheAccount(t *testing.T) {
 	}
 	if n := w.told(t, a, outbox.CreditExpired); n != 1 {
 		t.Errorf("told %d times", n)
+	}
+}
+
+// What a credit note has given back of an invoice goes to the card that paid it, and the invoice stays paid.
+func TestEnd_WhatWasCreditedOfAnInvoiceGoesToTheCardThatPaidIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, inv, p := w.charged(t) // 27.00
+	w.credit(t, a, inv, 1000)
+	w.topUp(t, a, 500)
+	if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.wantInvoice(t, a, inv, invoice.Paid, 0)
+	w.wantBalance(t, a, 0, 0)
+	for _, c := range w.charges(t)[a] {
+		want := usd(500) // of the top-up, all
+		if c.PaymentRef == p.ID.String() {
+			want = usd(1000)
+		}
+		if c.Refunded != want {
+			t.Errorf("%s refunded of a charge of %s, want %s", c.Refunded, c.Amount, want)
+		}
+	}
+	// The bank takes back the rest of what the card paid: that is all that is due of the invoice.
+	w.disputed(t, p)
+	w.wantInvoice(t, a, inv, invoice.Open, 1700)
+}
+
+// Of an invoice that credit has paid in part, no more than the card's part of it is paid out: the rest is a person's to decide.
+func TestEnd_WhatCreditHasPaidIsNotPaidOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	w.grant(t, a, 700, 0, 0)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.closed(t, day(time.April, 10))
+	all, err := w.DB.Invoices().List(t.Context(), a, invoice.Paid, page.Request{Limit: 10})
+	if err != nil || len(all.Data) != 1 {
+		t.Fatalf("%+v, %v", all.Data, err)
+	}
+	w.credit(t, a, all.Data[0].ID, 2700)
+	_, err = billing.Ender{Core: w.Core}.End(t.Context(), asked(a, newKey()), "test", nil)
+	e, ok := errors.AsType[*errs.Error](err)
+	if !ok || e.Code != "funds_not_refundable" || e.Params["left"] != usd(700) {
+		t.Errorf("%v with %v, want what the card has not paid", err, e)
+	}
+	w.wantBalance(t, a, 2700, 0)
+}
+
+func (w *world) credit(t *testing.T, a account.ID, inv invoice.ID, minor int64) {
+	t.Helper()
+	_, err := billing.Adjuster{Core: w.Core}.Credit(t.Context(), asked(a, newKey()), billing.CreditInput{Invoice: inv, Amount: usd(minor), Reason: "test"}, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -110,7 +110,12 @@ func (r Refunder) begin(ctx context.Context, tx Tx, acct account.Account, asked 
 		return ref, err
 	}
 	// The money is on its way: it can be neither spent nor promised again.
-	if err := r.takenBack(ctx, tx, acct, &p, ref.Amount, books.Refund, r.fact(acct, ref.ID.String(), "Refund", now)); err != nil {
+	if f := r.fact(acct, ref.ID.String(), "Refund", now); in.Origin == payment.ByAccountClose {
+		err = tx.Ledger().Append(ctx, books.Refund(f, zeroOf(acct), ref.Amount)) // it was of the funds already, whatever it had paid
+	} else {
+		err = r.takenBack(ctx, tx, acct, &p, ref.Amount, books.Refund, f)
+	}
+	if err != nil {
 		return ref, err
 	}
 	if err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{
