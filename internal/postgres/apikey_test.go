@@ -3,12 +3,14 @@ package postgres_test
 import (
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
 )
 
@@ -76,5 +78,28 @@ func TestAPIKeys(t *testing.T) {
 	}
 	if got, err := store.Get(t.Context(), a, next.ID); err != nil || !got.RevokedAt.Equal(noon) {
 		t.Errorf("revoked twice: %v, %v; want the first time", got.RevokedAt, err)
+	}
+}
+
+// Every minute each key in use is marked as used. That must not read all keys that there are.
+func TestAPIKeys_AreFoundByAnIndex(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	for _, q := range []string{
+		`INSERT INTO api_keys (key_hash, id, account_id, name, mode, last_four, scopes, created_at)
+			SELECT sha256(n::text::bytea), gen_random_uuid(), CASE WHEN n > 50 THEN gen_random_uuid() END, 'k', 'test', 'abcd', '{}', now()
+			FROM generate_series(1, 5000) n`,
+		"ANALYZE api_keys",
+	} {
+		if _, err := db.Pool().Exec(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, owner := range map[string]string{"an account's": "'00000000-0000-0000-0000-000000000001'", "the platform's": "NULL"} {
+		q := "EXPLAIN (FORMAT JSON) SELECT * FROM api_keys WHERE " + strings.ReplaceAll(postgres.OwnedBy, "$1", owner) + " AND id = '00000000-0000-0000-0000-000000000002'"
+		var plan string
+		if err := db.Pool().QueryRow(t.Context(), q).Scan(&plan); err != nil || !strings.Contains(plan, "api_keys_account") {
+			t.Errorf("%s: %v: %s", name, err, plan)
+		}
 	}
 }

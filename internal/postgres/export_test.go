@@ -10,8 +10,11 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 )
 
-// Questions of the sweeps.
-var ExpiringCards = expiringCards
+// Questions that an index has to answer.
+var (
+	ExpiringCards = expiringCards
+	OwnedBy       = ownedBy
+)
 
 // Waiting is how many operations wait for a transaction to share.
 func (d *DB) Waiting() int {
