@@ -213,7 +213,7 @@ func TestFunds_AreLookedAtAfterWhateverChangesThem(t *testing.T) {
 		for _, in := range due {
 			if in.Account == a && in.Kind == job.CheckFunds {
 				got++
-				if err := w.DB.Jobs().Relayed(ctx, in, w.clock()); err != nil {
+				if err := w.DB.Jobs().Relayed(ctx, in); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -51,6 +51,6 @@ type Queue interface {
 	Enqueue(ctx context.Context, a account.ID, kind Kind, args any, due time.Time) error
 	// Due returns up to limit intents that are due and not yet handed on, oldest first, over all accounts.
 	Due(ctx context.Context, now time.Time, limit int) ([]Intent, error)
-	// Relayed records that the intent was handed on.
-	Relayed(ctx context.Context, in Intent, at time.Time) error
+	// Relayed removes an intent that was handed on. One that is gone already is no error.
+	Relayed(ctx context.Context, in Intent) error
 }

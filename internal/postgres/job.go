@@ -42,11 +42,11 @@ func (s jobQueue) Enqueue(ctx context.Context, a account.ID, kind job.Kind, args
 
 func (s jobQueue) Due(ctx context.Context, now time.Time, limit int) (_ []job.Intent, err error) {
 	defer errs.Wrap(&err, "due jobs")
+	// Earlier versions kept what they had handed on, and marked it so.
 	return find(stores(s).all(ctx).Where("relayed_at IS NULL AND due_at <= ?", now).Order("due_at, account_id, id").Limit(limit), intentRow.intent)
 }
 
-func (s jobQueue) Relayed(ctx context.Context, in job.Intent, at time.Time) (err error) {
+func (s jobQueue) Relayed(ctx context.Context, in job.Intent) (err error) {
 	defer errs.Wrap(&err, "relay job %s", in.ID)
-	res := stores(s).of(ctx, in.Account).Model(&intentRow{}).Where("id = ? AND relayed_at IS NULL", in.ID).Update("relayed_at", at)
-	return translate(res.Error)
+	return translate(stores(s).of(ctx, in.Account).Where("id = ?", in.ID).Delete(&intentRow{}).Error)
 }

@@ -154,7 +154,7 @@ func every(ctx context.Context, d time.Duration, do func()) {
 // relayBatch is how many intents are handed on at a time.
 const relayBatch = 500
 
-// relay hands due intents to the queue. The insert comes before the mark, so a crash between the two
+// relay hands due intents to the queue. The insert comes before the removal, so a crash between the two
 // hands an intent on twice, which its unique key and the job's nature make harmless.
 func (w *Worker) relay(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.Within)
@@ -173,7 +173,7 @@ func (w *Worker) relay(ctx context.Context) error {
 			return fmt.Errorf("insert jobs: %w", err)
 		}
 		for _, in := range due {
-			if err := db.Jobs().Relayed(ctx, in, now); err != nil {
+			if err := db.Jobs().Relayed(ctx, in); err != nil {
 				return err
 			}
 		}
