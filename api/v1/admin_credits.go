@@ -10,8 +10,10 @@ import (
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/api/strictjson"
 	"github.com/accrue-billing/accrue/api/validate"
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/wallet"
 )
 
@@ -114,18 +116,15 @@ func (h adminCredits) grant(c echo.Context) error {
 //	@ID			listCredits
 //	@Summary	List the promotional credit of an account, the newest first
 //	@Tags		admin
-//	@Success	200	{object}	Page[Credit]
-//	@Failure	404	{object}	problem.Problem	"account_not_found"
+//	@Param		limit	query		int		false	"At most so many"	default(20)	minimum(1)	maximum(100)
+//	@Param		cursor	query		string	false	"next_cursor of the page before"
+//	@Success	200		{object}	Page[Credit]
+//	@Failure	404		{object}	problem.Problem	"account_not_found"
 //	@Router		/v1/admin/credits [get]
 func (h adminCredits) list(c echo.Context) error {
-	if _, err := query(c); err != nil {
-		return err
-	}
-	all, err := h.Billing.DB.Wallet().Grants(c.Request().Context(), middleware.Account(c))
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, Page[Credit]{Data: convert(all, toCredit)})
+	return listOf(c, h.Deps, toCredit, func(a account.ID, r page.Request) (page.Page[wallet.Grant], error) {
+		return h.Billing.DB.Wallet().Grants(c.Request().Context(), a, r)
+	})
 }
 
 // get shows a credit.

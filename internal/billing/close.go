@@ -397,7 +397,7 @@ func (c Closer) book(ctx context.Context, tx Tx, acct account.Account, inv *invo
 
 // applyCredit pays what it can of an invoice from promotional credit and then from funds. The caller saves the invoice.
 func applyCredit(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, f books.Fact, now time.Time) error {
-	grants, err := tx.Wallet().LockGrants(ctx, acct.ID)
+	grants, err := tx.Wallet().Unspent(ctx, acct.ID)
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (e Ender) End(ctx context.Context, asked Asked, reason string, render Rende
 		if refunds, err = e.giveBack(ctx, tx, acct, asked); err != nil {
 			return acct, err
 		}
-		grants, err := tx.Wallet().LockGrants(ctx, acct.ID)
+		grants, err := tx.Wallet().Unspent(ctx, acct.ID)
 		if err != nil {
 			return acct, err
 		}

@@ -83,7 +83,7 @@ func (g Granter) expire(ctx context.Context, a account.ID) (expired int, err err
 			return err
 		}
 		now := acct.Now(g.Clock())
-		grants, err := tx.Wallet().LockGrants(ctx, a)
+		grants, err := tx.Wallet().Unspent(ctx, a)
 		if err != nil {
 			return err
 		}

@@ -82,14 +82,12 @@ func (t TestClock) nextDue(ctx context.Context, acct account.Account, last time.
 	for _, inv := range open {
 		due(inv.NextAttempt)
 	}
-	grants, err := t.DB.Wallet().Grants(ctx, acct.ID)
+	grants, err := t.DB.Wallet().Unspent(ctx, acct.ID)
 	if err != nil {
 		return next, err
 	}
 	for _, g := range grants {
-		if g.Remaining.Minor > 0 {
-			due(g.ExpiresAt)
-		}
+		due(g.ExpiresAt)
 	}
 	return next, nil
 }

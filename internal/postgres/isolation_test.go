@@ -202,7 +202,7 @@ func TestAccountsAreIsolated(t *testing.T) {
 			m, err := payments.ToppedUp(ctx, a, payment.Manual, time.Time{}, money.USD)
 			return int(m.Minor), err
 		},
-		"Grants":    func(a account.ID) (int, error) { l, err := db.Wallet().Grants(ctx, a); return len(l), err },
+		"Grants":    func(a account.ID) (int, error) { p, err := db.Wallet().Grants(ctx, a, all); return len(p.Data), err },
 		"Alerts":    func(a account.ID) (int, error) { l, err := db.Alerts().List(ctx, a); return len(l), err },
 		"Fired":     func(a account.ID) (int, error) { l, err := db.Alerts().Fired(ctx, a, noon); return len(l), err },
 		"Inquiries": func(a account.ID) (int, error) { l, err := db.Inquiries().List(ctx, a, all); return len(l.Data), err },

@@ -6,6 +6,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/wallet"
 )
 
@@ -100,9 +101,9 @@ func (s walletStore) CreateGrant(ctx context.Context, g wallet.Grant) (err error
 	return s.later(ctx, grants.insert(toGrantRow(g)))
 }
 
-func (s walletStore) LockGrants(ctx context.Context, a account.ID) (_ []wallet.Grant, err error) {
-	defer errs.Wrap(&err, "lock grants of %s", a)
-	return find(locked(stores(s).of(ctx, a)).Where("remaining > 0").Order("id"), grantRow.grant)
+func (s walletStore) Unspent(ctx context.Context, a account.ID) (_ []wallet.Grant, err error) {
+	defer errs.Wrap(&err, "unspent grants of %s", a)
+	return find(stores(s).of(ctx, a).Where("remaining > 0").Order("id"), grantRow.grant)
 }
 
 func (s walletStore) Grant(ctx context.Context, a account.ID, id wallet.GrantID) (_ wallet.Grant, err error) {
@@ -111,9 +112,10 @@ func (s walletStore) Grant(ctx context.Context, a account.ID, id wallet.GrantID)
 	return row.grant(), err
 }
 
-func (s walletStore) Grants(ctx context.Context, a account.ID) (_ []wallet.Grant, err error) {
+func (s walletStore) Grants(ctx context.Context, a account.ID, r page.Request) (_ page.Page[wallet.Grant], err error) {
 	defer errs.Wrap(&err, "grants of %s", a)
-	return find(stores(s).of(ctx, a).Order("id DESC"), grantRow.grant)
+	list, err := find(newest[wallet.Grant](stores(s).of(ctx, a), r), grantRow.grant)
+	return page.Cut(list, r.Limit, func(g wallet.Grant) string { return g.ID.String() }), err
 }
 
 func (s walletStore) SaveGrant(ctx context.Context, g wallet.Grant) (err error) {

@@ -42,11 +42,11 @@ func TestGrants(t *testing.T) {
 	if err := db.Wallet().SaveGrant(t.Context(), grants[1]); err != nil {
 		t.Fatal(err)
 	}
-	if all, err := db.Wallet().Grants(t.Context(), a); err != nil || !reflect.DeepEqual(all, []wallet.Grant{grants[2], grants[1], grants[0]}) {
+	if all, err := db.Wallet().Grants(t.Context(), a, page.Request{Limit: 10}); err != nil || !reflect.DeepEqual(all.Data, []wallet.Grant{grants[2], grants[1], grants[0]}) {
 		t.Errorf("grants %+v, %v; want all, newest first", all, err)
 	}
 	mustInTx(t, db, func(tx billing.Tx) error {
-		left, err := tx.Wallet().LockGrants(t.Context(), a)
+		left, err := tx.Wallet().Unspent(t.Context(), a)
 		if err == nil && !reflect.DeepEqual(left, []wallet.Grant{grants[0], grants[2]}) {
 			t.Errorf("with something left: %+v", left)
 		}

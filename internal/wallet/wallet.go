@@ -15,6 +15,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -130,12 +131,13 @@ var (
 // Store keeps grants and automatic top-ups.
 type Store interface {
 	CreateGrant(ctx context.Context, g Grant) error
-	// LockGrants returns the grants that have something left, and holds them until the transaction ends.
-	LockGrants(ctx context.Context, a account.ID) ([]Grant, error)
+	// Unspent returns the grants that have something left. Whoever is to spend them holds the account's lock, which
+	// holds its grants too.
+	Unspent(ctx context.Context, a account.ID) ([]Grant, error)
 	// Grant returns the grant or ErrGrantNotFound.
 	Grant(ctx context.Context, a account.ID, id GrantID) (Grant, error)
-	// Grants returns all grants of the account, newest first.
-	Grants(ctx context.Context, a account.ID) ([]Grant, error)
+	// Grants pages through all grants of the account, newest first.
+	Grants(ctx context.Context, a account.ID, r page.Request) (page.Page[Grant], error)
 	// SaveGrant writes what is left of a grant and when it expired, or returns ErrGrantNotFound.
 	SaveGrant(ctx context.Context, g Grant) error
 	// Expiring returns up to limit grants that have something left and expired on their account's clock, the first to
