@@ -382,6 +382,32 @@ func TestDocumentedPayments(t *testing.T) {
 	w.check(t)
 }
 
+// The events that are printed are taken, but for their time.
+func TestDocumentedEvents(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, ada := w.upgraded(t, sandbox.TokenVisa)
+	sent := 0
+	for _, file := range []string{"../../docs/metering.md", "../../README.md"} {
+		for _, e := range examples(t, file) {
+			if !strings.Contains(e.command, "$API/v1/usage/events") {
+				continue
+			}
+			e.command = strings.ReplaceAll(e.command, "2026-11-24T12:07:00Z", "2026-03-10T08:15:00Z")
+			req := e.request(t, func(name string) string { return map[string]func() string{"API": func() string { return "" }, "KEY": ada.token}[name]() }, nil)
+			rec := httptest.NewRecorder()
+			w.serve().ServeHTTP(rec, req)
+			if body := rec.Body.String(); rec.Code != http.StatusOK || !strings.Contains(body, `"rejected":0`) {
+				t.Errorf("%s: %s\nis answered %d %s", e.file, e.command, rec.Code, body)
+			}
+			sent++
+		}
+	}
+	if sent < 3 {
+		t.Errorf("only %d found", sent)
+	}
+}
+
 // unpaid ends the account's period and makes its invoice final, and leaves it at that.
 func (w *world) unpaid(t *testing.T, a account.ID) invoice.ID {
 	t.Helper()

@@ -111,7 +111,11 @@ func (d *eventDecoder) payload(in *incoming, name string) error {
 	case "dimensions":
 		return d.dimensions(in)
 	default:
-		in.fail(in.form.inData("/"+escapePointer(name)), "unknown_member", "An event has no such member.")
+		words := "An event has no such member."
+		if in.form != formNative {
+			words = "A CloudEvent's data has quantity, value and dimensions; the meter is its type, and when it was is its time."
+		}
+		in.fail(in.form.inData("/"+escapePointer(name)), "unknown_member", words)
 		return explainJSON(d.dec.SkipValue())
 	}
 }

@@ -78,6 +78,12 @@ func TestReportUsage(t *testing.T) {
 				t.Errorf("%s is not named: %s", pointer, got.Body)
 			}
 		}
+		// The most likely mistake is to write the event as it is without CloudEvents.
+		got := ada.with("Content-Type", "application/cloudevents+json").
+			post(t, "/v1/usage/events", strings.Replace(cloud, `"data":{`, `"data":{"meter":"voice",`, 1)).want(t, http.StatusOK)
+		if !strings.Contains(string(got.Body), "the meter is its type") {
+			t.Errorf("where a CloudEvent has its meter is not said: %s", got.Body)
+		}
 	})
 
 	t.Run("RefusesWhatCannotBeRead", func(t *testing.T) {
