@@ -1,6 +1,9 @@
 package openapi
 
 import (
+	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 
@@ -95,8 +98,23 @@ func problemHeaders(status int) object {
 }
 
 // furtherMembers are what some problems carry beside the standard members, so that a client that is generated has types for
-// them. A test that meets another one fails: apitest holds problems to the document with nothing beside it.
-func furtherMembers() object {
+// them. A test that meets another one fails: apitest holds problems to the document with nothing beside it. What else
+// answers have too is as it is there, in schemas.
+func furtherMembers(schemas object) (object, error) {
+	var missing error
+	like := func(schema, member, words string) object {
+		of, _ := schemas[schema].(object)
+		properties, _ := of["properties"].(object)
+		m, ok := properties[member].(object)
+		if !ok {
+			missing = errors.Join(missing, fmt.Errorf("no %s.%s for problems to be like", schema, member))
+			return nil
+		}
+		m = maps.Clone(m)
+		delete(m, "example")
+		m["description"] = words
+		return m
+	}
 	text := func(words string) object { return object{"type": "string", "description": words} }
 	amount := func(words string) object {
 		return object{"$ref": "#/components/schemas/Money", "description": words}
@@ -104,13 +122,12 @@ func furtherMembers() object {
 	list := func(words string, of object) object {
 		return object{"type": "array", "items": of, "description": words}
 	}
-	maybe := func(words string) object { return object{"type": []any{"string", "null"}, "description": words} }
 	moment := func(words string) object {
 		return object{"type": "string", "format": "date-time", "description": words}
 	}
 	record := func(words string) object { return text("its id: " + words) }
-	return object{
-		"action":   text("what cannot be done now, by its name in the overview's actions"),
+	members := object{
+		"action":   like("Action", "name", "what cannot be done now, by its name in the overview's actions"),
 		"blockers": list("why it cannot be done now", object{"$ref": "#/components/schemas/ActionBlocker"}),
 		"ways_out": list("what can be done instead", object{
 			"type": "object", "required": []any{"name", "method", "href"},
@@ -120,18 +137,18 @@ func furtherMembers() object {
 			},
 		}),
 		"outstanding":            amount("what is owed"),
-		"decline_code":           text("why the card was declined, as in failure"),
-		"decline_class":          maybe("what follows from it, as in failure"),
-		"retry":                  maybe("what its holder can do, as in failure"),
+		"decline_code":           like("Failure", "code", "why the card was declined, as in failure"),
+		"decline_class":          like("Failure", "class", "what follows from it, as in failure"),
+		"retry":                  like("Failure", "retry", "what its holder can do, as in failure"),
 		"retry_after":            moment("when the card can be tried again"),
 		"upgrade":                record("the upgrade that failed, or that is pending"),
-		"upgrade_status":         text("of the pending upgrade"),
+		"upgrade_status":         like("Upgrade", "status", "of the pending upgrade"),
 		"top_up":                 record("the top-up that failed, or that is pending"),
-		"top_up_status":          text("of the pending top-up"),
+		"top_up_status":          like("TopUp", "status", "of the pending top-up"),
 		"payment":                record("the payment that failed"),
-		"payment_status":         text("of the payment that is not parked"),
+		"payment_status":         like("Payment", "status", "of the payment that is not parked"),
 		"payment_method":         record("the card that was declined"),
-		"removal_request_status": text("of the request that is resolved already"),
+		"removal_request_status": like("RemovalRequest", "status", "of the request that is resolved already"),
 		"refund":                 record("the refund that was refused"),
 		"usage_alert":            record("the alert that there is already"),
 		"contract":               record("the contract that is planned already"),
@@ -157,13 +174,21 @@ func furtherMembers() object {
 		"limit":                  object{"description": "that holds: an amount of money (Money), or a quantity of the meter's unit", "anyOf": []any{object{"$ref": "#/components/schemas/Money"}, object{"type": "string", "format": "decimal"}, object{"type": "integer"}}},
 		"remaining":              object{"type": "string", "format": "decimal", "description": "of the limit"},
 		"resets_at":              moment("when there is room again"),
-		"required_scope":         text("that the credential lacks"),
+		"required_scope":         object{"type": "string", "enum": scopes(), "description": "that the credential lacks"},
 		"limit_bytes":            object{"type": "integer", "description": "the most that a body may have"},
 		"supported":              list("content types that are taken", object{"type": "string"}),
 		"location":               text("where in the request"),
 		"header":                 text("of the request"),
 		"violated-policies":      list("the quotas that are used up (draft-ietf-httpapi-ratelimit-headers)", object{"type": "string"}),
 	}
+	return members, missing
+}
+
+func scopes() (all []any) {
+	for _, s := range auth.All() {
+		all = append(all, string(s))
+	}
+	return all
 }
 
 func problemContent() object {

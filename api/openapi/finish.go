@@ -47,7 +47,11 @@ func Finish(raw []byte, routes []route.Route, words map[string]string) ([]byte, 
 		}
 	}
 	if problem, ok := schemas["Problem"].(object); ok {
-		maps.Copy(child(problem, "properties"), furtherMembers())
+		members, err := furtherMembers(schemas)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(child(problem, "properties"), members) // mended with the rest
 	}
 	doc = mend(doc).(object)
 	components = child(doc, "components")

@@ -26,6 +26,10 @@ const raw = `{
       "free": {"type": "object", "description": "by kind"},
       "list": {"type": "array", "items": {"type": "string"}, "uniqueItems": false}}},
     "Page-Thing": {"type": "object", "properties": {"data": {"type": "array", "items": {"$ref": "#/components/schemas/Thing"}}}},
+    "Action": {"properties": {"name": {"type": "string"}}},
+    "Failure": {"properties": {"code": {"type": "string"}, "class": {"type": "string", "enum": ["soft"], "x-nullable": true}, "retry": {"type": "string"}}},
+    "Upgrade": {"properties": {"status": {"type": "string", "enum": ["failed"], "example": "failed"}}}, "TopUp": {"properties": {"status": {"type": "string"}}},
+    "Payment": {"properties": {"status": {"type": "string"}}}, "RemovalRequest": {"properties": {"status": {"type": "string"}}},
     "Problem": {"type": "object", "properties": {"code": {"type": "string"}}}
   }},
   "paths": {
@@ -103,7 +107,9 @@ func TestFinish(t *testing.T) {
 		"ProblemMedia":          {append(get, "responses", "404"), `{"content":{"application/problem+json":{"schema":{"$ref":"#/components/schemas/Problem"}}},"description":"thing_not_found"}`},
 		"RefusalsHeaders":       {append(post, "responses", "402", "headers"), `{"Idempotent-Replayed":{"$ref":"#/components/headers/Idempotent-Replayed"}}`},
 		"PagesLinks":            {append(list, "responses", "200", "headers", "Link"), `{"$ref":"#/components/headers/Link"}`},
-		"FurtherMembers":        {append(schema, "Problem", "properties", "decline_code", "type"), `"string"`},
+		"FurtherMembers":        {append(schema, "Problem", "properties", "limit_bytes", "type"), `"integer"`},
+		"MembersOfAnswers":      {append(schema, "Problem", "properties", "upgrade_status"), `{"description":"of the pending upgrade","enum":["failed"],"type":"string"}`},
+		"MembersThatMayBeNull":  {append(schema, "Problem", "properties", "decline_class", "enum"), `["soft",null]`},
 		"TextOfStatus":          {append(post, "responses", "402", "description"), `"Payment Required"`},
 		"EmptyDescription":      {append(post, "responses", "201", "description"), `"Created"`},
 		"NoMadeUpBody":          {append(post, "responses", "202", "content"), `null`},
@@ -138,6 +144,7 @@ func TestFinishRefuses(t *testing.T) {
 		"NoOperationID":           {routes(), strings.Replace(raw, `"operationId": "getThing", `, ``, 1), "GET /v1/things/{id}: has no operationId"},
 		"NoSuccess":               {routes(), strings.NewReplacer(`"201"`, `"409"`, `"202"`, `"410"`).Replace(raw), "POST /v1/things: has no successful response"},
 		"Unexpected":              {routes(), strings.Replace(raw, `"externalDocs"`, `"surprise"`, 1), `"surprise"`},
+		"NothingToBeLike":         {routes(), strings.Replace(raw, `"Upgrade"`, `"Upgrades"`, 1), "no Upgrade.status for problems to be like"},
 		"NotJSON":                 {routes(), "x", "read what swag made"},
 	} {
 		if _, err := openapi.Finish([]byte(tc.raw), tc.routes, nil); err == nil || !strings.Contains(err.Error(), tc.want) {

@@ -394,7 +394,9 @@ func TestDocumentedEvents(t *testing.T) {
 				continue
 			}
 			e.command = strings.ReplaceAll(e.command, "2026-11-24T12:07:00Z", "2026-03-10T08:15:00Z")
-			req := e.request(t, func(name string) string { return map[string]func() string{"API": func() string { return "" }, "KEY": ada.token}[name]() }, nil)
+			req := e.request(t, func(name string) string {
+				return map[string]func() string{"API": func() string { return "" }, "KEY": ada.token}[name]()
+			}, nil)
 			rec := httptest.NewRecorder()
 			w.serve().ServeHTTP(rec, req)
 			if body := rec.Body.String(); rec.Code != http.StatusOK || !strings.Contains(body, `"rejected":0`) {

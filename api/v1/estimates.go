@@ -54,7 +54,7 @@ type Estimate struct {
 
 // EstimateLine is one line of an estimate.
 type EstimateLine struct {
-	Kind        string          `json:"kind" validate:"required" example:"usage"`
+	Kind        string          `json:"kind" validate:"required" enums:"fee,usage,minimum,maximum,percent,credit,commitment,prepayment,drawdown,overage,adjustment,absorbed" example:"usage"`
 	Meter       *string         `json:"meter" validate:"required" extensions:"x-nullable" example:"voice"`
 	Description string          `json:"description" validate:"required"`
 	Quantity    string          `json:"quantity" validate:"required" format:"decimal" example:"1800000"`

@@ -40,10 +40,10 @@ type LineExplanation struct {
 type Derivation struct {
 	Plan     *string `json:"plan" validate:"required" extensions:"x-nullable" example:"pro"`
 	Version  int     `json:"plan_version" validate:"required" example:"1"`
-	Hash     *string `json:"plan_hash" validate:"required" extensions:"x-nullable"` // SHA-256 of the version's terms
-	Contract *string `json:"contract" validate:"required" extensions:"x-nullable"`  // the reference of the contract applied
-	Kind     string  `json:"kind" validate:"required" example:"usage"`              // what the line is
-	Charge   *string `json:"charge" validate:"required" extensions:"x-nullable"`    // the charge in the version
+	Hash     *string `json:"plan_hash" validate:"required" extensions:"x-nullable"`                                                                                                // SHA-256 of the version's terms
+	Contract *string `json:"contract" validate:"required" extensions:"x-nullable"`                                                                                                 // the reference of the contract applied
+	Kind     string  `json:"kind" validate:"required" enums:"fee,usage,minimum,maximum,percent,credit,commitment,prepayment,drawdown,overage,adjustment,absorbed" example:"usage"` // what the line is
+	Charge   *string `json:"charge" validate:"required" extensions:"x-nullable"`                                                                                                   // the charge in the version
 	Model    *string `json:"model" validate:"required" extensions:"x-nullable" enums:"per_unit,package,graduated,volume"`
 	Quantity string  `json:"quantity" validate:"required" format:"decimal"` // in the meter's unit
 	Rounded  string  `json:"rounded" validate:"required" format:"decimal"`  // quantity, rounded up to a multiple of step

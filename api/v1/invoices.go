@@ -83,7 +83,7 @@ type BillTo struct {
 // InvoiceLine is one line of an invoice. Its explanation says how the amount came about.
 type InvoiceLine struct {
 	Number      int             `json:"number" validate:"required" example:"1"`
-	Kind        string          `json:"kind" validate:"required" example:"usage"`
+	Kind        string          `json:"kind" validate:"required" enums:"fee,usage,minimum,maximum,percent,credit,commitment,prepayment,drawdown,overage,adjustment,absorbed" example:"usage"`
 	Meter       *string         `json:"meter" validate:"required" extensions:"x-nullable" example:"voice"`
 	Description string          `json:"description" validate:"required" example:"Voice"`
 	Period      Period          `json:"period" validate:"required"` // an adjustment's is that of the usage

@@ -56,7 +56,7 @@ type Feature struct {
 // Terms is one immutable version of a plan's prices and limits.
 type Terms struct {
 	Version    int      `json:"version" validate:"required" example:"1"`
-	Interval   string   `json:"interval" validate:"required" example:"month"`
+	Interval   string   `json:"interval" validate:"required" enums:"month,year" example:"month"`
 	Currencies []string `json:"currencies" validate:"required"` // each price exists in all of these
 	Fee        *Fee     `json:"fee" validate:"required" extensions:"x-nullable"`
 	Credit     []Money  `json:"credit" validate:"required"`  // usage that the fee covers, per period

@@ -41,7 +41,7 @@ type verifier struct {
 
 func (v *verifier) refuse(step, format string, args ...any) {
 	if v.err == nil {
-		v.err = ErrUnverified.With("step", step).Details("The derivation does not add up at %q: %s.", step, fmt.Sprintf(format, args...))
+		v.err = ErrUnverified.Details("The derivation does not add up at %q: %s.", step, fmt.Sprintf(format, args...))
 	}
 }
 
