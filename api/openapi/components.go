@@ -70,14 +70,16 @@ func responseName(status int) string {
 	return strings.NewReplacer(" ", "", "-", "").Replace(http.StatusText(status))
 }
 
-func responses() object {
+func responses(examples Examples) object {
 	out := object{}
 	for status, words := range refusalWords {
 		h := problemHeaders(status)
 		for _, name := range []string{"X-Request-Id", "RateLimit", "RateLimit-Policy"} { // the quota's once the caller is known
 			h[name] = headerRef(name)
 		}
-		out[responseName(status)] = object{"description": words, "content": problemContent(), "headers": h}
+		content := problemContent()
+		examples.give(child(content, "application/problem+json"), responseName(status))
+		out[responseName(status)] = object{"description": words, "content": content, "headers": h}
 	}
 	return out
 }

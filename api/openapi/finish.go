@@ -26,7 +26,7 @@ type object = map[string]any
 
 // Finish returns the finished document. raw is what swag made; words are the descriptions of schemas
 // by name.
-func Finish(raw []byte, routes []route.Route, words map[string]string) ([]byte, error) {
+func Finish(raw []byte, routes []route.Route, words map[string]string, examples Examples) ([]byte, error) {
 	var doc object
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		return nil, fmt.Errorf("read what swag made: %w", err)
@@ -55,11 +55,11 @@ func Finish(raw []byte, routes []route.Route, words map[string]string) ([]byte, 
 	}
 	doc = mend(doc).(object)
 	components = child(doc, "components")
-	components["responses"] = responses()
+	components["responses"] = responses(examples)
 	components["headers"] = headers()
 	components["securitySchemes"] = securitySchemes()
 
-	if err := finishOperations(child(doc, "paths"), routes); err != nil {
+	if err := finishOperations(child(doc, "paths"), routes, examples); err != nil {
 		return nil, err
 	}
 	closeRequestSchemas(doc)
@@ -126,7 +126,7 @@ func orNull(s object) object {
 }
 
 // finishOperations adds to every operation what its route says.
-func finishOperations(paths object, routes []route.Route) error {
+func finishOperations(paths object, routes []route.Route, examples Examples) error {
 	var problems []error
 	seen := map[string]bool{}
 	for _, r := range routes {
@@ -137,7 +137,11 @@ func finishOperations(paths object, routes []route.Route) error {
 			problems = append(problems, fmt.Errorf("%s has no annotations", r.Name()))
 			continue
 		}
-		if err := finishOperation(op, r); err != nil {
+		err := finishOperation(op, r)
+		if err == nil {
+			err = examples.add(op)
+		}
+		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", r.Name(), err))
 		}
 	}

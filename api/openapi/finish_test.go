@@ -54,6 +54,10 @@ func routes() []route.Route {
 	}
 }
 
+var examples = openapi.Examples{
+	"Thing": {"first": 1, "second": 2}, "addThing 201": {"made": 3}, "addThing 402": {"declined": 4}, "Ask": {"asked": 5}, "PreconditionRequired": {"which": 6},
+}
+
 // at walks into a document.
 func at(t *testing.T, doc any, path ...string) any {
 	t.Helper()
@@ -69,11 +73,11 @@ func at(t *testing.T, doc any, path ...string) any {
 
 func TestFinish(t *testing.T) {
 	t.Parallel()
-	data, err := openapi.Finish([]byte(raw), routes(), map[string]string{"Thing": "A thing."})
+	data, err := openapi.Finish([]byte(raw), routes(), map[string]string{"Thing": "A thing."}, examples)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := openapi.Finish([]byte(raw), routes(), map[string]string{"Thing": "A thing."})
+	again, err := openapi.Finish([]byte(raw), routes(), map[string]string{"Thing": "A thing."}, examples)
 	if err != nil || string(again) != string(data) {
 		t.Error("the same source gives another document")
 	}
@@ -113,6 +117,12 @@ func TestFinish(t *testing.T) {
 		"TextOfStatus":          {append(post, "responses", "402", "description"), `"Payment Required"`},
 		"EmptyDescription":      {append(post, "responses", "201", "description"), `"Created"`},
 		"NoMadeUpBody":          {append(post, "responses", "202", "content"), `null`},
+		"Example":               {append(post, "responses", "201", "content", "application/json", "example"), `3`},
+		"ExampleOfProblem":      {append(post, "responses", "402", "content", "application/problem+json", "example"), `4`},
+		"ExampleOfBody":         {append(post, "requestBody", "content", "application/json", "example"), `5`},
+		"ExampleOfRefusal":      {[]string{"components", "responses", "PreconditionRequired", "content", "application/problem+json", "example"}, `6`},
+		"Examples":              {append(get, "responses", "200", "content", "application/json", "examples"), `{"first":{"value":1},"second":{"value":2}}`},
+		"ExampleOfPage":         {append(list, "responses", "200", "content", "application/json", "example", "has_more"), `false`},
 		"NotModified":           {append(get, "responses", "304", "description"), `"The caller's copy is still good."`},
 		"RefusalOfMiddleware":   {append(post, "responses", "428"), `{"$ref":"#/components/responses/PreconditionRequired"}`},
 		"NoRefusalWithoutCause": {append(get, "responses", "428"), `null`},
@@ -144,10 +154,11 @@ func TestFinishRefuses(t *testing.T) {
 		"NoOperationID":           {routes(), strings.Replace(raw, `"operationId": "getThing", `, ``, 1), "GET /v1/things/{id}: has no operationId"},
 		"NoSuccess":               {routes(), strings.NewReplacer(`"201"`, `"409"`, `"202"`, `"410"`).Replace(raw), "POST /v1/things: has no successful response"},
 		"Unexpected":              {routes(), strings.Replace(raw, `"externalDocs"`, `"surprise"`, 1), `"surprise"`},
+		"NoExample":               {routes(), strings.Replace(raw, `"$ref": "#/components/schemas/Page-Thing"`, `"type": "integer"`, 1), "answer 200 has no example"},
 		"NothingToBeLike":         {routes(), strings.Replace(raw, `"Upgrade"`, `"Upgrades"`, 1), "no Upgrade.status for problems to be like"},
 		"NotJSON":                 {routes(), "x", "read what swag made"},
 	} {
-		if _, err := openapi.Finish([]byte(tc.raw), tc.routes, nil); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if _, err := openapi.Finish([]byte(tc.raw), tc.routes, nil, examples); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", name, err, tc.want)
 		}
 	}

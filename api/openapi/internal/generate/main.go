@@ -70,7 +70,11 @@ func run(root, rawFile string) error {
 	if err != nil {
 		return err
 	}
-	doc, err := openapi.Finish(raw, api.Routes(api.Deps{}), words)
+	all, err := examples("api/v1/testdata")
+	if err != nil {
+		return err
+	}
+	doc, err := openapi.Finish(raw, api.Routes(api.Deps{}), words, all)
 	if err != nil {
 		return err
 	}
