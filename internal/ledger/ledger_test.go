@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"math"
 	"reflect"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -143,6 +145,22 @@ func TestChainHash_BreaksWhateverIsChanged(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The form is for ever: books that are kept verify with every later version.
+func TestChainHash_OfBooksThatAreKept(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 3, 10, 9, 0, 0, 123_456_000, time.UTC)
+	tx := ledger.Transaction{
+		ID:      id.FromUUID[ledger.Transaction](uuid.MustParse("0195b3c0-0000-7000-8000-000000000001")),
+		Account: id.FromUUID[account.Account](uuid.MustParse("0195b3c0-0000-7000-8000-000000000002")),
+		Kind:    "invoice", Reference: "inv_1", Description: "March", Sequence: 7, BookedAt: at, RecordedAt: at.Add(time.Second),
+		Postings: []ledger.Posting{move(10_000, "customer:receivable", "operator:revenue"), move(800, "customer:receivable", "operator:tax")},
+	}
+	const want = "b0273ae1706674807afc939cab203a500f0a3bd3ad8b0b652ff77db0af94cb16"
+	if got := hex.EncodeToString(tx.ChainHash([]byte{1, 2, 3})); got != want {
+		t.Errorf("the hash is %s, and was %s", got, want)
 	}
 }
 

@@ -3,7 +3,6 @@ package pricing_test
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"testing"
 
 	"github.com/accrue-billing/accrue/internal/period"
@@ -114,44 +113,3 @@ func TestVerifyFindsWhatWasChanged(t *testing.T) {
 }
 
 func set[T any](p *T, v T) bool { *p = v; return true }
-
-func TestFitComparesPlansOnRealUsage(t *testing.T) {
-	t.Parallel()
-
-	c := plan.Shipped()
-	developer, pro := version(t, c, plan.Developer), version(t, c, plan.Pro)
-	flat := one(t, "    fee: {prices: {USD: 100}}\n    charges: [{meter: m, per: minute, included: 100000}]\n")
-	flat.Plan, flat.Charges[0].Meter, flat.Charges[0].Code = "flat", "voice", "voice"
-
-	months := []pricing.Month{
-		{Usage: []pricing.Usage{{Meter: "voice", Quantity: minutes("900")}}},
-		{Usage: []pricing.Usage{{Meter: "voice", Quantity: minutes("2000")}}},
-	}
-	got, err := pricing.Fit(months, []plan.Version{developer, pro, flat}, money.USD)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got.Cheapest != plan.Pro {
-		t.Errorf("the cheapest is %q", got.Cheapest)
-	}
-	if b := got.Plans[0].Blocked; len(b) != 1 || b[0].Month != 1 || b[0].Meter != "voice" {
-		t.Errorf("developer would have been blocked %+v", b)
-	}
-	if total := got.Plans[1].Total.Minor; total != 2700 { // 1,000 × 0.027
-		t.Errorf("pro costs %d", total)
-	}
-	// 100 dollars buy 1,000 + 100 ⁄ 0.027 = 4,703.70 min; half a cent before, the totals are equal.
-	want := map[string]string{"voice developer pro limit": "60000", "voice pro flat price": "282234"}
-	for _, b := range got.BreakEvens {
-		key := fmt.Sprintf("%s %s %s %s", b.Meter, b.From, b.To, b.Reason)
-		if q, ok := want[key]; ok {
-			if b.Quantity.String() != q {
-				t.Errorf("%s at %s, want %s", key, b.Quantity, q)
-			}
-			delete(want, key)
-		}
-	}
-	if len(want) > 0 {
-		t.Errorf("not found: %v in %+v", want, got.BreakEvens)
-	}
-}
