@@ -39,7 +39,7 @@ type Status string
 //
 //	processing ──▶ succeeded
 //	    │  ▲  ╲──▶ failed
-//	    ▼  │   ╲─▶ parked (a person must look) ──▶ succeeded | failed
+//	    ▼  │   ╲─▶ parked (a person must look) ──▶ succeeded | failed | canceled
 //	requires_action ──▶ canceled
 //
 // What has failed or was canceled has succeeded all the same where the provider says so later: it has the money.

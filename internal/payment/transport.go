@@ -107,8 +107,8 @@ func TransportError(err error) error {
 	return ErrUnknown.Because(err)
 }
 
-// maxRetryAfter bounds how long a provider can make us wait.
-const maxRetryAfter = 5 * time.Minute
+// maxRetryAfter bounds how long a provider can make us wait, in seconds.
+const maxRetryAfter = 300
 
 // StatusError says what an HTTP status means when the provider gives no better reason. It returns nil
 // for success. ErrRetry carries the provider's Retry-After in seconds.
@@ -124,7 +124,7 @@ func StatusError(status int, h http.Header, cause error) error {
 		if err != nil || seconds < 0 {
 			seconds = 1
 		}
-		return ErrRetry.After(min(time.Duration(seconds)*time.Second, maxRetryAfter)).Because(cause)
+		return ErrRetry.After(time.Duration(min(seconds, maxRetryAfter)) * time.Second).Because(cause)
 	case status >= 500, status == http.StatusRequestTimeout:
 		return ErrUnknown.Because(cause)
 	default: // 3xx included: a provider does not redirect

@@ -76,7 +76,7 @@ func TestRetryAfterIsHeeded(t *testing.T) {
 	t.Parallel()
 
 	for given, want := range map[string]time.Duration{
-		"7": 7 * time.Second, "": time.Second, "soon": time.Second, "-1": time.Second, "86400": 5 * time.Minute,
+		"7": 7 * time.Second, "": time.Second, "soon": time.Second, "-1": time.Second, "86400": 5 * time.Minute, "9300000000": 5 * time.Minute,
 	} {
 		e := &stripe.Error{HTTPStatusCode: 429, Type: stripe.ErrorTypeInvalidRequest}
 		e.LastResponse = &stripe.APIResponse{Header: http.Header{"Retry-After": {given}}}
