@@ -63,6 +63,21 @@ func TestAReadBeginsAfterItsCallersAsked(t *testing.T) {
 	})
 }
 
+// Reading ends when nobody waits, and begins again with whoever asks next.
+func TestReadingBeginsAgain(t *testing.T) {
+	t.Parallel()
+
+	synctest.Test(t, func(t *testing.T) {
+		r := coalesce.New(1, 100, time.Minute, func(_ context.Context, keys []int) (map[int]int, error) { return map[int]int{keys[0]: 1}, nil })
+		for i := range 3 {
+			if _, ok, err := r.Get(i); !ok || err != nil {
+				t.Errorf("%d: %t, %v", i, ok, err)
+			}
+			synctest.Wait()
+		}
+	})
+}
+
 func TestFailuresReachEveryCaller(t *testing.T) {
 	t.Parallel()
 

@@ -92,3 +92,35 @@ func TestCrowd(t *testing.T) {
 
 // crowd is n who come at once.
 func crowd(n int) []int { return make([]int, n) }
+
+// A write that takes long keeps nobody from beginning, and when it ends at last it is not counted twice.
+func TestCrowd_DoesNotWaitForWhatIsOverdue(t *testing.T) {
+	t.Parallel()
+	c := coalesce.NewCrowd(&sync.Mutex{}, func() {})
+	begins := func() bool {
+		c.Waits(1)
+		due := c.Due()
+		if due {
+			c.Begin(1)
+		}
+		return due
+	}
+	for i, step := range []struct {
+		what string
+		do   func()
+		want bool
+	}{
+		{"nothing is under way", func() {}, true},
+		{"one is", func() {}, true},
+		{"two are", func() {}, false},
+		{"one of them is overdue", c.Overdue, true},
+		{"so two others are under way", func() {}, false},
+		{"it has ended", func() { c.End(1, true) }, false},
+		{"another has", func() { c.End(1, false) }, true},
+	} {
+		step.do()
+		if got := begins(); got != step.want {
+			t.Fatalf("step %d, %s: begins %t, want %t", i, step.what, got, step.want)
+		}
+	}
+}

@@ -140,6 +140,41 @@ func TestQueue(t *testing.T) {
 			t.Error(err)
 		}
 		mustPut(t, q, 1, callOf(50)) // one call may be larger than the queue
+
+		q = newQueue(2, 40, 100)
+		mustPut(t, q, 0, callOf(39), callOf(1)) // which fills it
+		mustPut(t, q, 1, callOf(1))
+		if err := q.put(1, callOf(40)); !errors.Is(err, ErrBusy) {
+			t.Errorf("41 events wait: %v", err)
+		}
+		mustPut(t, q, 1, callOf(1))
+		if err := q.put(1, callOf(1)); !errors.Is(err, ErrBusy) {
+			t.Errorf("calls of few events weigh more than those: %v", err)
+		}
+	})
+	// What one flush has left waits for company as it did, not for that flush to end.
+	t.Run("WhatAFlushHasLeftGoesSoon", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			q := crowded(t)
+			begun := time.Now()
+			took := make(chan *taken, 2)
+			for range 2 {
+				go func() { took <- q.take(90) }()
+			}
+			synctest.Wait()
+			for i := range 4 { // too few to go at once
+				mustPut(t, q, i%2, callOf(45))
+			}
+			for range 2 {
+				if got := <-took; len(got.chunks) != 2 {
+					t.Errorf("%d calls in a flush, want 2", len(got.chunks))
+				}
+			}
+			if waited := time.Since(begun); waited == 0 || waited > 10*time.Millisecond {
+				t.Errorf("the last waited %s", waited)
+			}
+		})
 	})
 	// Whatever comes when, and however long it takes to store: all of it is stored, soon, also what waits when the queue is closed.
 	t.Run("ForgetsNobody", func(t *testing.T) {
@@ -193,6 +228,30 @@ func TestQueue(t *testing.T) {
 				}
 			})
 		}
+	})
+	t.Run("WhoeverWaitsEndsWhenItIsEmptied", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			q := newQueue(1, 1000, 100)
+			mustPut(t, q, 0, callOf(150), callOf(150))
+			first := q.take(150)
+			ended := make(chan struct{})
+			for range 3 {
+				go func() {
+					for f := q.take(150); f != nil; f = q.take(150) {
+						q.done(f)
+					}
+					ended <- struct{}{}
+				}()
+			}
+			synctest.Wait()
+			q.close() // what is left waits for the flush that its share is in
+			synctest.Wait()
+			q.done(first)
+			for range 3 {
+				<-ended
+			}
+		})
 	})
 	t.Run("IsEmptiedWhenClosed", func(t *testing.T) {
 		t.Parallel()
