@@ -33,6 +33,7 @@ var (
 	ErrTooLarge  = errs.New(errs.TooLarge, "body_too_large", "The body is larger than this operation takes.")
 	ErrEncoding  = errs.New(errs.UnsupportedMedia, "unsupported_encoding", "The content encoding is not spoken here; send gzip, zstd or none, and one only.")
 	ErrCorrupt   = errs.New(errs.Malformed, "corrupt_encoding", "The body is not what its content encoding says.")
+	ErrWindow    = errs.New(errs.TooLarge, "window_too_large", "A zstd frame asks for a larger window than is taken: 8 MiB, or 256 KiB where the first frame has no more. Compress without --long, in one frame.")
 	ErrTruncated = errs.New(errs.Malformed, "truncated_body", "The body ended before its stated length, or its chunks are not what HTTP makes them.")
 )
 
@@ -102,6 +103,12 @@ func unpacksInMore(r *bufio.Reader) bool {
 
 func decompressed(r io.Reader, limit int64, room func(int64) error) ([]byte, error) {
 	data, err := readAll(r, -1, limit, room)
+	switch {
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return nil, ErrWindow.Because(err)
+	case errors.Is(err, zstd.ErrDecoderSizeExceeded): // a frame says so before it unfolds
+		return nil, ErrTooLarge.With("limit_bytes", limit).Because(err)
+	}
 	return data, explain(err, ErrCorrupt)
 }
 

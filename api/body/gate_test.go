@@ -152,6 +152,9 @@ func TestGate_ALaterFrameHasNoLargerWindow(t *testing.T) {
 		done()
 		return data, err
 	}
+	if data, err := read(frame(16 << 20)); !errors.Is(err, body.ErrWindow) {
+		t.Errorf("one that is too large alone: %s, %v", data, err)
+	}
 	small, large := frame(1<<10), frame(4<<20)
 	if data, err := read(small, small); err != nil || string(data) != "{}{}{}{}" {
 		t.Errorf("small ones: %s, %v", data, err)
@@ -159,7 +162,7 @@ func TestGate_ALaterFrameHasNoLargerWindow(t *testing.T) {
 	if data, err := read(large, small); err != nil || string(data) != "{}{}{}{}" {
 		t.Errorf("the large one first: %s, %v", data, err)
 	}
-	if data, err := read(small, large); !errors.Is(err, body.ErrCorrupt) {
+	if data, err := read(small, large); !errors.Is(err, body.ErrWindow) {
 		t.Errorf("a large one behind a small one: %s, %v", data, err)
 	}
 }

@@ -126,7 +126,7 @@ type usageEvents struct {
 //	@Param			body	body		UsageEvents	true	"The events"
 //	@Success		200		{object}	UsageResults
 //	@Failure		400		{object}	problem.Problem	"malformed_json, corrupt_encoding, truncated_body, body_too_slow"
-//	@Failure		413		{object}	problem.Problem	"body_too_large, too_many_events"
+//	@Failure		413		{object}	problem.Problem	"body_too_large, window_too_large, too_many_events"
 //	@Failure		415		{object}	problem.Problem	"unsupported_encoding, unsupported_media_type"
 //	@Failure		422		{object}	problem.Problem	"invalid_request, card_data_not_accepted"
 //	@Failure		503		{object}	problem.Problem	"ingest_busy, ingest_stopping, ingest_unavailable, large_bodies_busy"
