@@ -36,6 +36,14 @@ type Metering struct {
 	Cost func(ctx context.Context, a account.ID) (map[string]UsageCost, error)
 }
 
+// known refuses a meter to filter by that there is not: an answer without anything would pass for no usage.
+func (m Metering) known(meter string) error {
+	if meter != "" && m.Catalogue.Meter(meter) == nil {
+		return metering.ErrUnknownMeter.With("meter", meter)
+	}
+	return nil
+}
+
 // UsageCost is what the usage of one meter in the current period comes to, tax not included.
 type UsageCost struct {
 	Included money.Decimal
@@ -63,7 +71,8 @@ type Usage struct {
 	Meters []MeterUsage `json:"meters" validate:"required"`
 } //@name Usage
 
-// MeterUsage is the usage of one meter. What it costs is known of the current period only.
+// MeterUsage is the usage of one meter. What it costs is known of the current period only, and of meters that the plan has a price or
+// an allowance for: unused, they cost 0.
 type MeterUsage struct {
 	Meter    string       `json:"meter" validate:"required" example:"voice"`
 	Unit     string       `json:"unit" validate:"required" example:"second"`

@@ -260,6 +260,7 @@ func toUsageRecord(r metering.Record) UsageRecord {
 //	@Param		limit	query		int		false	"Items on a page"				minimum(1)	maximum(100)	default(20)
 //	@Param		cursor	query		string	false	"Where to read on"
 //	@Success	200		{object}	Page[UsageRecord]
+//	@Failure	404		{object}	problem.Problem	"unknown_meter"
 //	@Router		/v1/usage/events [get]
 func (h usageEvents) list(c echo.Context) error {
 	r, q, err := h.Lists.request(c, "id", "source", "meter", "from", "to")
@@ -271,6 +272,9 @@ func (h usageEvents) list(c echo.Context) error {
 		return err
 	}
 	f := metering.Filter{Bounds: b, Meter: q.Get("meter"), Source: q.Get("source"), ID: q.Get("id")}
+	if err := h.Metering.known(f.Meter); err != nil {
+		return err
+	}
 	found, err := h.Metering.Store.Events(c.Request().Context(), middleware.Account(c), f, r)
 	if err != nil {
 		return err
@@ -317,6 +321,7 @@ func timeParam(name, s string) (time.Time, error) {
 //	@Param			from	query	string	false	"Events at or after this time"	format(date-time)
 //	@Param			to		query	string	false	"Events before this time"		format(date-time)
 //	@Success		200		{file}	file
+//	@Failure		404		{object}	problem.Problem	"unknown_meter"
 //	@Failure		503		{object}	problem.Problem	"exports_busy"
 //	@Router			/v1/usage/export [get]
 func (h usageEvents) export(c echo.Context) error {
@@ -333,6 +338,9 @@ func (h usageEvents) export(c echo.Context) error {
 		format = "csv"
 	}
 	f := metering.Filter{Bounds: b, Meter: q.Get("meter"), Source: q.Get("source")}
+	if err := h.Metering.known(f.Meter); err != nil {
+		return err
+	}
 	w := c.Response()
 	switch format {
 	case "csv":

@@ -159,7 +159,9 @@ func TestReadUsage(t *testing.T) {
 	ada.get(t, "/v1/usage?meter=voice").want(t, http.StatusOK).golden(t, "usage")
 	ada.get(t, "/v1/usage?meter=voice&group_by=project").want(t, http.StatusOK).golden(t, "usage_by_project")
 	ada.get(t, "/v1/usage/series?meter=voice&interval=hour&from=2026-03-10T07:00:00Z&to=2026-03-10T09:00:00Z").want(t, http.StatusOK).golden(t, "usage_series")
-	ada.get(t, "/v1/usage?meter=fax").problem(t, http.StatusNotFound, "unknown_meter")
+	for _, read := range []string{"/v1/usage?", "/v1/usage/events?", "/v1/usage/export?", "/v1/usage/series?from=2026-03-10T07:00:00Z&to=2026-03-10T09:00:00Z&"} {
+		ada.get(t, read+"meter=fax").problem(t, http.StatusNotFound, "unknown_meter")
+	}
 	ada.get(t, "/v1/usage?group_by=colour").problem(t, http.StatusUnprocessableEntity, "invalid_request")
 	ada.get(t, "/v1/usage?from=2026-03-10T07:00:00Z").problem(t, http.StatusUnprocessableEntity, "invalid_request")
 	ada.get(t, "/v1/usage/series?meter=voice&interval=week&from=2026-03-10T07:00:00Z&to=2026-03-10T09:00:00Z").problem(t, http.StatusUnprocessableEntity, "invalid_request")

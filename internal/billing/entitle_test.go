@@ -33,4 +33,15 @@ func TestDeveloperStopsAtItsLimitAndUpgradeLiftsIt(t *testing.T) {
 	if o.Facts.Plan.Code != plan.Pro || o.Facts.DefaultMethod() == nil || o.Facts.DefaultMethod().Card.Last4 != "4242" {
 		t.Errorf("overview shows plan %s and card %+v", o.Facts.Plan.Code, o.Facts.DefaultMethod())
 	}
+	// The page and usage by meter agree on what has a cost, used or not.
+	costs, err := billing.Reader{Core: w.Core}.Costs(t.Context(), a.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range o.Usage {
+		cost, ok := costs[string(u.Meter.Code)]
+		if ok != u.Charged || (ok && cost.Amount != usd(map[plan.MeterCode]int64{"voice": 3}[u.Meter.Code])) {
+			t.Errorf("%s costs %+v, %t; on the page: %t", u.Meter.Code, cost.Amount, ok, u.Charged)
+		}
+	}
 }

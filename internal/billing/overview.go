@@ -82,15 +82,9 @@ func (r Reader) usage(ctx context.Context, acct account.Account, e entitlement.E
 	for _, t := range bill.totals {
 		byMeter[t.Meter] = t
 	}
-	v := bill.input.Version
-	if bill.input.Contract != nil {
-		if v, err = bill.input.Contract.Apply(v); err != nil {
-			return nil, err
-		}
-	}
-	charged := map[plan.MeterCode]bool{}
-	for i := range v.Charges {
-		charged[v.Charges[i].Meter] = true
+	v, charged, err := bill.charged()
+	if err != nil {
+		return nil, err
 	}
 	var out []MeterUse
 	for _, m := range meters {
@@ -105,6 +99,23 @@ func (r Reader) usage(ctx context.Context, acct account.Account, e entitlement.E
 		out = append(out, u)
 	}
 	return out, nil
+}
+
+// charged returns the terms of the bill, and the meters that they have a price or an allowance for.
+func (r rated) charged() (v plan.Version, meters map[plan.MeterCode]bool, err error) {
+	v = r.input.Version
+	if r.input.Contract != nil {
+		if v, err = r.input.Contract.Apply(v); err != nil {
+			return v, nil, err
+		}
+	}
+	meters = map[plan.MeterCode]bool{}
+	for i := range v.Charges {
+		if m := v.Charges[i].Meter; m != "" {
+			meters[m] = true
+		}
+	}
+	return v, meters, nil
 }
 
 // Upcoming is the running period's invoice as it would be if the period ended now.
@@ -153,7 +164,8 @@ type MeterCost struct {
 	Amount   money.Amount
 }
 
-// Costs prices the running period by meter. A meter that the account's terms have no price for is left out.
+// Costs prices the running period by meter. A meter that the account's terms have neither a price
+// nor an allowance for is left out; one that is not used costs nothing.
 func (r Reader) Costs(ctx context.Context, a account.ID) (_ map[string]MeterCost, err error) {
 	defer errs.Wrap(&err, "costs of %s", a)
 	acct, err := r.DB.Accounts().Get(ctx, a)
@@ -168,13 +180,20 @@ func (r Reader) Costs(ctx context.Context, a account.ID) (_ map[string]MeterCost
 	if err != nil {
 		return nil, err
 	}
-	out := map[string]MeterCost{}
+	_, charged, err := got.charged()
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]MeterCost, len(charged))
+	for m := range charged {
+		out[string(m)] = MeterCost{Amount: zeroOf(acct)}
+	}
 	for _, l := range got.bill.Lines {
 		if l.Meter == "" {
 			continue
 		}
 		c, ok := out[string(l.Meter)]
-		if !ok {
+		if !ok { // under the terms before
 			c.Amount = zeroOf(acct)
 		}
 		c.Included, c.Billable = c.Included.Add(l.Included), c.Billable.Add(l.Billable)
