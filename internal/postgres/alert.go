@@ -69,7 +69,11 @@ func (s alertStore) Create(ctx context.Context, a alert.Alert) (err error) {
 	if len(held) >= alert.MaxPerAccount {
 		return alert.ErrTooMany
 	}
-	return translate(s.db.WithContext(ctx).Create(&alertRow{a.Account, a.ID, string(a.Kind), textOrNil(a.Meter), a.Threshold, a.CreatedAt, nil}).Error)
+	err = s.db.WithContext(ctx).Create(&alertRow{a.Account, a.ID, string(a.Kind), textOrNil(a.Meter), a.Threshold, a.CreatedAt, nil}).Error
+	if unique(err) {
+		return alert.ErrExists.Because(err)
+	}
+	return translate(err)
 }
 
 func (s alertStore) List(ctx context.Context, a account.ID) (_ []alert.Alert, err error) {

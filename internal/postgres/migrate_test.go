@@ -96,6 +96,36 @@ func TestMigrate_UpDownUp(t *testing.T) {
 	}
 }
 
+// Databases from before the store looked for another may have alerts twice.
+func TestMigrate_KeepsTheOldestOfTheSameAlerts(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	dsn := db.Pool().Config().ConnString()
+	owner, m := postgrestest.Connect(t, dsn), migrator(t, dsn)
+	a := mustAccount(t, db)
+	for mustText(t, db, `SELECT coalesce(to_regclass('usage_alerts_same')::text, '')`) != "" {
+		if _, err := m.Down(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const insert = `INSERT INTO usage_alerts (account_id, id, kind, meter, threshold, created_at)
+		SELECT $1, ('00000000-0000-7000-8000-00000000000' || i)::uuid, kind, meter, threshold, now()
+		FROM (VALUES (1, 'spend', NULL, 5), (2, 'spend', NULL, 5.0), (3, 'spend', NULL, 6), (4, 'usage', 'voice', 5), (5, 'usage', 'text', 5),
+		             (6, 'usage', 'voice', 5), (7, 'spend', NULL, 5)) AS v (i, kind, meter, threshold)`
+	if _, err := owner.Exec(t.Context(), insert, a.ID.UUID()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if kept := mustText(t, db, `SELECT string_agg(right(id::text, 1), ' ' ORDER BY id) FROM usage_alerts WHERE removed_at IS NULL`); kept != "1 3 4 5" {
+		t.Errorf("kept are %s", kept)
+	}
+	if _, err := owner.Exec(t.Context(), strings.ReplaceAll(insert, "00000000000'", "00000000001'"), a.ID.UUID()); err == nil {
+		t.Error("the same alerts were taken once more")
+	}
+}
+
 func TestMigrate_RunnersTakeTurns(t *testing.T) {
 	t.Parallel()
 	dsn := postgrestest.NewEmpty(t)
