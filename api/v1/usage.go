@@ -36,14 +36,6 @@ type Metering struct {
 	Cost func(ctx context.Context, a account.ID) (map[string]UsageCost, error)
 }
 
-// known refuses a meter to filter by that there is not: an answer without anything would pass for no usage.
-func (m Metering) known(meter string) error {
-	if meter != "" && m.Catalogue.Meter(meter) == nil {
-		return metering.ErrUnknownMeter.With("meter", meter)
-	}
-	return nil
-}
-
 // UsageCost is what the usage of one meter in the current period comes to, tax not included.
 type UsageCost struct {
 	Included money.Decimal

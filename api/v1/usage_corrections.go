@@ -32,6 +32,7 @@ func usageCorrectionRoutes(d Deps) []route.Route {
 	h := usageCorrections{d}
 	return []route.Route{
 		{Method: http.MethodPost, Path: "/v1/usage/corrections", Scope: auth.UsageWrite, Class: route.Money, Idempotent: true, Handler: h.create},
+		{Method: http.MethodGet, Path: "/v1/usage/corrections", Scope: auth.UsageRead, Handler: h.list},
 		{Method: http.MethodPost, Path: "/v1/usage/reconciliations", Scope: auth.UsageRead, MaxBody: 1 << 20, Handler: h.reconcile},
 	}
 }
@@ -49,7 +50,7 @@ type NewUsageCorrection struct {
 type UsageCorrection struct {
 	ID        string    `json:"id" validate:"required" example:"ucor_01k4w3c9t2e8rv5m0a7b6d1x9q"`
 	Action    string    `json:"action" validate:"required" enums:"void,amend"`
-	EventID   string    `json:"event_id" validate:"required"`
+	EventID   string    `json:"event_id" validate:"required"` // empty, as source, of an old correction whose event was dropped before this was kept with it
 	Source    string    `json:"source" validate:"required"`
 	Meter     string    `json:"meter" validate:"required" example:"voice"`
 	Before    string    `json:"before" validate:"required" format:"decimal" example:"63.5"` // what the event counted
@@ -117,6 +118,39 @@ func (h usageCorrections) create(c echo.Context) error {
 	return answer(c, res, render)
 }
 
+// list shows corrections.
+//
+//	@ID				listUsageCorrections
+//	@Summary		List corrections
+//	@Description	The latest first: what was changed, from what to what, by whom and why. An operator names the account by Accrue-Account.
+//	@Tags			usage
+//	@Security		Token[usage:read]
+//	@Param			id		query		string	false	"Corrections of one event, by its id (and source, unless it is the default one)"
+//	@Param			source	query		string	false	"Of events of one source"
+//	@Param			meter	query		string	false	"Of events of one meter"
+//	@Param			from	query		string	false	"Made at or after this time"	format(date-time)
+//	@Param			to		query		string	false	"Made before this time"		format(date-time)
+//	@Param			limit	query		int		false	"Items on a page"			minimum(1)	maximum(100)	default(20)
+//	@Param			cursor	query		string	false	"Where to read on"
+//	@Success		200		{object}	Page[UsageCorrection]
+//	@Failure		404		{object}	problem.Problem	"unknown_meter"
+//	@Router			/v1/usage/corrections [get]
+func (h usageCorrections) list(c echo.Context) error {
+	r, q, err := h.Lists.request(c, "id", "source", "meter", "from", "to")
+	if err != nil {
+		return err
+	}
+	f, err := h.Metering.filter(q)
+	if err != nil {
+		return err
+	}
+	found, err := h.Metering.Store.Corrections(c.Request().Context(), middleware.Account(c), f, r)
+	if err != nil {
+		return err
+	}
+	return list(c, h.Lists, found, toUsageCorrection)
+}
+
 // NewReconciliation is what a partner counted by itself: by hour, by event, or both.
 type NewReconciliation struct {
 	Meter  string          `json:"meter" validate:"required" example:"voice"`
@@ -134,7 +168,7 @@ type ReconcileHour struct {
 
 // Reconciliation compares a partner's counts with what is stored.
 type Reconciliation struct {
-	Matches  bool             `json:"matches" validate:"required"` // every hour matches, and every id is stored
+	Matches  bool             `json:"matches" validate:"required"` // every hour matches, and every id is stored; false too where that is not known any more
 	Hours    []ReconciledHour `json:"hours" validate:"required"`
 	IDs      []ReconciledID   `json:"ids" validate:"required"`      // those that are not plainly stored
 	Stored   int              `json:"stored" validate:"required"`   // of the ids
@@ -144,15 +178,17 @@ type Reconciliation struct {
 // ReconciledHour compares one hour.
 type ReconciledHour struct {
 	Hour     time.Time `json:"hour" validate:"required" format:"date-time"`
+	Status   string    `json:"status" validate:"required" enums:"matches,differs,not_retained"` // not_retained: events of the hour are no longer kept, of this source or another, so that it cannot be compared
 	Matches  bool      `json:"matches" validate:"required"`
 	Events   int64     `json:"events" validate:"required"`                           // stored here, not void
 	Expected *int64    `json:"expected" validate:"required" extensions:"x-nullable"` // by the partner's count
-	Missing  int64     `json:"missing" validate:"required"`                          // expected and not here
+	Missing  int64     `json:"missing" validate:"required"`                          // expected and not here; 0 where events are no longer kept
 	Extra    int64     `json:"extra" validate:"required"`                            // here and not expected
 	Quantity string    `json:"quantity" validate:"required" format:"decimal"`
 	Late     int64     `json:"late" validate:"required"`     // of the stored: came more than an hour after the hour
 	Voided   int64     `json:"voided" validate:"required"`   // stored and taken back since
 	Rejected int64     `json:"rejected" validate:"required"` // refused for limits or standing
+	Dropped  int64     `json:"dropped" validate:"required"`  // counted of any source, and no longer kept: in none of the other figures
 	Hash     string    `json:"hash" validate:"required"`
 } //@name ReconciledHour
 
@@ -167,7 +203,7 @@ type ReconciledID struct {
 //
 //	@ID				createReconciliation
 //	@Summary		Compare your own counts with ours
-//	@Description	Post hourly counts or hashes to find the hours that differ, then the ids of such an hour to find the events: missing, rejected, voided, late, or stored for another meter.
+//	@Description	Post hourly counts or hashes to find the hours that differ, then the ids of such an hour to find the events: missing, rejected, voided, late, or stored for another meter. An hour whose events retention has dropped is not_retained.
 //	@Tags			usage
 //	@Security		Token[usage:read]
 //	@Param			body	body		NewReconciliation	true	"Your counts"
@@ -257,12 +293,19 @@ func (h usageCorrections) reconcileHours(c echo.Context, in NewReconciliation, b
 		}
 		r := ReconciledHour{
 			Hour: s.Start, Events: s.Events, Expected: asked.Events, Quantity: s.Quantity.String(), Late: s.Late, Voided: s.Voided,
-			Rejected: s.Rejected, Hash: hex.EncodeToString(s.Hash[:]),
+			Rejected: s.Rejected, Dropped: s.Dropped, Hash: hex.EncodeToString(s.Hash[:]),
 		}
 		if asked.Events != nil {
 			r.Missing, r.Extra = max(0, *asked.Events-s.Events), max(0, s.Events-*asked.Events)
 		}
-		r.Matches = r.Missing+r.Extra == 0 && (asked.Hash == "" || strings.EqualFold(asked.Hash, r.Hash))
+		switch {
+		case s.Dropped > 0:
+			r.Status, r.Missing = "not_retained", 0
+		case r.Missing+r.Extra == 0 && (asked.Hash == "" || strings.EqualFold(asked.Hash, r.Hash)):
+			r.Status, r.Matches = "matches", true
+		default:
+			r.Status = "differs"
+		}
 		out.Matches = out.Matches && r.Matches
 		out.Hours = append(out.Hours, r)
 	}

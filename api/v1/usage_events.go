@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
@@ -267,12 +268,8 @@ func (h usageEvents) list(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	b, err := bounds(q.Get("from"), q.Get("to"))
+	f, err := h.Metering.filter(q)
 	if err != nil {
-		return err
-	}
-	f := metering.Filter{Bounds: b, Meter: q.Get("meter"), Source: q.Get("source"), ID: q.Get("id")}
-	if err := h.Metering.known(f.Meter); err != nil {
 		return err
 	}
 	found, err := h.Metering.Store.Events(c.Request().Context(), middleware.Account(c), f, r)
@@ -280,6 +277,16 @@ func (h usageEvents) list(c echo.Context) error {
 		return err
 	}
 	return list(c, h.Lists, found, toUsageRecord)
+}
+
+// filter reads what selects events. A meter that there is not is refused: an answer without anything would pass for no usage.
+func (m Metering) filter(q url.Values) (f metering.Filter, err error) {
+	f = metering.Filter{Meter: q.Get("meter"), Source: q.Get("source"), ID: q.Get("id")}
+	if f.Meter != "" && m.Catalogue.Meter(f.Meter) == nil {
+		return f, metering.ErrUnknownMeter.With("meter", f.Meter)
+	}
+	f.Bounds, err = bounds(q.Get("from"), q.Get("to"))
+	return f, err
 }
 
 // bounds reads a half-open range of times; either end may be open.
@@ -329,17 +336,13 @@ func (h usageEvents) export(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	b, err := bounds(q.Get("from"), q.Get("to"))
+	f, err := h.Metering.filter(q)
 	if err != nil {
 		return err
 	}
 	format := q.Get("format")
 	if format == "" && c.Request().Header.Get(echo.HeaderAccept) == "text/csv" {
 		format = "csv"
-	}
-	f := metering.Filter{Bounds: b, Meter: q.Get("meter"), Source: q.Get("source")}
-	if err := h.Metering.known(f.Meter); err != nil {
-		return err
 	}
 	w := c.Response()
 	switch format {

@@ -18,6 +18,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
 )
 
 func event(id, quantity, more string) string {
@@ -226,6 +227,40 @@ func TestCorrectUsage(t *testing.T) {
 	if want := "map[after:45 before:60 correction:" + first.str(t, "id") + " event:1 meter:voice source:media-eu-1]"; about != want {
 		t.Errorf("the audit log says %s, want %s", about, want)
 	}
+	t.Run("AreListedWithTheirEventsAlsoOnceThoseAreGone", func(t *testing.T) {
+		if _, err := postgrestest.Connect(t, w.dsn).Exec(t.Context(), "DELETE FROM usage_events WHERE event_id = '1'"); err != nil {
+			t.Fatal(err)
+		}
+		ids := func(c caller, query string) (found string) {
+			t.Helper()
+			got := c.get(t, "/v1/usage/corrections"+query).want(t, http.StatusOK)
+			for _, x := range got.at(t, "data").([]any) {
+				found += x.(map[string]any)["event_id"].(string)
+			}
+			return found + strings.Repeat("+", strings.Count(string(got.Body), `"has_more":true`))
+		}
+		for query, want := range map[string]string{
+			"": "21", "?limit=1": "2+", "?id=1&source=media-eu-1": "1", "?id=1": "", "?source=media-eu-1": "21", "?meter=text": "", "?meter=voice": "21",
+			"?from=2026-03-10T09:00:00Z": "21", "?to=2026-03-10T09:00:00Z": "",
+		} {
+			if got := ids(ada, query); got != want {
+				t.Errorf("%s: %s, want %s", query, got, want)
+			}
+		}
+		first := ada.get(t, "/v1/usage/corrections?limit=1").want(t, http.StatusOK)
+		if got := ids(ada, "?limit=1&cursor="+first.str(t, "next_cursor")); got != "1" {
+			t.Errorf("the next page holds %s", got)
+		}
+		if got := ids(w.operator(t, a.ID), ""); got != "21" {
+			t.Errorf("to an operator: %s", got)
+		}
+		_, eve := w.upgraded(t, sandbox.TokenVisa)
+		if got := ids(eve, ""); got != "" {
+			t.Errorf("to another account: %s", got)
+		}
+		ada.get(t, "/v1/usage/corrections?meter=fax").problem(t, http.StatusNotFound, "unknown_meter")
+		ada.get(t, "/v1/usage/corrections?id=1&source=media-eu-1").want(t, http.StatusOK).golden(t, "usage_corrections")
+	})
 	ada.post(t, "/v1/usage/corrections", `{"action":"void","id":"2","source":"media-eu-1","reason":"Again."}`).problem(t, http.StatusConflict, "usage_event_voided")
 	ada.post(t, "/v1/usage/corrections", `{"action":"void","id":"9","reason":"Nothing."}`).problem(t, http.StatusNotFound, "usage_event_not_found")
 	ada.post(t, "/v1/usage/corrections", `{"action":"amend","id":"1","reason":""}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
@@ -263,6 +298,25 @@ func TestReconcileUsage(t *testing.T) {
 	}
 	ada.post(t, "/v1/usage/reconciliations", `{"source":"media-eu-1","ids":["1"]}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 	ada.post(t, "/v1/usage/reconciliations", `{"meter":"voice","hours":[{"hour":"2026-03-10T07:30:00Z","events":0}]}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+
+	t.Run("CallsNothingMissingThatRetentionHasDropped", func(t *testing.T) {
+		late := strings.Replace(event("late", "1", ""), "08:15", "07:15", 1)
+		ada.post(t, "/v1/usage/events", batch(late, strings.Replace(late, `"late"`, `"kept"`, 1))).want(t, http.StatusOK)
+		if _, err := postgrestest.Connect(t, w.dsn).Exec(t.Context(), "DELETE FROM usage_events WHERE event_id IN ('1', 'late')"); err != nil {
+			t.Fatal(err)
+		}
+		got := ada.post(t, "/v1/usage/reconciliations",
+			`{"meter":"voice","source":"media-eu-1","hours":[{"hour":"2026-03-10T06:00:00Z","events":0},{"hour":"2026-03-10T07:00:00Z","events":2},{"hour":"2026-03-10T08:00:00Z","events":9}],"ids":["1","late"]}`).want(t, http.StatusOK)
+		for i, want := range []string{"matches true 0 0", "not_retained false 0 1", "not_retained false 0 1"} {
+			hour := got.at(t, "hours", i).(map[string]any)
+			if s := fmt.Sprintf("%v %v %v %v", hour["status"], hour["matches"], hour["missing"], hour["dropped"]); s != want {
+				t.Errorf("hour %d: %s, want %s", i, s, want)
+			}
+		}
+		if n := fmt.Sprint(got.at(t, "stored")); n != "2" || len(got.at(t, "ids").([]any)) != 0 {
+			t.Errorf("ids of events that are gone: %s", got.Body)
+		}
+	})
 }
 
 func TestReserveUnits(t *testing.T) {

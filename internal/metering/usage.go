@@ -102,10 +102,18 @@ type Record struct {
 	Voided     bool
 }
 
-// Filter selects stored events.
+// Filter selects stored events, or corrections by the event that they are about and the time at which they were made.
 type Filter struct {
 	period.Bounds
 	Meter, Source, ID string // empty: any
+}
+
+// SourceOrDefault is the source of the one event that a filter with an ID selects.
+func (f Filter) SourceOrDefault() string {
+	if f.Source == "" {
+		return DefaultSource
+	}
+	return f.Source
 }
 
 // Kind says what a correction does.
@@ -159,6 +167,7 @@ type Hour struct {
 	Late     int64    // of Events: came more than an hour after the hour
 	Voided   int64    // stored, and void since
 	Rejected int64    // refused for the account's limits or standing
+	Dropped  int64    // counted of any source, and not kept any more: in none of the others
 	Hash     [32]byte // SHA-256 over the ids of Events, ascending by bytes, each followed by a newline
 }
 
@@ -198,6 +207,9 @@ type Store interface {
 	// Correct applies a correction to the event that it names and to all roll-ups, and returns it
 	// completed. It takes the entitlement's lock. The errors are those declared beside Correction, and account.ErrClosed.
 	Correct(ctx context.Context, c Correction, m *Meter) (Correction, error)
+	// Corrections returns corrections, the latest first. Source and EventID are empty of those that were made before they were kept
+	// with them, and whose event was dropped by then.
+	Corrections(ctx context.Context, a account.ID, f Filter, r page.Request) (page.Page[Correction], error)
 	// Hours returns what is stored of a meter, hour by hour; hours without anything are left out. An
 	// empty source means every source.
 	Hours(ctx context.Context, a account.ID, meter, source string, b period.Bounds) ([]Hour, error)

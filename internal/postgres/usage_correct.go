@@ -10,7 +10,9 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -62,10 +64,11 @@ func (s usageStore) Correct(ctx context.Context, c metering.Correction, m *meter
 		return c, err
 	}
 	err = s.exec(ctx, `
-INSERT INTO usage_corrections (account_id, id, key, sequence, kind, meter, quantity_before, quantity_after, period_start, reason, actor, at)
-SELECT $1, $2, $3, coalesce(max(p.sequence), 0) + 1, $4, $5, $6::numeric, $7::numeric, $8, $9, $10, $11
+INSERT INTO usage_corrections (account_id, id, key, sequence, kind, meter, quantity_before, quantity_after, period_start, reason, actor, at, source, event_id)
+SELECT $1, $2, $3, coalesce(max(p.sequence), 0) + 1, $4, $5, $6::numeric, $7::numeric, $8, $9, $10, $11, $12, $13
 FROM usage_corrections p WHERE p.account_id = $1 AND p.key = $3`,
-		x.account, c.ID.UUID(), x.key, string(c.Kind), c.Meter, c.Before.String(), c.After.String(), c.Period, c.Reason, c.Actor, c.At)
+		x.account, c.ID.UUID(), x.key, string(c.Kind), c.Meter, c.Before.String(), c.After.String(), c.Period, c.Reason, c.Actor, c.At,
+		c.Source, c.EventID)
 	if err != nil {
 		return c, err
 	}
@@ -81,6 +84,36 @@ FROM usage_corrections p WHERE p.account_id = $1 AND p.key = $3`,
 		return c, err
 	}
 	return c, s.exec(ctx, "SELECT pg_notify($1, $2)", usageChannel, ":"+x.account.String())
+}
+
+func (s usageStore) Corrections(ctx context.Context, a account.ID, f metering.Filter, r page.Request) (_ page.Page[metering.Correction], err error) {
+	defer errs.Wrap(&err, "corrections of %s", a)
+	q := selection{args: []any{mustOwner(a)}}
+	if f.ID != "" {
+		q.and("c.key = ", metering.KeyOf(f.SourceOrDefault(), f.ID))
+	} else if f.Source != "" {
+		q.and("c.source = ", f.Source)
+	}
+	q.between("c.at", f.Bounds)
+	if f.Meter != "" {
+		q.and("c.meter = ", f.Meter)
+	}
+	if after, err := id.Parse[metering.Correction](r.After); err == nil {
+		q.and("c.id < ", after.UUID())
+	}
+	var found []metering.Correction
+	err = s.each(ctx, func(rows *sql.Rows) error {
+		c := metering.Correction{Account: a}
+		var u uuid.UUID
+		err := rows.Scan(&u, &c.Source, &c.EventID, &c.Kind, &c.Reason, &c.Actor, &c.At, &c.Meter, &c.Before, &c.After, &c.Period, &c.OccurredAt)
+		c.ID, c.At, c.Period, c.OccurredAt = id.FromUUID[metering.Correction](u), c.At.UTC(), c.Period.UTC(), c.OccurredAt.UTC()
+		found = append(found, c)
+		return err
+	}, `
+SELECT c.id, c.source, c.event_id, c.kind, c.reason, c.actor, c.at, c.meter, c.quantity_before, c.quantity_after, c.period_start, k.occurred_at
+FROM usage_corrections c JOIN usage_event_keys k ON k.account_id = c.account_id AND k.key = c.key
+WHERE c.account_id = $1`+q.where.String()+` ORDER BY c.id DESC LIMIT `+itoa(r.Limit+1), q.args...)
+	return page.Cut(found, r.Limit, func(c metering.Correction) string { return c.ID.String() }), err
 }
 
 // findCorrected reads the event, and what it counts now.

@@ -33,53 +33,63 @@ func scanRecord(rows *sql.Rows, r *metering.Record) (err error) {
 	return err
 }
 
-// selection is the WHERE of a filter, after effective's own.
-func selection(f metering.Filter, args []any) (string, []any) {
-	var b strings.Builder
-	add := func(condition string, v any) {
-		args = append(args, v)
-		b.WriteString(" AND " + condition + strconv.Itoa(len(args)))
+// selection is a WHERE in the making, after the condition on the account.
+type selection struct {
+	where strings.Builder
+	args  []any
+}
+
+// and adds a condition that ends with a value.
+func (q *selection) and(condition string, v any) {
+	q.args = append(q.args, v)
+	q.where.WriteString(" AND " + condition + q.last())
+}
+
+// last is the placeholder of the value that was added last.
+func (q *selection) last() string { return "$" + itoa(len(q.args)) }
+
+func (q *selection) between(column string, b period.Bounds) {
+	if !b.Start.IsZero() {
+		q.and(column+" >= ", b.Start)
 	}
+	if !b.End.IsZero() {
+		q.and(column+" < ", b.End)
+	}
+}
+
+// selectEvents is the WHERE of a filter, after effective's own.
+func selectEvents(a account.ID, f metering.Filter) *selection {
+	q := &selection{args: []any{mustOwner(a)}}
 	if f.ID != "" {
-		source := f.Source
-		if source == "" {
-			source = metering.DefaultSource
-		}
-		key := metering.KeyOf(source, f.ID)
-		add("e.key = $", key)
+		q.and("e.key = ", metering.KeyOf(f.SourceOrDefault(), f.ID))
 		// The permanent key knows the time, and with it the one index of the events.
-		b.WriteString(" AND e.occurred_at = (SELECT k.occurred_at FROM usage_event_keys k WHERE k.account_id = $1 AND k.key = $" + strconv.Itoa(len(args)) + ")")
+		q.where.WriteString(" AND e.occurred_at = (SELECT k.occurred_at FROM usage_event_keys k WHERE k.account_id = $1 AND k.key = " + q.last() + ")")
 	} else if f.Source != "" {
-		add("e.source = $", f.Source)
+		q.and("e.source = ", f.Source)
 	}
-	if !f.Start.IsZero() {
-		add("e.occurred_at >= $", f.Start)
-	}
-	if !f.End.IsZero() {
-		add("e.occurred_at < $", f.End)
-	}
+	q.between("e.occurred_at", f.Bounds)
 	if f.Meter != "" {
-		add("e.meter = $", f.Meter)
+		q.and("e.meter = ", f.Meter)
 	}
-	return b.String(), args
+	return q
 }
 
 func (s usageStore) Events(ctx context.Context, a account.ID, f metering.Filter, r page.Request) (_ page.Page[metering.Record], err error) {
 	defer errs.Wrap(&err, "usage events of %s", a)
-	where, args := selection(f, []any{mustOwner(a)})
+	q := selectEvents(a, f)
 	if at, key, ok := eventPosition(r.After); ok {
-		args = append(args, at, key)
-		where += " AND (e.occurred_at, e.key) > ($" + strconv.Itoa(len(args)-1) + ", $" + strconv.Itoa(len(args)) + ")"
+		q.args = append(q.args, at)
+		q.and("(e.occurred_at, e.key) > ("+q.last()+", ", key)
+		q.where.WriteString(")")
 	}
-	args = append(args, r.Limit+1)
 	var records []metering.Record
 	err = s.each(ctx, func(rows *sql.Rows) error {
 		rec := metering.Record{Event: metering.Event{Account: a}}
 		err := scanRecord(rows, &rec)
 		records = append(records, rec)
 		return err
-	}, `SELECT `+recordColumns+` FROM (`+effective+where+`
-ORDER BY e.occurred_at, e.key LIMIT $`+strconv.Itoa(len(args))+`) x ORDER BY x.occurred_at, x.key`, args...)
+	}, `SELECT `+recordColumns+` FROM (`+effective+q.where.String()+`
+ORDER BY e.occurred_at, e.key LIMIT `+itoa(r.Limit+1)+`) x ORDER BY x.occurred_at, x.key`, q.args...)
 	return page.Cut(records, r.Limit, func(rec metering.Record) string {
 		return strconv.FormatInt(rec.OccurredAt.UnixMicro(), 36) + "." + rec.Key().String()
 	}), err
@@ -100,7 +110,7 @@ func eventPosition(s string) (at time.Time, key uuid.UUID, ok bool) {
 
 func (s usageStore) Export(ctx context.Context, a account.ID, f metering.Filter, each func(*metering.Record) error) (err error) {
 	defer errs.Wrap(&err, "export usage of %s", a)
-	where, args := selection(f, []any{mustOwner(a)})
+	q := selectEvents(a, f)
 	var rec metering.Record
 	return s.each(ctx, func(rows *sql.Rows) error {
 		rec = metering.Record{Event: metering.Event{Account: a}}
@@ -108,7 +118,7 @@ func (s usageStore) Export(ctx context.Context, a account.ID, f metering.Filter,
 			return err
 		}
 		return each(&rec)
-	}, `SELECT `+recordColumns+` FROM (`+effective+where+` ORDER BY e.occurred_at, e.key) x`, args...)
+	}, `SELECT `+recordColumns+` FROM (`+effective+q.where.String()+` ORDER BY e.occurred_at, e.key) x`, q.args...)
 }
 
 // lateAfter is how long after the end of its hour an event may come without being called late.
@@ -176,7 +186,26 @@ WHERE r.account_id = $1 AND r.meter = $2 AND ($3 = '' OR r.source = $3) AND r.oc
   AND NOT EXISTS (SELECT FROM usage_events e WHERE e.account_id = r.account_id AND e.occurred_at >= $4 AND e.occurred_at < $5
                   AND e.meter = r.meter AND e.source = r.source AND e.event_id = r.event_id)
 GROUP BY 1 ORDER BY 1`, mustOwner(a), meter, source, b.Start, b.End)
-	return hours, err
+	if err != nil {
+		return nil, err
+	}
+	// The roll-up knows how many there were, whatever has become of the events. It knows no sources.
+	return hours, s.each(ctx, func(rows *sql.Rows) error {
+		var start time.Time
+		var n int64
+		err := rows.Scan(&start, &n)
+		hour(start).Dropped = n
+		return err
+	}, `
+WITH kept AS (
+  SELECT date_trunc('hour', x.occurred_at, 'UTC') AS hour, count(*) AS n
+  FROM (`+effective+` AND e.meter = $2 AND e.occurred_at >= $3 AND e.occurred_at < $4) x WHERE NOT x.void GROUP BY 1
+), counted AS (
+  SELECT date_trunc('hour', bucket, 'UTC') AS hour, sum(events)::bigint AS n FROM usage_buckets
+  WHERE account_id = $1 AND meter = $2 AND bucket >= $3 AND bucket < $4 GROUP BY 1
+)
+SELECT hour, c.n - coalesce(k.n, 0) FROM counted c LEFT JOIN kept k USING (hour) WHERE c.n > coalesce(k.n, 0) ORDER BY hour`,
+		mustOwner(a), meter, b.Start, b.End)
 }
 
 func (s usageStore) Fates(ctx context.Context, a account.ID, source string, ids []string) (_ map[string]metering.Fate, err error) {
