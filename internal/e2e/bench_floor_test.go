@@ -24,6 +24,8 @@ import (
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -36,6 +38,7 @@ type floor struct {
 	Address  string
 	Answer   shown                 // to GET
 	Database string                // empty: it stores nothing
+	Provider string                // folder of a sandbox provider's journal; empty: none is played
 	Accounts map[string]account.ID // by Authorization
 }
 
@@ -78,7 +81,16 @@ func (f floor) serve(ctx context.Context) error {
 		e.POST("/v1/usage/events", f.store(in))
 		e.POST("/v1/usage/reservations", f.reserve(in))
 		e.POST("/v1/usage/reservations/:id/commit", f.reserve(in))
-		e.POST("/v1/admin/credits", transfer(db))
+		e.POST("/v1/admin/credits", func(c echo.Context) error {
+			of, err := id.Parse[account.Account](c.Request().Header.Get("Accrue-Account"))
+			if err != nil {
+				return err
+			}
+			return transfer(c, db, of)
+		})
+		if err := f.charge(ctx, e, db); err != nil {
+			return err
+		}
 	}
 	server := &http.Server{Addr: f.Address, Handler: e, ReadHeaderTimeout: time.Minute}
 	return server.ListenAndServe()
@@ -144,25 +156,54 @@ func (f floor) reserve(in *metering.Ingester) echo.HandlerFunc {
 	}
 }
 
-// transfer writes the ledger transaction of a credit, and nothing else of it.
-func transfer(db *postgres.DB) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		ctx, now := c.Request().Context(), clock.System()
-		of, err := id.Parse[account.Account](c.Request().Header.Get("Accrue-Account"))
-		if err != nil {
-			return err
-		}
-		var body struct{ Amount money.Amount }
-		if err := json.NewDecoder(c.Request().Body).Decode(&body); err != nil {
-			return err
-		}
-		t := books.PromoGranted(books.Fact{Account: of, Reference: uuid.NewString(), At: now, RecordedAt: now}, body.Amount)
-		err = db.InTxOf(ctx, billing.Start{Account: of, Books: true}, func(tx billing.Tx) error { return tx.Ledger().Append(ctx, t) })
-		if err != nil {
-			return err
-		}
-		return c.JSON(http.StatusCreated, t.ID)
+// transfer writes one ledger transaction of the sum in the body.
+func transfer(c echo.Context, db *postgres.DB, of account.ID) error {
+	ctx, now := c.Request().Context(), clock.System()
+	var body struct{ Amount money.Amount }
+	if err := json.NewDecoder(c.Request().Body).Decode(&body); err != nil {
+		return err
 	}
+	t := books.PromoGranted(books.Fact{Account: of, Reference: uuid.NewString(), At: now, RecordedAt: now}, body.Amount)
+	err := db.InTxOf(ctx, billing.Start{Account: of, Books: true}, func(tx billing.Tx) error { return tx.Ledger().Append(ctx, t) })
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusCreated, t.ID)
+}
+
+// charge plays the sandbox provider: a top-up is a charge, a ledger transaction, and an event that nobody reads.
+func (f floor) charge(ctx context.Context, e *echo.Echo, db *postgres.DB) error {
+	if f.Provider == "" {
+		return nil
+	}
+	const key, path = "key", "/v1/gateway-events/sandbox"
+	provider, err := sandbox.New(sandbox.Config{
+		Mode: payment.ModeTest, Dir: f.Provider, SecretKey: key, WebhookURL: "http://" + f.Address + path, WebhookSecret: key, Clock: clock.System,
+	})
+	if err != nil {
+		return err
+	}
+	go func() { _ = provider.Run(ctx) }()
+	gateway, err := sandbox.NewClient(sandbox.ClientConfig{Mode: payment.ModeTest, BaseURL: "http://" + f.Address, SecretKey: key, Provider: provider})
+	if err != nil {
+		return err
+	}
+	card, err := gateway.Attach(ctx, payment.AttachRequest{Key: uuid.NewString(), AccountRef: "floor", Token: sandbox.TokenVisa})
+	if err != nil {
+		return err
+	}
+	e.POST(path, func(c echo.Context) error { return c.NoContent(http.StatusOK) })
+	e.POST("/v1/top-ups", func(c echo.Context) error {
+		ref := uuid.NewString()
+		_, err := gateway.Charge(c.Request().Context(), payment.ChargeRequest{
+			Key: ref, Amount: money.New(1000, money.USD), CustomerRef: card.CustomerRef, MethodRef: card.Method.Ref, AccountRef: "floor", PaymentRef: ref,
+		})
+		if err != nil {
+			return err
+		}
+		return transfer(c, db, f.owner(c))
+	})
+	return nil
 }
 
 // startFloor starts a floor at a free address, and returns this and what ends it.
@@ -217,6 +258,10 @@ func BenchmarkFloor(b *testing.B) {
 		{name: "floor of single events, 64 connections", unit: "events", base: "A", run: on(f, func(span time.Duration) rate { return s.ingest(64, 1, span) })},
 		{name: "floor of reserve and commit, 64 connections", unit: "pairs", base: "A", run: on(f, func(span time.Duration) rate { return s.reservations(64, 64, span) })},
 		{name: "floor of credits: the ledger transaction alone", unit: "credits", base: "A", run: on(f, func(span time.Duration) rate { return s.credits(64, accounts, span) })},
+		{name: "floor of top-ups: provider and ledger alone", unit: "top-ups", base: "A", run: func(span time.Duration) rate {
+			f.Provider = b.TempDir() // each provider has a journal of its own
+			return on(f, func(span time.Duration) rate { return s.topUps(16, 16, span) })(span)
+		}},
 		{name: "floor of entitlement: the same answer", unit: "checks", base: "B", run: on(f, entitlement)},
 		{name: "floor of entitlement: the same request", unit: "checks", base: "B", run: on(hello, entitlement)},
 	} {
