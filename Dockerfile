@@ -25,6 +25,8 @@ ENV ACCRUE_ADDR=:8080 \
     ACCRUE_LOG_FORMAT=json
 EXPOSE 8080 8081
 VOLUME ["/var/lib/accrue"]
+# Kubernetes goes by its own probes of /healthz and /readyz instead.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["/usr/local/bin/accrue", "ready"]
 # There is no PostgreSQL in this image: give it ACCRUE_DATABASE_URL.
 ENTRYPOINT ["/usr/local/bin/accrue"]
 CMD ["serve"]

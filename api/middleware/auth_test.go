@@ -83,6 +83,9 @@ func TestWhoMayDoWhat(t *testing.T) {
 			if a.status != tc.status || a.code() != tc.code {
 				t.Fatalf("answered %d %q, want %d %q: %s", a.status, a.code(), tc.status, tc.code, a.body)
 			}
+			if scope, _ := a.doc["required_scope"].(string); scope != "" && !strings.Contains(a.doc["detail"].(string), scope) {
+				t.Errorf("the words do not name %s: %v", scope, a.doc["detail"])
+			}
 			got := a.header.Get("WWW-Authenticate")
 			if a.status == 401 && tc.challenge == challenge && got != challenge {
 				t.Errorf("WWW-Authenticate %q must carry no error code", got)

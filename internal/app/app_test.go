@@ -226,6 +226,32 @@ func TestServe_TakenPortNamesTheListener(t *testing.T) {
 	p.end(t)
 }
 
+// A container has no shell and no curl: the program asks itself.
+func TestReady_Command(t *testing.T) {
+	t.Parallel()
+	status := http.StatusOK
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/readyz" {
+			w.WriteHeader(status)
+		}
+	}))
+	ask := func() error {
+		_, err := execute(t, "ready", "--data-dir", t.TempDir(), "--addr", s.Listener.Addr().String())
+		return err
+	}
+	if err := ask(); err != nil {
+		t.Error(err)
+	}
+	status = http.StatusServiceUnavailable
+	if err := ask(); err == nil || !strings.Contains(err.Error(), "503") {
+		t.Errorf("not ready: %v", err)
+	}
+	s.Close()
+	if err := ask(); err == nil {
+		t.Error("nobody is there, and it is ready")
+	}
+}
+
 func TestMigrate_Commands(t *testing.T) {
 	t.Parallel()
 	database := []string{"--data-dir", t.TempDir(), "--database-url", postgrestest.NewEmpty(t)}

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"runtime/pprof"
+	"time"
 
 	"github.com/alecthomas/kong"
 
+	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/telemetry"
@@ -23,6 +26,7 @@ type commands struct {
 	File    string `name:"config" help:"YAML file of options." placeholder:"FILE"`
 
 	Serve   serveCommand   `cmd:"" help:"Serve the API."`
+	Ready   readyCommand   `cmd:"" help:"Ask the service at addr whether it can take requests; for health checks of containers."`
 	Migrate migrateCommand `cmd:"" help:"Change the database's schema."`
 	Plans   plansCommand   `cmd:"" help:"Check a catalogue, show what it would change, or put it on sale."`
 	Import  importCommand  `cmd:"" help:"Bring usage from a CSV or NDJSON file into a running service."`
@@ -85,6 +89,32 @@ func (c serveCommand) Run(in *invocation) (err error) {
 		a.withDemo(in.stdout, in.stderr)
 	}
 	return a.Run(in.ctx)
+}
+
+type readyCommand struct{}
+
+// readyWithin is how long the service has to say that it is ready.
+const readyWithin = 3 * time.Second
+
+// Run succeeds where /readyz does.
+func (readyCommand) Run(in *invocation) (err error) {
+	defer errs.Wrap(&err, "not ready")
+	ctx, cancel := context.WithTimeout(in.ctx, readyWithin)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+reachable(in.cfg.Addr)+"/readyz", http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", req.URL, resp.Status)
+	}
+	_, err = fmt.Fprintln(in.stdout, "ready")
+	return err
 }
 
 // profile writes where the processor's time goes, until stop is called.

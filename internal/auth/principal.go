@@ -104,7 +104,7 @@ func (p Principal) Require(s Scope) error {
 	if p.Can(s) {
 		return nil
 	}
-	return ErrInsufficientScope.With("required_scope", string(s))
+	return ErrInsufficientScope.Details("The credential does not carry the scope that this operation needs: %s.", s).With("required_scope", string(s))
 }
 
 // Errors of the concept. Every way in which a credential is not acceptable has the same code. Whoever has shown to hold a real
