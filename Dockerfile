@@ -26,7 +26,7 @@ ENV ACCRUE_ADDR=:8080 \
 EXPOSE 8080 8081
 VOLUME ["/var/lib/accrue"]
 # Kubernetes goes by its own probes of /healthz and /readyz instead.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["/usr/local/bin/accrue", "ready"]
+HEALTHCHECK --interval=5s --timeout=5s --retries=12 CMD ["/usr/local/bin/accrue", "ready"]
 # There is no PostgreSQL in this image: give it ACCRUE_DATABASE_URL.
 ENTRYPOINT ["/usr/local/bin/accrue"]
 CMD ["serve"]
