@@ -6,14 +6,11 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/accrue-billing/accrue/api/middleware"
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/api/strictjson"
 	"github.com/accrue-billing/accrue/api/validate"
-	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
-	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/wallet"
 )
 
@@ -122,9 +119,7 @@ func (h adminCredits) grant(c echo.Context) error {
 //	@Failure	404		{object}	problem.Problem	"account_not_found"
 //	@Router		/v1/admin/credits [get]
 func (h adminCredits) list(c echo.Context) error {
-	return listOf(c, h.Deps, toCredit, func(a account.ID, r page.Request) (page.Page[wallet.Grant], error) {
-		return h.Billing.DB.Wallet().Grants(c.Request().Context(), a, r)
-	})
+	return listOf(c, h.Lists, toCredit, h.Billing.DB.Wallet().Grants)
 }
 
 // get shows a credit.
@@ -137,15 +132,7 @@ func (h adminCredits) list(c echo.Context) error {
 //	@Failure	404	{object}	problem.Problem	"credit_grant_not_found, account_not_found"
 //	@Router		/v1/admin/credits/{id} [get]
 func (h adminCredits) get(c echo.Context) error {
-	gid, err := param[wallet.Grant](c, "id", wallet.ErrGrantNotFound)
-	if err != nil {
-		return err
-	}
-	g, err := h.Billing.DB.Wallet().Grant(c.Request().Context(), middleware.Account(c), gid)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, toCredit(g))
+	return recordOf(c, wallet.ErrGrantNotFound, h.Billing.DB.Wallet().Grant, toCredit)
 }
 
 // void takes back what is left of a credit.

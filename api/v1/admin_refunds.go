@@ -9,12 +9,10 @@ import (
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/api/strictjson"
 	"github.com/accrue-billing/accrue/api/validate"
-	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/id"
-	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 )
 
@@ -122,9 +120,7 @@ func (h adminRefunds) create(c echo.Context) error {
 //	@Failure	404		{object}	problem.Problem	"account_not_found"
 //	@Router		/v1/admin/refunds [get]
 func (h adminRefunds) list(c echo.Context) error {
-	return listOf(c, h.Deps, toAdminRefund, func(a account.ID, r page.Request) (page.Page[payment.Refund], error) {
-		return h.Billing.DB.Payments().Refunds(c.Request().Context(), a, r)
-	})
+	return listOf(c, h.Lists, toAdminRefund, h.Billing.DB.Payments().Refunds)
 }
 
 // get shows a refund.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/accrue-billing/accrue/api/middleware"
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/api/strictjson"
 	"github.com/accrue-billing/accrue/api/validate"
@@ -64,15 +63,7 @@ type adminWork struct{ Deps }
 //	@Success		200		{object}	Page[ParkedPayment]
 //	@Router			/v1/admin/parked-payments [get]
 func (h adminWork) parked(c echo.Context) error {
-	r, _, err := h.Lists.request(c)
-	if err != nil {
-		return err
-	}
-	p, err := h.Billing.DB.Payments().Parked(c.Request().Context(), middleware.AccountIfAny(c), r)
-	if err != nil {
-		return err
-	}
-	return list(c, h.Lists, p, toParked)
+	return listOf(c, h.Lists, toParked, h.Billing.DB.Payments().Parked)
 }
 
 // ParkedResolution is what was decided about a parked payment.

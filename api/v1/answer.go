@@ -26,6 +26,11 @@ const (
 	withoutSecrets secrets = false
 )
 
+// showing is a conversion that shows what is sent once, or does not.
+func showing[D, W any](convert func(D, secrets) W, s secrets) func(D) W {
+	return func(d D) W { return convert(d, s) }
+}
+
 // shown is how a record looks to the caller: a body with its status or, if what was asked for has
 // failed, a problem.
 type shown struct {

@@ -12,12 +12,10 @@ import (
 	"github.com/accrue-billing/accrue/api/middleware"
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/api/strictjson"
-	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/invoice"
-	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/pricing"
@@ -297,9 +295,7 @@ func toCreditNote(n invoice.CreditNote) CreditNote {
 //	@Success	200		{object}	Page[CreditNote]
 //	@Router		/v1/credit-notes [get]
 func (h invoices) creditNotes(c echo.Context) error {
-	return listOf(c, h.Deps, toCreditNote, func(a account.ID, r page.Request) (page.Page[invoice.CreditNote], error) {
-		return h.Billing.DB.Invoices().CreditNotes(c.Request().Context(), a, r)
-	})
+	return listOf(c, h.Lists, toCreditNote, h.Billing.DB.Invoices().CreditNotes)
 }
 
 // creditNote returns a credit note.
@@ -313,28 +309,7 @@ func (h invoices) creditNotes(c echo.Context) error {
 //	@Failure	404	{object}	problem.Problem	"credit_note_not_found"
 //	@Router		/v1/credit-notes/{id} [get]
 func (h invoices) creditNote(c echo.Context) error {
-	nid, err := param[invoice.CreditNote](c, "id", invoice.ErrCreditNoteNotFound)
-	if err != nil {
-		return err
-	}
-	n, err := h.Billing.DB.Invoices().CreditNote(c.Request().Context(), middleware.Account(c), nid)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, toCreditNote(n))
-}
-
-// listOf answers with a page of a list without filters that belongs to the request's account.
-func listOf[D, T any](c echo.Context, d Deps, convert func(D) T, read func(account.ID, page.Request) (page.Page[D], error)) error {
-	r, _, err := d.Lists.request(c)
-	if err != nil {
-		return err
-	}
-	p, err := read(middleware.AccountIfAny(c), r)
-	if err != nil {
-		return err
-	}
-	return list(c, d.Lists, p, convert)
+	return recordOf(c, invoice.ErrCreditNoteNotFound, h.Billing.DB.Invoices().CreditNote, toCreditNote)
 }
 
 func toInvoice(i invoice.Invoice, content invoice.Content) Invoice {

@@ -2,11 +2,14 @@ package v1
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"net/http"
 
 	"github.com/labstack/echo/v4"
 
 	"github.com/accrue-billing/accrue/api/middleware"
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/idempotency"
@@ -68,4 +71,17 @@ func param[T id.Prefixed](c echo.Context, name string, missing error) (id.ID[T],
 		return v, missing
 	}
 	return v, nil
+}
+
+// recordOf answers with the record of the request's account that the path names, as run reads it or leaves it.
+func recordOf[T id.Prefixed, D, W any](c echo.Context, missing error, run func(context.Context, account.ID, id.ID[T]) (D, error), convert func(D) W) error {
+	named, err := param[T](c, "id", missing)
+	if err != nil {
+		return err
+	}
+	d, err := run(c.Request().Context(), middleware.Account(c), named)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, convert(d))
 }

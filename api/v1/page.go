@@ -1,6 +1,7 @@
 package v1
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/accrue-billing/accrue/api/cursor"
 	"github.com/accrue-billing/accrue/api/middleware"
 	"github.com/accrue-billing/accrue/api/strictjson"
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/page"
 )
@@ -68,6 +70,19 @@ func list[D, T any](c echo.Context, l Lists, p page.Page[D], convert func(D) T) 
 	}
 	c.Response().Header().Set("Link", strings.Join(links, ", "))
 	return c.JSON(http.StatusOK, out)
+}
+
+// listOf answers with a page of a list without filters that belongs to the request's account.
+func listOf[D, T any](c echo.Context, l Lists, convert func(D) T, read func(context.Context, account.ID, page.Request) (page.Page[D], error)) error {
+	r, _, err := l.request(c)
+	if err != nil {
+		return err
+	}
+	p, err := read(c.Request().Context(), middleware.AccountIfAny(c), r)
+	if err != nil {
+		return err
+	}
+	return list(c, l, p, convert)
 }
 
 func (l Lists) link(c echo.Context, q url.Values, cursor, rel string) string {

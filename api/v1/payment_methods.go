@@ -392,15 +392,7 @@ func (h paymentMethods) use(c echo.Context) error {
 //	@Failure		404	{object}	problem.Problem	"payment_method_not_found"
 //	@Router			/v1/payment-methods/{id}/confirm [post]
 func (h paymentMethods) confirm(c echo.Context) error {
-	id, err := param[payment.Method](c, "id", payment.ErrMethodNotFound)
-	if err != nil {
-		return err
-	}
-	m, err := billing.Cards{Core: h.Billing}.Confirm(c.Request().Context(), middleware.Account(c), id)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, h.toMethod(m, withSecrets))
+	return recordOf(c, payment.ErrMethodNotFound, billing.Cards{Core: h.Billing}.Confirm, showing(h.toMethod, withSecrets))
 }
 
 // NewRemovalRequest asks for a card to be removed that its customer may not remove.

@@ -12,7 +12,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/errs"
-	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 )
 
@@ -79,9 +78,7 @@ type payments struct{ Deps }
 //	@Success	200		{object}	Page[Payment]
 //	@Router		/v1/payments [get]
 func (h payments) list(c echo.Context) error {
-	return listOf(c, h.Deps, toPayment, func(a account.ID, r page.Request) (page.Page[payment.Payment], error) {
-		return h.Billing.DB.Payments().Payments(c.Request().Context(), a, r)
-	})
+	return listOf(c, h.Lists, toPayment, h.Billing.DB.Payments().Payments)
 }
 
 func (h payments) read(c echo.Context) (payment.Payment, error) {
@@ -209,9 +206,7 @@ func (h payments) receipt(c echo.Context) error {
 //	@Success	200		{object}	Page[Refund]
 //	@Router		/v1/refunds [get]
 func (h payments) refunds(c echo.Context) error {
-	return listOf(c, h.Deps, toRefund, func(a account.ID, r page.Request) (page.Page[payment.Refund], error) {
-		return h.Billing.DB.Payments().Refunds(c.Request().Context(), a, r)
-	})
+	return listOf(c, h.Lists, toRefund, h.Billing.DB.Payments().Refunds)
 }
 
 // refund returns a refund.

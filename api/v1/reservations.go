@@ -297,15 +297,7 @@ func (h reservations) list(c echo.Context) error {
 //	@Failure	404	{object}	problem.Problem	"reservation_not_found"
 //	@Router		/v1/usage/reservations/{id} [get]
 func (h reservations) get(c echo.Context) error {
-	rid, err := param[entitlement.Reservation](c, "id", entitlement.ErrReservationNotFound)
-	if err != nil {
-		return err
-	}
-	r, err := h.Metering.Reservations.Get(c.Request().Context(), middleware.Account(c), rid)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, toReservation(r))
+	return recordOf(c, entitlement.ErrReservationNotFound, h.Metering.Reservations.Get, toReservation)
 }
 
 // extend holds on, and holds more.

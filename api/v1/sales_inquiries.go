@@ -7,7 +7,6 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/accrue-billing/accrue/api/middleware"
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/api/strictjson"
 	"github.com/accrue-billing/accrue/api/validate"
@@ -96,15 +95,7 @@ func (h salesInquiries) create(c echo.Context) error {
 //	@Success	200		{object}	Page[SalesInquiry]
 //	@Router		/v1/sales-inquiries [get]
 func (h salesInquiries) list(c echo.Context) error {
-	r, _, err := h.Lists.request(c)
-	if err != nil {
-		return err
-	}
-	p, err := h.Billing.DB.Inquiries().List(c.Request().Context(), middleware.Account(c), r)
-	if err != nil {
-		return err
-	}
-	return list(c, h.Lists, p, toInquiry)
+	return listOf(c, h.Lists, toInquiry, h.Billing.DB.Inquiries().List)
 }
 
 // get shows an inquiry.
@@ -117,13 +108,5 @@ func (h salesInquiries) list(c echo.Context) error {
 //	@Failure	404	{object}	problem.Problem	"sales_inquiry_not_found"
 //	@Router		/v1/sales-inquiries/{id} [get]
 func (h salesInquiries) get(c echo.Context) error {
-	iid, err := param[inquiry.Inquiry](c, "id", inquiry.ErrNotFound)
-	if err != nil {
-		return err
-	}
-	i, err := h.Billing.DB.Inquiries().Get(c.Request().Context(), middleware.Account(c), iid)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, toInquiry(i))
+	return recordOf(c, inquiry.ErrNotFound, h.Billing.DB.Inquiries().Get, toInquiry)
 }

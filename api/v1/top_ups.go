@@ -164,15 +164,7 @@ func (h topUps) create(c echo.Context) error {
 //	@Success	200		{object}	Page[TopUp]
 //	@Router		/v1/top-ups [get]
 func (h topUps) list(c echo.Context) error {
-	r, _, err := h.Lists.request(c)
-	if err != nil {
-		return err
-	}
-	p, err := h.Billing.DB.Payments().TopUps(c.Request().Context(), middleware.Account(c), r)
-	if err != nil {
-		return err
-	}
-	return list(c, h.Lists, p, func(t payment.TopUp) TopUp { return toTopUp(billing.TopUp{TopUp: t}, withoutSecrets) })
+	return listOf(c, h.Lists, func(t payment.TopUp) TopUp { return toTopUp(billing.TopUp{TopUp: t}, withoutSecrets) }, h.Billing.DB.Payments().TopUps)
 }
 
 // get shows a top-up.
@@ -185,15 +177,7 @@ func (h topUps) list(c echo.Context) error {
 //	@Failure	404	{object}	problem.Problem	"top_up_not_found"
 //	@Router		/v1/top-ups/{id} [get]
 func (h topUps) get(c echo.Context) error {
-	tid, err := param[payment.TopUp](c, "id", payment.ErrTopUpNotFound)
-	if err != nil {
-		return err
-	}
-	t, err := billing.Funder{Core: h.Billing}.Get(c.Request().Context(), middleware.Account(c), tid)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, toTopUp(t, withoutSecrets))
+	return recordOf(c, payment.ErrTopUpNotFound, billing.Funder{Core: h.Billing}.Get, showing(toTopUp, withoutSecrets))
 }
 
 // confirm carries a top-up on.
@@ -207,15 +191,7 @@ func (h topUps) get(c echo.Context) error {
 //	@Failure		404	{object}	problem.Problem	"top_up_not_found"
 //	@Router			/v1/top-ups/{id}/confirm [post]
 func (h topUps) confirm(c echo.Context) error {
-	tid, err := param[payment.TopUp](c, "id", payment.ErrTopUpNotFound)
-	if err != nil {
-		return err
-	}
-	t, err := billing.Funder{Core: h.Billing}.Confirm(c.Request().Context(), middleware.Account(c), tid)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, toTopUp(t, withSecrets))
+	return recordOf(c, payment.ErrTopUpNotFound, billing.Funder{Core: h.Billing}.Confirm, showing(toTopUp, withSecrets))
 }
 
 // AutoTopUp is the rule: when what is available falls below the threshold, the default card is charged

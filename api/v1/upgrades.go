@@ -224,15 +224,7 @@ func (h upgrades) create(c echo.Context) error {
 //	@Success	200		{object}	Page[Upgrade]
 //	@Router		/v1/upgrades [get]
 func (h upgrades) list(c echo.Context) error {
-	r, _, err := h.Lists.request(c)
-	if err != nil {
-		return err
-	}
-	p, err := h.Billing.DB.Upgrades().List(c.Request().Context(), middleware.Account(c), r)
-	if err != nil {
-		return err
-	}
-	return list(c, h.Lists, p, func(u upgrade.Upgrade) Upgrade { return toUpgrade(u, withoutSecrets) })
+	return listOf(c, h.Lists, showing(toUpgrade, withoutSecrets), h.Billing.DB.Upgrades().List)
 }
 
 // get shows an upgrade.
@@ -245,15 +237,7 @@ func (h upgrades) list(c echo.Context) error {
 //	@Failure	404	{object}	problem.Problem	"upgrade_not_found"
 //	@Router		/v1/upgrades/{id} [get]
 func (h upgrades) get(c echo.Context) error {
-	uid, err := param[upgrade.Upgrade](c, "id", upgrade.ErrNotFound)
-	if err != nil {
-		return err
-	}
-	u, err := h.Billing.DB.Upgrades().Get(c.Request().Context(), middleware.Account(c), uid)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, toUpgrade(u, withoutSecrets))
+	return recordOf(c, upgrade.ErrNotFound, h.Billing.DB.Upgrades().Get, showing(toUpgrade, withoutSecrets))
 }
 
 // confirm carries an upgrade on.
@@ -267,15 +251,7 @@ func (h upgrades) get(c echo.Context) error {
 //	@Failure		404	{object}	problem.Problem	"upgrade_not_found"
 //	@Router			/v1/upgrades/{id}/confirm [post]
 func (h upgrades) confirm(c echo.Context) error {
-	uid, err := param[upgrade.Upgrade](c, "id", upgrade.ErrNotFound)
-	if err != nil {
-		return err
-	}
-	u, err := billing.Upgrader{Core: h.Billing}.Confirm(c.Request().Context(), middleware.Account(c), uid)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, toUpgrade(u, withSecrets))
+	return recordOf(c, upgrade.ErrNotFound, billing.Upgrader{Core: h.Billing}.Confirm, showing(toUpgrade, withSecrets))
 }
 
 // cancel gives an upgrade up.
@@ -290,13 +266,5 @@ func (h upgrades) confirm(c echo.Context) error {
 //	@Failure		409	{object}	problem.Problem	"upgrade_settled"
 //	@Router			/v1/upgrades/{id}/cancel [post]
 func (h upgrades) cancel(c echo.Context) error {
-	uid, err := param[upgrade.Upgrade](c, "id", upgrade.ErrNotFound)
-	if err != nil {
-		return err
-	}
-	u, err := billing.Upgrader{Core: h.Billing}.Cancel(c.Request().Context(), middleware.Account(c), uid)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, toUpgrade(u, withoutSecrets))
+	return recordOf(c, upgrade.ErrNotFound, billing.Upgrader{Core: h.Billing}.Cancel, showing(toUpgrade, withoutSecrets))
 }
