@@ -208,7 +208,7 @@ func (h adminPlans) versions(c echo.Context) error {
 	return c.JSON(http.StatusOK, Page[PlanVersion]{Data: convert(all, func(v plan.Version) PlanVersion { return toPlanVersion(v, on[v.Number]) })})
 }
 
-// number reads the version of the address.
+// versionNumber reads the version of the address.
 func versionNumber(c echo.Context) (int, error) {
 	s := c.Param("version")
 	n, err := strconv.Atoi(s)

@@ -353,7 +353,7 @@ func admission(v *value) (*metering.Admission, error) {
 // stored reads a numeric of the database's own. Its zeros behind the point are no part of the number.
 func stored(s string) (d money.Decimal, err error) { return d, d.Scan(s) }
 
-// seriesArrays returns the columns of total keys.
+// totalArrays returns the columns of total keys.
 func totalArrays(n int, at func(int) metering.TotalKey) (accounts, meters, periods *array) {
 	accounts, meters, periods = newUUIDs(n), newTexts(n), newTimes(n)
 	for i := range n {

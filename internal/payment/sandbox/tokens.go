@@ -79,7 +79,7 @@ func Tokens() []string {
 	return out
 }
 
-// card returns the card that a token stands for, as of now.
+// cardFor returns the card that a token stands for, as of now.
 func cardFor(token string, now time.Time) cardInfo {
 	b := behaviours[token]
 	c := cardInfo{
