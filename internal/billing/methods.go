@@ -292,6 +292,13 @@ func (c *Core) cardActive(ctx context.Context, tx Tx, acct account.Account, m *p
 	if err := tx.Payments().Remember(ctx, m.Provider, m.ProviderRef, payment.Located{Account: acct.ID, Kind: payment.RecordMethod, Method: m.ID}); err != nil {
 		return err
 	}
+	givenUp, err := tx.Upgrades().GivenUp(ctx, acct.ID, m.ID)
+	if err != nil {
+		return err
+	}
+	if givenUp { // its holder has confirmed it, and wants nothing that it would be charged for: it is kept, no more
+		return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentMethodAdded, cardAbout(*m), now)
+	}
 	if err := tx.Payments().MakeDefault(ctx, acct.ID, m.ID, now); err != nil {
 		return err
 	}
@@ -468,34 +475,41 @@ func (c Cards) Use(ctx context.Context, asked Asked, mid payment.MethodID, rende
 		if err != nil {
 			return payment.Method{}, err
 		}
-		now := acct.Now(c.Clock())
-		m, err := tx.Payments().Method(ctx, acct.ID, mid)
-		if err != nil {
-			return m, err
-		}
-		if m.Status != payment.MethodActive {
-			return m, payment.ErrMethodNotFound
-		}
-		_, before := tx.Payments().DefaultMethod(ctx, acct.ID)
-		if before != nil && !noMethod(before) {
-			return m, before
-		}
-		if err := tx.Payments().MakeDefault(ctx, acct.ID, mid, now); err != nil {
-			return m, err
-		}
-		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentMethodChanged, cardAbout(m), now); err != nil {
-			return m, err
-		}
-		if err := c.newCardCollects(ctx, tx, acct, m.Card.Fingerprint, now); err != nil {
-			return m, err
-		}
-		if before != nil { // there was none that is charged: this one brings paid use back
-			if err := c.reentitle(ctx, tx, acct); err != nil {
-				return m, err
-			}
-		}
-		return tx.Payments().Method(ctx, acct.ID, mid)
+		return c.use(ctx, tx, acct, mid)
 	})
+}
+
+// use makes an active card of the account the one that is charged. One that is so already stays as it is.
+func (c *Core) use(ctx context.Context, tx Tx, acct account.Account, mid payment.MethodID) (payment.Method, error) {
+	m, err := tx.Payments().Method(ctx, acct.ID, mid)
+	switch {
+	case err != nil:
+		return m, err
+	case m.Status != payment.MethodActive:
+		return m, payment.ErrMethodNotFound
+	case m.Default:
+		return m, nil
+	}
+	_, before := tx.Payments().DefaultMethod(ctx, acct.ID)
+	if before != nil && !noMethod(before) {
+		return m, before
+	}
+	now := acct.Now(c.Clock())
+	if err := tx.Payments().MakeDefault(ctx, acct.ID, mid, now); err != nil {
+		return m, err
+	}
+	if err := tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentMethodChanged, cardAbout(m), now); err != nil {
+		return m, err
+	}
+	if err := c.newCardCollects(ctx, tx, acct, m.Card.Fingerprint, now); err != nil {
+		return m, err
+	}
+	if before != nil { // there was none that is charged: this one brings paid use back
+		if err := c.reentitle(ctx, tx, acct); err != nil {
+			return m, err
+		}
+	}
+	return tx.Payments().Method(ctx, acct.ID, mid)
 }
 
 // changeKey names what is changed as well: where one change was refused or not answered, another may follow.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
@@ -54,6 +55,22 @@ func TestAddCard_WhatHasMadeACardIsUsed(t *testing.T) {
 	in.Source = billing.CardSource{Token: sandbox.TokenMastercard}
 	if got, err := (billing.Upgrader{Core: w.Core}).Upgrade(t.Context(), a, in, nil); err != nil || got.Record.Status != payment.Succeeded {
 		t.Errorf("the next upgrade is %s, %v", got.Record.Status, err)
+	}
+}
+
+// The card that is charged already stays as it is: no new version, which would make an edit of it stale, and no event.
+func TestUseCard_ThatIsUsedAlreadyChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	m := w.defaultCard(t, a)
+	told := w.told(t, a, outbox.PaymentMethodChanged)
+	got, err := billing.Cards{Core: w.Core}.Use(t.Context(), asked(a, newKey()), m.ID, nil)
+	if err != nil || got.Record.Version != m.Version || w.defaultCard(t, a).Version != m.Version {
+		t.Errorf("version %d, %v; want %d", got.Record.Version, err, m.Version)
+	}
+	if n := w.told(t, a, outbox.PaymentMethodChanged); n != told {
+		t.Errorf("told %d times of no change", n-told)
 	}
 }
 

@@ -96,7 +96,7 @@ func (u Upgrader) begin(ctx context.Context, tx Tx, acct account.Account, uid up
 		CreatedAt: now, UpdatedAt: now, ExpiresAt: u.Clock().Add(upgrade.Lifetime), Revision: 1,
 	}
 	if in.Source == (CardSource{}) {
-		if m, err = u.cardOnFile(ctx, tx, acct.ID, in.Method, v.Plan); err != nil {
+		if m, err = u.cardOnFile(ctx, tx, acct, in.Method, v.Plan); err != nil {
 			return up, m, err
 		}
 		up.Method = m.ID
@@ -163,9 +163,9 @@ func sells(v plan.Version, c money.Currency) bool {
 }
 
 // cardOnFile returns the card that an upgrade is to use.
-func (c *Core) cardOnFile(ctx context.Context, tx Tx, a account.ID, mid payment.MethodID, code plan.Code) (payment.Method, error) {
+func (c *Core) cardOnFile(ctx context.Context, tx Tx, acct account.Account, mid payment.MethodID, code plan.Code) (payment.Method, error) {
 	if mid.IsZero() {
-		m, err := tx.Payments().DefaultMethod(ctx, a)
+		m, err := tx.Payments().DefaultMethod(ctx, acct.ID)
 		if noMethod(err) {
 			p, perr := tx.Plans().Plan(ctx, code)
 			if perr == nil && !p.RequiresCard {
@@ -178,14 +178,7 @@ func (c *Core) cardOnFile(ctx context.Context, tx Tx, a account.ID, mid payment.
 		}
 		return m, err
 	}
-	m, err := tx.Payments().Method(ctx, a, mid)
-	if err != nil {
-		return m, err
-	}
-	if m.Status != payment.MethodActive {
-		return m, payment.ErrMethodNotFound
-	}
-	return m, tx.Payments().MakeDefault(ctx, a, mid, c.Clock())
+	return c.use(ctx, tx, acct, mid)
 }
 
 // finish is the second transaction of an upgrade with a new card.
@@ -320,7 +313,8 @@ func (u Upgrader) Confirm(ctx context.Context, a account.ID, uid upgrade.ID) (up
 	return up, err
 }
 
-// Cancel gives up a pending upgrade. Its card, if it becomes good after all, stays on file.
+// Cancel gives up a pending upgrade. Its card, if it becomes good after all, stays on file, and is not the one that is
+// charged until somebody says so.
 func (u Upgrader) Cancel(ctx context.Context, a account.ID, uid upgrade.ID) (up upgrade.Upgrade, err error) {
 	defer errs.Wrap(&err, "cancel %s", uid)
 	failpoint.Hit(failpoint.CancelUpgrade, failpoint.Received)

@@ -50,6 +50,69 @@ func TestUpgrade_OvertakenByAContract(t *testing.T) {
 	}
 }
 
+// The card of an upgrade that was canceled, confirmed after all, is kept, and nothing else changes: what is charged is still
+// the card that was, or none.
+func TestUpgrade_TheCardOfACanceledOneIsKeptAndNotCharged(t *testing.T) {
+	t.Parallel()
+	for name, before := range map[string]bool{"BesideAnother": true, "Alone": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.open(t).ID
+			var held payment.MethodID
+			if before {
+				held = w.addCard(t, a, sandbox.TokenVisa).ID
+			}
+			other := profile
+			other.Name = "Charles Babbage"
+			up, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), asked(a, newKey()), billing.UpgradeInput{
+				Plan: plan.Pro, Source: billing.CardSource{Token: sandbox.Token3DSSetup}, Profile: &other,
+			}, nil)
+			if err != nil || up.Record.Status != payment.RequiresAction {
+				t.Fatalf("%+v, %v", up.Record, err)
+			}
+			if _, err := (billing.Upgrader{Core: w.Core}).Cancel(t.Context(), a, up.Record.ID); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.control.Act(t.Context(), w.card(t, a, up.Record.Method).SetupRef, true); err != nil {
+				t.Fatal(err)
+			}
+			if m, err := (billing.Cards{Core: w.Core}).Confirm(t.Context(), a, up.Record.Method); err != nil || m.Status != payment.MethodActive || m.Default {
+				t.Errorf("the card is %s, and charged: %v, %v", m.Status, m.Default, err)
+			}
+			if m, err := w.DB.Payments().DefaultMethod(t.Context(), a); m.ID != held || (before && err != nil) {
+				t.Errorf("%s is charged, %v; want %s", m.ID, err, held)
+			}
+			if p, err := w.DB.Accounts().Profile(t.Context(), a); p.Name == other.Name {
+				t.Errorf("the billing profile is %+v, %v", p, err)
+			}
+			if _, err := (billing.Cards{Core: w.Core}).Use(t.Context(), asked(a, newKey()), up.Record.Method, nil); err != nil {
+				t.Error(err)
+			}
+			w.moveTo(t, a, plan.Pro)
+		})
+	}
+}
+
+// An upgrade by a card that is on file makes it the one that is charged, as choosing it does: what another could not pay is
+// collected from it.
+func TestUpgrade_ByACardOnFileCollectsWhatIsOpen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onProAmongFees(t)
+	good := w.defaultCard(t, a)
+	w.addCard(t, a, sandbox.TokenInsufficientFunds)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.closed(t, day(time.April, 10))
+	w.wantBalance(t, a, 0, 2700)
+	up, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), asked(a, newKey()), billing.UpgradeInput{Plan: "growth", Method: good.ID}, nil)
+	if err != nil || up.Record.Status != payment.Succeeded {
+		t.Fatalf("%+v, %v", up.Record, err)
+	}
+	w.sweep(t)
+	w.wantBalance(t, a, 0, 0)
+}
+
 // An account under a contract is not taken out of it by its own upgrade.
 func TestUpgrade_NotUnderAContract(t *testing.T) {
 	t.Parallel()

@@ -111,6 +111,13 @@ func (s upgradeStore) OfMethod(ctx context.Context, a account.ID, m payment.Meth
 	return s.one(ctx, pendingUpgradeWith.of(a, m))
 }
 
+func (s upgradeStore) GivenUp(ctx context.Context, a account.ID, m payment.MethodID) (_ bool, err error) {
+	defer errs.Wrap(&err, "canceled upgrade of %s with %s", a, m)
+	var n int64
+	err = stores(s).of(ctx, a).Model(&upgradeRow{}).Where("payment_method_id = ? AND status = 'canceled'", m).Count(&n).Error
+	return n > 0, translate(err)
+}
+
 func (s upgradeStore) Save(ctx context.Context, u *upgrade.Upgrade) (err error) {
 	defer errs.Wrap(&err, "save upgrade %s", u.ID)
 	row, err := toUpgradeRow(*u)

@@ -76,6 +76,8 @@ type Store interface {
 	Pending(ctx context.Context, a account.ID) (Upgrade, error)
 	// OfMethod returns the pending upgrade that waits for a card, or ErrNotFound.
 	OfMethod(ctx context.Context, a account.ID, m payment.MethodID) (Upgrade, error)
+	// GivenUp reports whether a card was brought for an upgrade that has been canceled since.
+	GivenUp(ctx context.Context, a account.ID, m payment.MethodID) (bool, error)
 	// Save writes the upgrade and raises its revision. It returns account.ErrStale if the revision is another.
 	Save(ctx context.Context, u *Upgrade) error
 	// Expired returns up to limit pending upgrades whose time is over in real time, which is
