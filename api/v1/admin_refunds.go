@@ -83,7 +83,7 @@ type adminRefunds struct{ Deps }
 //	@Success		202		{object}	AdminRefund	"Not known yet: processing"
 //	@Failure		404		{object}	problem.Problem	"payment_not_found, account_not_found"
 //	@Failure		409		{object}	problem.Problem	"refund_too_large (with refundable), funds_spent (with funds), refund_refused (with refund)"
-//	@Failure		422		{object}	problem.Problem	"invalid_request, currency_mismatch"
+//	@Failure		422		{object}	problem.Problem	"invalid_request, currency_mismatch, amount_not_chargeable (with step)"
 //	@Router			/v1/admin/refunds [post]
 func (h adminRefunds) create(c echo.Context) error {
 	var body NewRefund

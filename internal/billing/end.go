@@ -182,6 +182,10 @@ func (e Ender) giveBack(ctx context.Context, tx Tx, acct account.Account, asked 
 	if err != nil {
 		return nil, err
 	}
+	limits, err := e.Gateway.Limits(acct.Currency)
+	if err != nil {
+		return nil, err
+	}
 	slices.SortStableFunc(paid, func(a, b payment.Payment) int { return cmp.Compare(rank(a), rank(b)) })
 	var out []payment.Refund
 	for i, p := range paid {
@@ -193,6 +197,7 @@ func (e Ender) giveBack(ctx context.Context, tx Tx, acct account.Account, asked 
 			}
 			part = min(part, beyond)
 		}
+		part -= part % limits.Step
 		if part <= 0 {
 			continue
 		}
@@ -206,7 +211,7 @@ func (e Ender) giveBack(ctx context.Context, tx Tx, acct account.Account, asked 
 		paid[i].Refunded.Minor += part
 		out = append(out, ref)
 	}
-	if left > 0 {
+	if left >= limits.Step { // less than that no provider can give back, and nobody is kept for it
 		return nil, errNotRefundable.With("left", money.New(left, acct.Currency))
 	}
 	return out, nil

@@ -132,6 +132,27 @@ func (w *world) credit(t *testing.T, a account.ID, inv invoice.ID, minor int64) 
 	}
 }
 
+// What is less than the provider's step, which a card's payment of an invoice leaves, no card can be given back: it keeps no
+// account from being closed, and the rest goes back.
+func TestEnd_LessThanTheProvidersStepStays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Gateway = limited{w.Gateway, inSteps}
+	a := w.onPro(t)
+	w.use(t, a, "voice", "120600") // 27.27, charged as 28.00
+	w.closed(t, day(time.April, 10))
+	w.topUp(t, a, 500)
+	w.wantBalance(t, a, 573, 0)
+	if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.wantBalance(t, a, 73, 0)
+	refunds, err := w.DB.Payments().Refunds(t.Context(), a, page.Request{Limit: 10})
+	if err != nil || len(refunds.Data) != 1 || refunds.Data[0].Amount != usd(500) || refunds.Data[0].Status != payment.Succeeded {
+		t.Errorf("refunds %+v, %v", refunds.Data, err)
+	}
+}
+
 // Nor does it pay what a dispute has taken from funds that were spent.
 func TestEnd_CreditPaysNoDebtOfTheFunds(t *testing.T) {
 	t.Parallel()

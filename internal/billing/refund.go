@@ -90,6 +90,14 @@ func (r Refunder) begin(ctx context.Context, tx Tx, acct account.Account, asked 
 	if in.Amount.Minor <= 0 || in.Amount.Minor > p.Refundable().Minor {
 		return payment.Refund{}, payment.ErrRefundTooLarge.With("refundable", p.Refundable())
 	}
+	limits, err := r.Gateway.Limits(in.Amount.Currency)
+	if err != nil {
+		return payment.Refund{}, err
+	}
+	if in.Amount.Minor%limits.Step != 0 {
+		step := money.New(limits.Step, in.Amount.Currency)
+		return payment.Refund{}, payment.ErrAmount.Details("The payment provider gives back multiples of %s.", step).With("step", limits.Step)
+	}
 	if p.Purpose == payment.ForTopUp && in.Origin == payment.ByOperator {
 		b, err := tx.Ledger().Balances(ctx, acct.ID)
 		if err != nil {

@@ -208,6 +208,25 @@ func TestRefund_OfAnAmountThatTheProviderCannotWrite(t *testing.T) {
 	w.wantBalance(t, a, 5000, 0)
 }
 
+// What no card can be given back is refused before anything is set aside, and a top-up of it before a card is asked.
+func TestRefund_InTheProvidersSteps(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	p := w.topUp(t, a, 5000).Charge
+	w.Gateway = limited{w.Gateway, inSteps}
+	_, err := billing.Refunder{Core: w.Core}.Refund(t.Context(), asked(a, newKey()),
+		billing.RefundInput{Payment: p.ID, Amount: usd(2001), Reason: "test", Origin: payment.ByOperator}, nil)
+	if e, ok := errors.AsType[*errs.Error](err); !ok || !errors.Is(e, payment.ErrAmount) || e.Params["step"] != int64(100) {
+		t.Errorf("%v, want ErrAmount with the step", err)
+	}
+	w.wantRefunds(t, p, "")
+	_, err = billing.Funder{Core: w.Core}.TopUp(t.Context(), asked(a, newKey()), billing.TopUpInput{Amount: usd(2001)}, nil)
+	if e, ok := errors.AsType[*errs.Error](err); !ok || len(e.Fields) != 1 || e.Fields[0].Detail != "A multiple of 1.00 USD." {
+		t.Errorf("%v, want the step named", err)
+	}
+}
+
 // dying is a provider that is asked for a refund by a process which dies before it hears the answer.
 type dying struct{ payment.Gateway }
 

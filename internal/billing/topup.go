@@ -149,9 +149,12 @@ func (f Funder) check(ctx context.Context, tx Tx, acct account.Account, in TopUp
 	if err := limits.Check(in.Amount); err != nil {
 		var e *errs.Error
 		errors.As(err, &e)
+		field := errs.Field{Pointer: "#/amount/amount", Code: "out_of_range", Detail: "Between " + limits.Minimum.String() + " and " + limits.Maximum.String() + "."}
+		if in.Amount.Minor%limits.Step != 0 {
+			field.Code, field.Detail = "not_a_multiple", "A multiple of "+money.New(limits.Step, acct.Currency).String()+"."
+		}
 		return m, &errs.Error{
-			Kind: errs.Invalid, Code: ErrTopUpAmount.Code, Detail: ErrTopUpAmount.Detail, Params: e.Params,
-			Fields: []errs.Field{{Pointer: "#/amount/amount", Code: "out_of_range", Detail: "Between " + limits.Minimum.String() + " and " + limits.Maximum.String() + "."}},
+			Kind: errs.Invalid, Code: ErrTopUpAmount.Code, Detail: ErrTopUpAmount.Detail, Params: e.Params, Fields: []errs.Field{field},
 		}
 	}
 	sub, err := tx.Subscriptions().Active(ctx, acct.ID)
