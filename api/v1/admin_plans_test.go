@@ -171,7 +171,7 @@ func TestAdminPlans(t *testing.T) {
 		if level := ada.get(t, "/v1/account").str(t, "level"); level != "pro" {
 			t.Errorf("level %s after its version was archived", level)
 		}
-		w.user(t, w.open(t).ID).post(t, "/v1/upgrades", upgradeBody("pm_sandbox_visa")).problem(t, http.StatusNotFound, "plan_version_not_found")
+		w.user(t, w.open(t).ID).post(t, "/v1/upgrades", upgradeBody("pm_sandbox_visa")).problem(t, http.StatusConflict, "plan_not_sold")
 		ada.get(t, "/v1/admin/plans").problem(t, http.StatusForbidden, "insufficient_scope")
 		w.platform(t, auth.UsageWrite).document(t, "/v1/admin/plans", catalogue(t)).problem(t, http.StatusForbidden, "insufficient_scope")
 	})

@@ -46,7 +46,7 @@ type downgrades struct{ Deps }
 //	@Param			downgrade	body		NewDowngrade	true	"The plan"
 //	@Success		201			{object}	Downgrade
 //	@Failure		404			{object}	problem.Problem	"plan_not_found"
-//	@Failure		409			{object}	problem.Problem	"not_a_downgrade, downgrade_planned, under_contract, account_closed"
+//	@Failure		409			{object}	problem.Problem	"not_a_downgrade, plan_not_sold (with plans), downgrade_planned, under_contract, account_closed"
 //	@Failure		422			{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/downgrades [post]
 func (h downgrades) create(c echo.Context) error {

@@ -162,7 +162,7 @@ type UpgradeQuestion struct {
 //	@Param			question	body		UpgradeQuestion	true	"The plan"
 //	@Success		200			{object}	UpgradePreview
 //	@Failure		404			{object}	problem.Problem	"plan_not_found"
-//	@Failure		409			{object}	problem.Problem	"contact_sales, not_an_upgrade, interval_mismatch, account_closed"
+//	@Failure		409			{object}	problem.Problem	"contact_sales, not_an_upgrade, interval_mismatch, plan_not_sold (with plans), under_contract, account_closed"
 //	@Router			/v1/upgrades/preview [post]
 func (h upgrades) preview(c echo.Context) error {
 	var in UpgradeQuestion
@@ -201,7 +201,7 @@ func (h upgrades) preview(c echo.Context) error {
 //	@Success		202		{object}	Upgrade		"Not yet: processing or requires_action"
 //	@Failure		402		{object}	problem.Problem	"card_declined, with upgrade, decline_code, decline_class and retry"
 //	@Failure		404		{object}	problem.Problem	"plan_not_found, payment_method_not_found, setup_not_found"
-//	@Failure		409		{object}	problem.Problem	"upgrade_pending (with upgrade), not_an_upgrade, interval_mismatch, contact_sales, account_closed"
+//	@Failure		409		{object}	problem.Problem	"upgrade_pending (with upgrade), not_an_upgrade, interval_mismatch, plan_not_sold (with plans), under_contract, contact_sales, account_closed"
 //	@Failure		422		{object}	problem.Problem	"invalid_request, payment_method_required, payment_token_not_usable"
 //	@Router			/v1/upgrades [post]
 func (h upgrades) create(c echo.Context) error {

@@ -56,8 +56,8 @@ type Facts struct {
 	Account        account.Account
 	Subscription   subscription.Subscription // the zero one after the account was closed
 	Plan           plan.Plan
-	Priced         bool // something on the account's terms can cost money
-	Better         []plan.Plan
+	Priced         bool        // something on the account's terms can cost money
+	NoUpgrade      *errs.Error // why there is no plan that the account can move up to by itself
 	Methods        []payment.Method
 	PendingUpgrade *upgrade.Upgrade
 	PendingTopUp   *payment.TopUp
@@ -181,7 +181,7 @@ func whyNotPay(inv invoice.Invoice, paying bool, noCharge *errs.Error, limits pa
 
 // refused takes a refusal, which says what stands in the way, apart from what went wrong.
 func refused(err error) (*errs.Error, error) {
-	if e, ok := errors.AsType[*errs.Error](err); ok && (e.Kind == errs.Conflict || e.Kind == errs.NotFound) {
+	if e, ok := errors.AsType[*errs.Error](err); ok && (e.Kind == errs.Conflict || e.Kind == errs.NotFound || e.Kind == errs.Invalid) {
 		return e, nil
 	}
 	return nil, err
@@ -215,15 +215,11 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 		if f.PendingUpgrade != nil {
 			out = append(out, blockers([]*errs.Error{pendingUpgrade(*f.PendingUpgrade)})...)
 		}
-		if !f.selfServiceBetter() {
-			out = append(out, blocker(ErrNotAnUpgrade, map[string]any{"plan": f.Subscription.Plan}))
-		} else if !f.Subscription.Contract.IsZero() {
-			out = append(out, blocker(ErrUnderContract, map[string]any{"contract": f.Subscription.Contract.String()}))
-		}
+		out = append(out, blockers(appendErrors(nil, f.NoUpgrade))...)
 	case ActDowngrade:
 		switch {
 		case !f.Subscription.Contract.IsZero():
-			out = append(out, blocker(ErrUnderContract, map[string]any{"contract": f.Subscription.Contract.String()}))
+			out = append(out, blockers([]*errs.Error{underContract(f.Subscription)})[0])
 		case f.Plan.Position == 0:
 			out = append(out, blocker(ErrNotADowngrade, nil))
 		case f.Subscription.NextPlan != "":
@@ -253,7 +249,7 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 		out = append(out, f.removal(*f.DefaultMethod())...)
 	case ActCloseAccount:
 		if !f.Subscription.Contract.IsZero() {
-			out = append(out, blocker(ErrUnderContract, map[string]any{"contract": f.Subscription.Contract.String()}))
+			out = append(out, blockers([]*errs.Error{underContract(f.Subscription)})[0])
 		}
 		if f.OwedAtClose.Sign() > 0 {
 			out = append(out, blocker(ErrOwing, map[string]any{"outstanding": f.OwedAtClose}))
@@ -264,15 +260,6 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 	case ActContactSales, ActAddCard:
 	}
 	return out
-}
-
-func (f Facts) selfServiceBetter() bool {
-	for _, p := range f.Better {
-		if !p.ContactSales {
-			return true
-		}
-	}
-	return false
 }
 
 // removal says why a customer cannot remove a card by itself: the active card never, so that what is
@@ -393,9 +380,22 @@ func (c *Core) planFacts(ctx context.Context, tx Tx, acct account.Account, f *Fa
 			f.Plan = p
 		}
 	}
+	f.NoUpgrade = ErrNotAnUpgrade.With("plan", f.Plan.Code)
+	first := true
 	for _, p := range plans {
-		if !p.Archived && p.Position > f.Plan.Position {
-			f.Better = append(f.Better, p)
+		if p.Archived || p.ContactSales || p.Position <= f.Plan.Position {
+			continue
+		}
+		_, err := upgradeTo(ctx, tx, acct, f.Subscription, f.Plan, p)
+		why, err := refused(err)
+		if err != nil {
+			return err
+		}
+		if why == nil || first {
+			f.NoUpgrade, first = why, false
+		}
+		if why == nil {
+			break
 		}
 	}
 	return nil

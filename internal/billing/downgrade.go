@@ -12,7 +12,8 @@ import (
 type Downgrader struct{ *Core }
 
 // Plan plans the change for the end of the running period. Until then nothing changes, and it can be taken back.
-func (d Downgrader) Plan(ctx context.Context, asked Asked, code plan.Code, render Renderer[subscription.Subscription]) (Result[subscription.Subscription], error) {
+func (d Downgrader) Plan(ctx context.Context, asked Asked, code plan.Code, render Renderer[subscription.Subscription]) (_ Result[subscription.Subscription], err error) {
+	defer errs.Wrap(&err, "downgrade %s to %s", asked.Account, code)
 	return once(ctx, d.Core, asked, render, func(tx Tx) (subscription.Subscription, error) {
 		acct, err := d.lockUsable(ctx, tx, asked.Account)
 		if err != nil {
@@ -32,12 +33,8 @@ func (d Downgrader) Plan(ctx context.Context, asked Asked, code plan.Code, rende
 		if p.Position >= f.Plan.Position {
 			return f.Subscription, ErrNotADowngrade.Details("The plan %s is not below the account's, which is %s.", code, f.Plan.Code)
 		}
-		v, err := tx.Plans().Current(ctx, code)
-		if err != nil {
+		if _, err := sold(ctx, tx, acct, p); err != nil {
 			return f.Subscription, err
-		}
-		if !sells(v, acct.Currency) {
-			return f.Subscription, ErrCurrency.Details("The plan %s has no prices in %s.", code, acct.Currency)
 		}
 		sub, err := tx.Subscriptions().Lock(ctx, acct.ID)
 		if err != nil {

@@ -43,6 +43,9 @@ func TestPlanOfAnotherInterval(t *testing.T) {
 	if _, err := upgrader.Preview(t.Context(), a, "yearly"); !errors.Is(err, billing.ErrInterval) {
 		t.Errorf("the preview of it: %v, want ErrInterval", err)
 	}
+	if act := w.action(t, a, billing.ActUpgrade); act.Allowed || act.Blockers[0].Code != billing.ErrInterval.Code {
+		t.Errorf("the page says %+v, and no other plan is above the account's", act)
+	}
 	now := plan.Contract{Reference: "a year", Plan: "yearly"}
 	if _, err := (billing.Contractor{Core: w.Core}).Agree(t.Context(), asked(a, newKey()), now, nil); !errors.Is(err, billing.ErrInterval) {
 		t.Errorf("a contract on it for the running period: %v, want ErrInterval", err)

@@ -123,37 +123,73 @@ func (c *Core) target(ctx context.Context, tx Tx, acct account.Account, code pla
 	if err != nil {
 		return plan.Version{}, err
 	}
-	if p.ContactSales {
-		return plan.Version{}, ErrContactSales
-	}
-	v, err := tx.Plans().Current(ctx, code)
-	if err != nil {
-		return v, err
-	}
-	if !sells(v, acct.Currency) {
-		return v, ErrCurrency.Details("The plan %s has no prices in %s.", code, acct.Currency)
-	}
 	sub, err := tx.Subscriptions().Lock(ctx, acct.ID)
 	if err != nil {
-		return v, err
+		return plan.Version{}, err
 	}
 	held, err := tx.Plans().Plan(ctx, sub.Plan)
 	if err != nil {
+		return plan.Version{}, err
+	}
+	return upgradeTo(ctx, tx, acct, sub, held, p)
+}
+
+// upgradeTo returns the version that an upgrade from the plan that is held to p would lead to, or why there is none: what the
+// Billing page says, and the guard of Upgrade.
+func upgradeTo(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, held, p plan.Plan) (plan.Version, error) {
+	if p.ContactSales {
+		return plan.Version{}, ErrContactSales
+	}
+	if sub.Plan == p.Code || p.Position <= held.Position {
+		return plan.Version{}, ErrNotAnUpgrade
+	}
+	v, err := sold(ctx, tx, acct, p)
+	if err != nil {
 		return v, err
 	}
-	if sub.Plan == code || p.Position <= held.Position {
-		return v, ErrNotAnUpgrade
-	}
 	if !sub.Contract.IsZero() {
-		return v, ErrUnderContract
+		return v, underContract(sub)
 	}
 	return v, sameInterval(sub, v)
+}
+
+// sold returns the terms on which a plan is sold in the account's currency. It returns ErrNotSold, with the plans that are,
+// and ErrCurrency.
+func sold(ctx context.Context, tx Tx, acct account.Account, p plan.Plan) (plan.Version, error) {
+	v, err := tx.Plans().Current(ctx, p.Code)
+	if errors.Is(err, plan.ErrVersionNotFound) {
+		return v, notSold(ctx, tx, p)
+	}
+	if err == nil && !sells(v, acct.Currency) {
+		err = ErrCurrency.Details("The plan %s has no prices in %s.", p.Code, acct.Currency)
+	}
+	return v, err
+}
+
+func notSold(ctx context.Context, tx Tx, p plan.Plan) error {
+	all, err := tx.Plans().Plans(ctx)
+	if err != nil {
+		return err
+	}
+	names := []plan.Code{}
+	for _, other := range all {
+		if !other.Archived && !other.ContactSales {
+			names = append(names, other.Code)
+		}
+	}
+	return ErrNotSold.Details("The plan %s is no longer sold; plans names those that are.", p.Code).With("plans", names)
+}
+
+// underContract is ErrUnderContract that names the contract.
+func underContract(sub subscription.Subscription) *errs.Error {
+	return ErrUnderContract.With("contract", sub.Contract.String())
 }
 
 // sameInterval refuses terms of another interval for the running period: its sums are for a whole one of theirs.
 func sameInterval(sub subscription.Subscription, v plan.Version) error {
 	if v.Every() != sub.Schedule.Interval {
-		return ErrInterval.Details("The plan is billed by the %s, and the running period is a %s.", v.Every(), sub.Schedule.Interval)
+		return ErrInterval.Details("The plan is billed by the %s, and the running period, which goes on, is a %s. It can be agreed with sales from the next period on.",
+			v.Every(), sub.Schedule.Interval)
 	}
 	return nil
 }

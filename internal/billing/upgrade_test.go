@@ -3,12 +3,14 @@ package billing_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
@@ -111,6 +113,37 @@ func TestUpgrade_ByACardOnFileCollectsWhatIsOpen(t *testing.T) {
 	}
 	w.sweep(t)
 	w.wantBalance(t, a, 0, 0)
+}
+
+// A plan of which nothing is on sale any more is refused as that, with what is sold, and the page does not offer it.
+func TestUpgrade_ToAPlanThatIsNoLongerSold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.withFees(t)
+	a := w.onPro(t)
+	archive := func(code plan.Code) {
+		t.Helper()
+		if _, err := (billing.Publisher{Core: w.Core}).Archive(t.Context(), asked(account.ID{}, newKey()), code, 1, "test", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	archive("growth")
+	_, err := billing.Upgrader{Core: w.Core}.Upgrade(t.Context(), asked(a, newKey()), billing.UpgradeInput{Plan: "growth"}, nil)
+	e, ok := errors.AsType[*errs.Error](err)
+	if want := []plan.Code{plan.Developer, plan.Pro, "scale"}; !ok || !errors.Is(e, billing.ErrNotSold) || !slices.Equal(e.Params["plans"].([]plan.Code), want) {
+		t.Errorf("%v, want ErrNotSold with %v", err, want)
+	}
+	if _, err := (billing.Upgrader{Core: w.Core}).Preview(t.Context(), a, "growth"); !errors.Is(err, billing.ErrNotSold) {
+		t.Errorf("the preview says %v", err)
+	}
+	if act := w.action(t, a, billing.ActUpgrade); !act.Allowed {
+		t.Errorf("the page says %+v, and another plan is sold", act)
+	}
+	w.moveTo(t, a, "scale")
+	archive(plan.Pro)
+	if _, err := (billing.Downgrader{Core: w.Core}).Plan(t.Context(), asked(a, newKey()), plan.Pro, nil); !errors.Is(err, billing.ErrNotSold) {
+		t.Errorf("a downgrade says %v", err)
+	}
 }
 
 // An account under a contract is not taken out of it by its own upgrade.
