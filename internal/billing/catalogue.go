@@ -90,7 +90,8 @@ func (p Publisher) Publish(ctx context.Context, c plan.Catalogue) (done []plan.E
 
 // PublishOnce is Publish for an operator's request, answered once per key. It returns the effects with the
 // accounts that stay where they are.
-func (p Publisher) PublishOnce(ctx context.Context, asked Asked, c plan.Catalogue, render Renderer[[]PlanEffect]) (Result[[]PlanEffect], error) {
+func (p Publisher) PublishOnce(ctx context.Context, asked Asked, c plan.Catalogue, render Renderer[[]PlanEffect]) (_ Result[[]PlanEffect], err error) {
+	defer errs.Wrap(&err, "publish catalogue")
 	return once(ctx, p.Core, asked, render, func(tx Tx) ([]PlanEffect, error) {
 		at := p.Clock()
 		done, err := plan.Apply(ctx, tx.Plans(), c, at)
@@ -175,7 +176,8 @@ type PlanEffect struct {
 
 // Archive takes a version off sale, answered once per key. Accounts on it stay. The last version on sale
 // of the plan that new accounts begin with is ErrStartPlan.
-func (p Publisher) Archive(ctx context.Context, asked Asked, code plan.Code, number int, reason string, render Renderer[plan.Version]) (Result[plan.Version], error) {
+func (p Publisher) Archive(ctx context.Context, asked Asked, code plan.Code, number int, reason string, render Renderer[plan.Version]) (_ Result[plan.Version], err error) {
+	defer errs.Wrap(&err, "archive version %d of %s", number, code)
 	return once(ctx, p.Core, asked, render, func(tx Tx) (plan.Version, error) {
 		if _, err := tx.Plans().Plan(ctx, code); err != nil {
 			return plan.Version{}, err

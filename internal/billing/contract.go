@@ -20,7 +20,8 @@ type Contractor struct{ *Core }
 // where def names no start) takes effect at once: the account's earlier contract, if any, ends, and what
 // was used in the period stays and is billed by the new terms. Any other begins with the first period
 // after its start, by itself; an account has one of these at most.
-func (c Contractor) Agree(ctx context.Context, asked Asked, def plan.Contract, render Renderer[Agreement]) (Result[Agreement], error) {
+func (c Contractor) Agree(ctx context.Context, asked Asked, def plan.Contract, render Renderer[Agreement]) (_ Result[Agreement], err error) {
+	defer errs.Wrap(&err, "agree on a contract with %s", asked.Account)
 	return once(ctx, c.Core, asked, render, func(tx Tx) (Agreement, error) {
 		def := def // completed anew in every run
 		acct, err := c.lockUsable(ctx, tx, asked.Account)
@@ -149,7 +150,8 @@ type EndInput struct {
 // End ends a contract before its time. It still holds for the period that is running at that instant, and
 // with it a commitment for a term is due; the account then goes to the plan that the contract leads to.
 // One that has not begun never does.
-func (c Contractor) End(ctx context.Context, asked Asked, in EndInput, render Renderer[Agreement]) (Result[Agreement], error) {
+func (c Contractor) End(ctx context.Context, asked Asked, in EndInput, render Renderer[Agreement]) (_ Result[Agreement], err error) {
+	defer errs.Wrap(&err, "end contract of %s", asked.Account)
 	return once(ctx, c.Core, asked, render, func(tx Tx) (Agreement, error) {
 		acct, err := c.lockUsable(ctx, tx, asked.Account)
 		if err != nil {

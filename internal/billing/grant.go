@@ -25,7 +25,8 @@ type GrantInput struct {
 }
 
 // Grant gives promotional credit, which pays what is open at once.
-func (g Granter) Grant(ctx context.Context, asked Asked, in GrantInput, render Renderer[wallet.Grant]) (Result[wallet.Grant], error) {
+func (g Granter) Grant(ctx context.Context, asked Asked, in GrantInput, render Renderer[wallet.Grant]) (_ Result[wallet.Grant], err error) {
+	defer errs.Wrap(&err, "grant credit to %s", asked.Account)
 	return onceOf(ctx, g.Core, asked, render, func(tx Tx) (wallet.Grant, error) {
 		acct, err := g.lockUsable(ctx, tx, asked.Account)
 		if err != nil {

@@ -21,7 +21,8 @@ type InquiryInput struct {
 
 // Inquire stores the inquiry with a frozen snapshot of what the salesperson needs: the level, the
 // usage of the last periods and what it came to.
-func (q Inquirer) Inquire(ctx context.Context, asked Asked, in InquiryInput, render Renderer[inquiry.Inquiry]) (Result[inquiry.Inquiry], error) {
+func (q Inquirer) Inquire(ctx context.Context, asked Asked, in InquiryInput, render Renderer[inquiry.Inquiry]) (_ Result[inquiry.Inquiry], err error) {
+	defer errs.Wrap(&err, "inquiry of %s", asked.Account)
 	return once(ctx, q.Core, asked, render, func(tx Tx) (inquiry.Inquiry, error) {
 		acct, err := q.lockUsable(ctx, tx, asked.Account)
 		if err != nil {

@@ -469,7 +469,8 @@ func (c *Core) resolveMethod(ctx context.Context, m payment.Method) (payment.Met
 }
 
 // Use makes an active card the one that is charged.
-func (c Cards) Use(ctx context.Context, asked Asked, mid payment.MethodID, render Renderer[payment.Method]) (Result[payment.Method], error) {
+func (c Cards) Use(ctx context.Context, asked Asked, mid payment.MethodID, render Renderer[payment.Method]) (_ Result[payment.Method], err error) {
+	defer errs.Wrap(&err, "use card %s", mid)
 	return once(ctx, c.Core, asked, render, func(tx Tx) (payment.Method, error) {
 		acct, err := c.lockUsable(ctx, tx, asked.Account)
 		if err != nil {

@@ -31,7 +31,8 @@ type MigrationInput struct {
 
 // Begin records a migration. The sweep does it, or Run. It returns plan.ErrVersionNotFound,
 // ErrVersionArchived or subscription.ErrMigrationRunning.
-func (m Migrator) Begin(ctx context.Context, asked Asked, in MigrationInput, render Renderer[subscription.Migration]) (Result[subscription.Migration], error) {
+func (m Migrator) Begin(ctx context.Context, asked Asked, in MigrationInput, render Renderer[subscription.Migration]) (_ Result[subscription.Migration], err error) {
+	defer errs.Wrap(&err, "begin a migration")
 	return once(ctx, m.Core, asked, render, func(tx Tx) (subscription.Migration, error) {
 		if _, err := migrationTarget(ctx, tx, in.Plan, in.To); err != nil {
 			return subscription.Migration{}, err
@@ -67,7 +68,8 @@ func migrationTarget(ctx context.Context, tx Tx, code plan.Code, number int) (pl
 // Cancel ends a migration that runs. Accounts that it has dealt with stay as they are, those whose new version
 // begins with their next period included; the others are left alone. Canceling twice changes nothing. It
 // returns subscription.ErrMigrationNotFound, or ErrMigrationOver where it is completed.
-func (m Migrator) Cancel(ctx context.Context, asked Asked, code plan.Code, mid subscription.MigrationID, reason string, render Renderer[subscription.Migration]) (Result[subscription.Migration], error) {
+func (m Migrator) Cancel(ctx context.Context, asked Asked, code plan.Code, mid subscription.MigrationID, reason string, render Renderer[subscription.Migration]) (_ Result[subscription.Migration], err error) {
+	defer errs.Wrap(&err, "cancel migration %s", mid)
 	return once(ctx, m.Core, asked, render, func(tx Tx) (subscription.Migration, error) {
 		mig, err := tx.PlanMigrations().Get(ctx, mid)
 		if err == nil && mig.Plan != code {

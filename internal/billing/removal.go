@@ -165,7 +165,8 @@ func (c *Core) detach(ctx context.Context, m payment.Method) error {
 }
 
 // RequestRemoval asks for a card to be removed: by support, or by itself once nothing is owed.
-func (c Cards) RequestRemoval(ctx context.Context, asked Asked, mid payment.MethodID, kind payment.RemovalKind, note string, render Renderer[payment.Removal]) (Result[payment.Removal], error) {
+func (c Cards) RequestRemoval(ctx context.Context, asked Asked, mid payment.MethodID, kind payment.RemovalKind, note string, render Renderer[payment.Removal]) (_ Result[payment.Removal], err error) {
+	defer errs.Wrap(&err, "ask for the removal of card %s", mid)
 	var due *payment.Method
 	out, err := once(ctx, c.Core, asked, render, func(tx Tx) (payment.Removal, error) {
 		due = nil

@@ -168,7 +168,8 @@ func told(al alert.Alert, value money.Decimal, currency money.Currency) any {
 type Alerter struct{ *Core }
 
 // Add creates an alert.
-func (r Alerter) Add(ctx context.Context, asked Asked, in alert.Alert, render Renderer[alert.Alert]) (Result[alert.Alert], error) {
+func (r Alerter) Add(ctx context.Context, asked Asked, in alert.Alert, render Renderer[alert.Alert]) (_ Result[alert.Alert], err error) {
+	defer errs.Wrap(&err, "add alert to %s", asked.Account)
 	return once(ctx, r.Core, asked, render, func(tx Tx) (alert.Alert, error) {
 		acct, err := r.lockUsable(ctx, tx, asked.Account)
 		if err != nil {
