@@ -158,6 +158,7 @@ var brokenData = []struct {
 	{"TimeOfThePast", invariant.Chain, `UPDATE ledger_transactions SET booked_at = booked_at - interval '1 second' WHERE account_id = $payer AND sequence = 2`, "its hash does not hold"},
 	{"TransactionIsGone", invariant.Chain, `DELETE FROM ledger_postings WHERE account_id = $payer AND transaction_id = (SELECT id FROM ledger_transactions WHERE account_id = $payer AND sequence = 2); DELETE FROM ledger_transactions WHERE account_id = $payer AND sequence = 2`, "is number 3 after number 1"},
 	{"LastTransactionIsGone", invariant.Chain, `DELETE FROM ledger_postings p USING ledger_transactions t, account_counters c WHERE p.account_id = $payer AND t.account_id = $payer AND c.account_id = $payer AND t.sequence = c.ledger AND p.transaction_id = t.id; DELETE FROM ledger_transactions t USING account_counters c WHERE t.account_id = $payer AND c.account_id = $payer AND t.sequence = c.ledger`, "its counter says"},
+	{"AnotherRecipe", invariant.Chain, `UPDATE ledger_transactions SET recipe = 1 WHERE account_id = $payer AND sequence = 2`, "its hash does not hold"},
 	{"HashIsMadeUp", invariant.Chain, `UPDATE ledger_transactions SET hash = sha256('x') WHERE account_id = $payer AND sequence = 2`, "its hash does not hold"},
 	{"PostingToItself", invariant.Chain, `ALTER TABLE ledger_postings DROP CONSTRAINT ledger_postings_check; UPDATE ledger_postings SET debit = credit WHERE account_id = $payer`, "moves"},
 

@@ -62,7 +62,7 @@ func breaks(prev Head, t ledger.Transaction) string {
 		return fmt.Sprintf("is number %d after number %d", t.Sequence, prev.Sequence)
 	case !bytes.Equal(t.PrevHash, prev.Hash):
 		return "is not chained to the one before it"
-	case !bytes.Equal(t.Hash, t.ChainHash(prev.Hash)):
+	case !t.Chained(prev.Hash):
 		return "was changed: its hash does not hold"
 	}
 	return ""

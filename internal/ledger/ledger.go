@@ -14,6 +14,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -57,6 +58,7 @@ type Transaction struct {
 	Sequence int64
 	PrevHash []byte
 	Hash     []byte
+	Recipe   int // of Hash; 0: it was chained before links said by which, by recipe 1 or 2
 }
 
 // IDPrefix makes transaction identifiers read "txn_…".
@@ -111,10 +113,26 @@ func (t Transaction) Check() error {
 	return err
 }
 
+// Recipe is what ChainHash covers today. Whoever changes that raises it, and keeps the old recipe for the links that were
+// made by it: they are checked for ever.
+const Recipe = 2
+
 // ChainHash returns the hash that chains t to the transaction before it: SHA-256 over that one's hash
 // and, length-prefixed, all that t says; times count in microseconds. Whoever changes an old posting has to change
 // every later hash.
-func (t Transaction) ChainHash(prev []byte) []byte {
+func (t Transaction) ChainHash(prev []byte) []byte { return t.chainHash(prev, Recipe) }
+
+// Chained reports whether t's hash is the one that chains it to the transaction with the hash prev, by the recipe that t
+// says. No recipe at all is one of the first two: which it was, nobody has written down.
+func (t Transaction) Chained(prev []byte) bool {
+	if t.Recipe == 0 {
+		return bytes.Equal(t.Hash, t.chainHash(prev, 2)) || bytes.Equal(t.Hash, t.chainHash(prev, 1))
+	}
+	return t.Recipe <= Recipe && bytes.Equal(t.Hash, t.chainHash(prev, t.Recipe))
+}
+
+// chainHash is ChainHash by a recipe: the first left the description and the time of recording out.
+func (t Transaction) chainHash(prev []byte, recipe int) []byte {
 	h := sha256.New()
 	put := func(b []byte) {
 		var n [8]byte
@@ -134,9 +152,13 @@ func (t Transaction) ChainHash(prev []byte) []byte {
 	num(t.Sequence)
 	put([]byte(t.Kind))
 	put([]byte(t.Reference))
-	put([]byte(t.Description))
+	if recipe > 1 {
+		put([]byte(t.Description))
+	}
 	num(t.BookedAt.UnixMicro())
-	num(t.RecordedAt.UnixMicro())
+	if recipe > 1 {
+		num(t.RecordedAt.UnixMicro())
+	}
 	for _, p := range t.Postings {
 		put([]byte(p.Debit))
 		put([]byte(p.Credit))

@@ -103,7 +103,7 @@ var forgeries = map[string]func(tx *ledger.Transaction, p *ledger.Posting){
 // Every field of a transaction is either in the chain's hash or follows from what is in it.
 func TestChainHash_ForgeriesCoverEveryField(t *testing.T) {
 	t.Parallel()
-	derived := []string{"PrevHash", "Hash", "Posting.DebitBalance", "Posting.CreditBalance"} // of the chain, and of the postings before
+	derived := []string{"PrevHash", "Hash", "Recipe", "Posting.DebitBalance", "Posting.CreditBalance"} // of the chain, and of the postings before
 	fields := func(of reflect.Type, prefix string) {
 		for _, f := range reflect.VisibleFields(of) {
 			name := prefix + f.Name
@@ -161,6 +161,40 @@ func TestChainHash_OfBooksThatAreKept(t *testing.T) {
 	const want = "b0273ae1706674807afc939cab203a500f0a3bd3ad8b0b652ff77db0af94cb16"
 	if got := hex.EncodeToString(tx.ChainHash([]byte{1, 2, 3})); got != want {
 		t.Errorf("the hash is %s, and was %s", got, want)
+	}
+}
+
+// The hashes of one transaction by every recipe that there was: they must hold for ever, so a recipe that is changed, and not
+// followed by another, fails here.
+func TestChained_ByEveryRecipeThatThereWas(t *testing.T) {
+	t.Parallel()
+	tx := ledger.Transaction{
+		ID: id.FromUUID[ledger.Transaction](uuid.UUID{1}), Account: id.FromUUID[account.Account](uuid.UUID{2}), Sequence: 7, Kind: "top_up", Reference: "pay_1",
+		Description: "Top-up by card", BookedAt: time.Unix(1_750_000_000, 0), RecordedAt: time.Unix(1_760_000_000, 0),
+		Postings: []ledger.Posting{{Debit: "operator:cash", Credit: "customer:funds", Amount: money.New(5000, money.USD)}},
+	}
+	prev := []byte("the one before")
+	for recipe, want := range map[int]string{1: "8c0965c227198d3508764dfb3541146dd1c7724a16834d61139efbe35fe40908", 2: "986aca5686c7894823200be61bf9f19f3aabdd4e966a5e843f9c04a77c6b82c8"} {
+		old := tx
+		old.Recipe = recipe
+		old.Hash, _ = hex.DecodeString(want)
+		unsaid := old
+		unsaid.Recipe = 0
+		if !old.Chained(prev) || !unsaid.Chained(prev) {
+			t.Errorf("recipe %d does not hold any more: %x now", recipe, tx.ChainHash(prev))
+		}
+		other := old
+		other.Recipe = 3 - recipe
+		if other.Chained(prev) {
+			t.Errorf("a link by recipe %d passes for one by %d", recipe, other.Recipe)
+		}
+		if old.Kind = "refund"; old.Chained(prev) {
+			t.Errorf("recipe %d holds for another kind", recipe)
+		}
+		unknown := tx
+		if unknown.Recipe = ledger.Recipe + 1; unknown.Chained(prev) {
+			t.Error("a recipe that is not known holds")
+		}
 	}
 }
 

@@ -169,7 +169,7 @@ func (r transactionRow) transaction(postings []ledger.Posting) ledger.Transactio
 	return ledger.Transaction{
 		ID: id.FromUUID[ledger.Transaction](r.ID), Account: id.FromUUID[account.Account](r.AccountID), Kind: r.Kind, Reference: r.Reference,
 		Description: r.Description, Postings: postings, BookedAt: r.BookedAt.UTC(), RecordedAt: r.RecordedAt.UTC(), Sequence: r.Sequence,
-		PrevHash: r.PrevHash, Hash: r.Hash,
+		PrevHash: r.PrevHash, Hash: r.Hash, Recipe: int(r.Recipe),
 	}
 }
 

@@ -33,6 +33,7 @@ type transactionRow struct {
 	RecordedAt  time.Time
 	PrevHash    []byte
 	Hash        []byte
+	Recipe      int16
 }
 
 func (transactionRow) TableName() string { return "ledger_transactions" }
@@ -125,12 +126,13 @@ func (s ledgerStore) Append(ctx context.Context, txs ...*ledger.Transaction) (er
 				DebitBalance: p.DebitBalance, CreditBalance: p.CreditBalance,
 			})
 		}
-		t.Hash = t.ChainHash(t.PrevHash)
+		t.Hash, t.Recipe = t.ChainHash(t.PrevHash), ledger.Recipe
 		b.hash, b.counted = t.Hash, true
 		written = append(written, transactionRow{
 			AccountID: a.UUID(), ID: t.ID.UUID(), Sequence: t.Sequence, Kind: t.Kind, Reference: t.Reference,
 			Currency: string(t.Currency()), Total: total.Minor, Postings: int16(len(t.Postings)), //nolint:gosec // as above
 			Description: t.Description, BookedAt: t.BookedAt, RecordedAt: t.RecordedAt, PrevHash: t.PrevHash, Hash: t.Hash,
+			Recipe: int16(t.Recipe), //nolint:gosec // a small constant
 		})
 	}
 	return s.later(ctx, transactions.insert(written...).conflict(ledger.ErrAlreadyBooked), postings.insert(posted...))
