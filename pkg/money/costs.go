@@ -1,6 +1,12 @@
 package money
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrWeights says that a sum is not that of the parts over which it is to be divided.
+var ErrWeights = errors.New("the sum is not that of its parts")
 
 // Costs adds up what the parts of a charge cost: each a quantity at a unit price, all over one
 // denominator, so that nothing has to be reduced. Its zero value costs nothing; Reset begins a sum.
@@ -110,8 +116,25 @@ func (c *Costs) Shares(dst []Amount, whole Amount) error {
 		lost = append(lost, rest)
 	}
 	if left < 0 || left > int64(c.n) {
-		return fmt.Errorf("%w: %s is not the sum of its parts", ErrWeights, whole)
+		return fmt.Errorf("%w: %s", ErrWeights, whole)
 	}
 	handOut(dst[:c.n], lost, uint64(left))
 	return nil
+}
+
+// handOut gives one unit to each of the n shares that lost most.
+func handOut(shares []Amount, lost []uint128, n uint64) {
+	for ; n > 0; n-- {
+		most := -1
+		for i := range lost {
+			if !lost[i].isZero() && (most < 0 || lost[i].cmp(lost[most]) > 0) {
+				most = i
+			}
+		}
+		if most < 0 { // cannot be: what is left over was lost by someone
+			most = 0
+		}
+		shares[most].Minor++
+		lost[most] = uint128{}
+	}
 }

@@ -21,13 +21,6 @@ func ExampleRound() {
 	// Output: 0.13 USD 33.33 USD
 }
 
-// A discount of one dollar over three lines, in proportion to their amounts.
-func ExampleAllocate() {
-	shares, _ := money.Allocate(money.New(-100, money.USD), 1000, 1000, 1000)
-	fmt.Println(shares)
-	// Output: [-0.34 USD -0.33 USD -0.33 USD]
-}
-
 func ExampleParseDecimal() {
 	_, err := money.ParseDecimal("1e400")
 	fmt.Println(err)

@@ -2,92 +2,13 @@ package money_test
 
 import (
 	"errors"
-	"math"
 	"math/big"
-	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
 
 	"github.com/accrue-billing/accrue/pkg/money"
 )
-
-func TestAllocateGivesTheOddUnitsByLargestRemainder(t *testing.T) {
-	t.Parallel()
-
-	for _, c := range []struct {
-		minor   int64
-		weights []int64
-		want    []int64
-	}{
-		{100, []int64{1, 1, 1}, []int64{34, 33, 33}},
-		{5, []int64{3, 7}, []int64{2, 3}},        // 1.5 and 3.5: a tie, the earlier first
-		{10, []int64{1, 2, 4}, []int64{1, 3, 6}}, // 1.43, 2.86, 5.71
-		{-10, []int64{1, 2, 4}, []int64{-1, -3, -6}},
-		{7, []int64{0, 1, 0}, []int64{0, 7, 0}},
-		{0, []int64{1, 2}, []int64{0, 0}},
-		{math.MaxInt64, []int64{math.MaxInt64}, []int64{math.MaxInt64}},
-	} {
-		shares, err := money.Allocate(money.New(c.minor, money.USD), c.weights...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got []int64
-		for _, s := range shares {
-			got = append(got, s.Minor)
-		}
-		if !slices.Equal(got, c.want) {
-			t.Errorf("%d over %v: %v, want %v", c.minor, c.weights, got, c.want)
-		}
-	}
-	for _, weights := range [][]int64{nil, {0, 0}, {1, -1}, {math.MaxInt64, 1}} {
-		if _, err := money.Allocate(money.New(1, money.USD), weights...); err == nil {
-			t.Errorf("weights %v were taken", weights)
-		}
-	}
-	if _, err := money.Split(money.New(1, money.USD), 0); !errors.Is(err, money.ErrWeights) {
-		t.Errorf("split in no shares: %v", err)
-	}
-}
-
-func TestSharesSumToTheWhole(t *testing.T) {
-	t.Parallel()
-
-	rapid.Check(t, func(t *rapid.T) {
-		a := money.New(rapid.Int64Range(-money.MaxMinor, money.MaxMinor).Draw(t, "amount"), money.USD)
-		weights := rapid.SliceOfN(rapid.Int64Range(0, math.MaxInt64/64), 1, 50).Draw(t, "weights")
-		shares, err := money.Allocate(a, weights...)
-		sum := int64(0)
-		total := new(big.Int)
-		for _, w := range weights {
-			total.Add(total, big.NewInt(w))
-		}
-		if total.Sign() == 0 {
-			if !errors.Is(err, money.ErrWeights) {
-				t.Fatal(err)
-			}
-			return
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, s := range shares {
-			sum += s.Minor
-			// No share is off its exact value by a whole unit.
-			exact := new(big.Rat).SetFrac(new(big.Int).Mul(big.NewInt(a.Minor), big.NewInt(weights[i])), total)
-			off := new(big.Rat).Sub(exact, big.NewRat(s.Minor, 1))
-			if off.Abs(off).Cmp(big.NewRat(1, 1)) >= 0 {
-				t.Fatalf("share %d is %d, exactly %s", i, s.Minor, exact.FloatString(3))
-			}
-		}
-		if sum != a.Minor {
-			t.Fatalf("the shares sum to %d, not to %d", sum, a.Minor)
-		}
-		if again, _ := money.Allocate(a.Neg(), weights...); again[0] != shares[0].Neg() {
-			t.Fatal("Allocate(-a) is not -Allocate(a)")
-		}
-	})
-}
 
 func TestCostsAreTheSumOfTheirPartsAndShareItOut(t *testing.T) {
 	t.Parallel()
