@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/postgres"
@@ -31,6 +32,36 @@ func TestUsagePartitions(t *testing.T) {
 	}
 	if n, err := months.DropBefore(t.Context(), noon.AddDate(0, 1, 0)); n != 1 || err != nil {
 		t.Errorf("dropped %d, %v", n, err)
+	}
+	wantStatuses(t, b.mustAdd(t, e), "duplicate")
+	if got := b.total(t, "text"); got != "5/1" {
+		t.Errorf("total %s", got)
+	}
+}
+
+// What comes before its month is opened lies in the default partition. Retention is for it too.
+func TestUsagePartitions_EventsOfAMonthThatWasNotOpened(t *testing.T) {
+	t.Parallel()
+
+	db := postgrestest.New(t)
+	months := postgres.UsagePartitions(db.Pool())
+	b := &meterBench{db: db, account: mustAccount(t, db)}
+	mustEntitle(t, db, b.account.ID, nil)
+	b.in = mustRun(t, db, metering.Options{})
+	e := b.event("1", "text", "5")
+	wantStatuses(t, b.mustAdd(t, e), "accepted")
+	if got := mustText(t, db, "SELECT string_agg(DISTINCT tableoid::regclass::text, ' ') FROM usage_events"); got != "usage_events_default" {
+		t.Errorf("stored in %s", got)
+	}
+	for _, want := range []struct {
+		before time.Time
+		months int
+		left   string
+	}{{noon, 0, "1"}, {noon.AddDate(0, 1, 0), 1, "0"}, {noon.AddDate(0, 1, 0), 0, "0"}} {
+		n, err := months.DropBefore(t.Context(), want.before)
+		if left := mustText(t, db, "SELECT count(*)::text FROM usage_events"); n != want.months || err != nil || left != want.left {
+			t.Errorf("before %s: dropped %d months, %v, and %s events are left", want.before, n, err, left)
+		}
 	}
 	wantStatuses(t, b.mustAdd(t, e), "duplicate")
 	if got := b.total(t, "text"); got != "5/1" {
