@@ -35,12 +35,6 @@ func (s stores) ofAny(ctx context.Context, a account.ID) *gorm.DB {
 	return s.of(ctx, a)
 }
 
-// locked holds the rows that the query returns until the transaction ends. It does not stand in the
-// way of foreign keys that point at them.
-func locked(q *gorm.DB) *gorm.DB {
-	return q.Clauses(clause.Locking{Strength: "NO KEY UPDATE"})
-}
-
 // timeOrNil is NULL for the zero time.
 func timeOrNil(t time.Time) *time.Time {
 	if t.IsZero() {
