@@ -245,14 +245,7 @@ func TestBodies_AreBoundedAsTheDocumentSays(t *testing.T) {
 		if op.body == nil {
 			continue
 		}
-		c, id := ada.user, ""
-		if op.byStaff() {
-			c = ada.support
-		}
-		if strings.Contains(op.Path, "{id}") {
-			id = ada.find(t, op)
-		}
-		c = c.with("If-Match", "*")
+		c, address := ada.asks(t, op)
 		op.body.each(nil, func(way []any, object *schema) {
 			for name, member := range object.Properties {
 				send := func(v any) response {
@@ -264,7 +257,7 @@ func TestBodies_AreBoundedAsTheDocumentSays(t *testing.T) {
 					}
 					at[name] = v
 					tried++
-					return c.do(t, op.Method, op.address(id), toJSON(t, body))
+					return c.do(t, op.Method, address, toJSON(t, body))
 				}
 				pointer := "#"
 				for _, step := range append(slices.Clone(way), name) {

@@ -257,14 +257,8 @@ func TestReads_OutliveColumnsOfANewerVersion(t *testing.T) {
 			if op.Method != http.MethodGet || strings.Contains(op.Path, "stream") || strings.Contains(op.Path, "{id}") && op.ofNoAccount() {
 				continue
 			}
-			c, path := o.user, op.Path
-			if op.byStaff() {
-				c = o.support
-			}
-			if strings.Contains(path, "{id}") {
-				path = op.address(o.find(t, op))
-			}
-			status[op.Name()] = c.do(t, op.Method, path, "").Status
+			c, address := o.asks(t, op)
+			status[op.Name()] = c.do(t, op.Method, address, "").Status
 		}
 		return status
 	}
@@ -321,10 +315,7 @@ func TestLists_HoldWhileTheyGrow(t *testing.T) {
 		if op.Method != http.MethodGet || !slices.Contains(op.queries, "cursor") {
 			continue
 		}
-		c := o.user
-		if op.byStaff() {
-			c = o.support
-		}
+		c, _ := o.asks(t, op)
 		page := func(limit int, cursor string) (names []string, next string) {
 			t.Helper()
 			got := c.get(t, fmt.Sprintf("%s?limit=%d&cursor=%s", op.Path, limit, cursor)).want(t, http.StatusOK)

@@ -51,6 +51,20 @@ func (w *world) owning(t *testing.T) owner {
 	return o
 }
 
+// asks returns who of the owner's may ask for an operation, on whatever version of a record, and its address, which names
+// a record of the owner's.
+func (o owner) asks(t *testing.T, op operation) (c caller, address string) {
+	t.Helper()
+	c, id := o.user, ""
+	if op.byStaff() {
+		c = o.support
+	}
+	if strings.Contains(op.Path, "{id}") {
+		id = o.find(t, op)
+	}
+	return c.with("If-Match", "*"), op.address(id)
+}
+
 // find returns the identifier of a record under the path of an operation, from the list that is served
 // there or, for what has none, from how the owner was made.
 func (o owner) find(t *testing.T, op operation) string {
