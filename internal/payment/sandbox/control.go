@@ -48,18 +48,9 @@ func (s *Server) controlRoutes() {
 
 // control wraps an operation of the control API: authorised, durable, without key and faults.
 func (s *Server) control(fn writer) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if !s.authorized(r) {
-			fail(w, &apiError{401, codeUnauthorized, "the secret key is wrong"})
-			return
-		}
-		in, err := s.newCall(r)
-		if err != nil {
-			fail(w, err)
-			return
-		}
+	return s.called(func(w http.ResponseWriter, _ *http.Request, in *call) {
 		var result any
-		err = s.store.update(func(st *state, c *change) error {
+		err := s.store.update(func(st *state, c *change) (err error) {
 			result, err = fn(st, c, in)
 			return err
 		})
@@ -70,7 +61,7 @@ func (s *Server) control(fn writer) http.HandlerFunc {
 		s.nudge()
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(result) // the caller is gone
-	}
+	})
 }
 
 // planFaults adds one fault, or a list of them, to the end of the plan.

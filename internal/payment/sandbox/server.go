@@ -177,9 +177,8 @@ type (
 	reader func(st *state, r *call) (any, error)
 )
 
-// write wraps an operation that changes something: one change of the journal for the effect, its
-// events and the answer under its key.
-func (s *Server) write(op string, fn writer) http.HandlerFunc {
+// called wraps what may be asked with the secret key only.
+func (s *Server) called(answer func(w http.ResponseWriter, r *http.Request, in *call)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !s.authorized(r) {
 			fail(w, &apiError{401, codeUnauthorized, "the secret key is wrong"})
@@ -190,6 +189,14 @@ func (s *Server) write(op string, fn writer) http.HandlerFunc {
 			fail(w, err)
 			return
 		}
+		answer(w, r, in)
+	}
+}
+
+// write wraps an operation that changes something: one change of the journal for the effect, its
+// events and the answer under its key.
+func (s *Server) write(op string, fn writer) http.HandlerFunc {
+	return s.called(func(w http.ResponseWriter, r *http.Request, in *call) {
 		key := r.Header.Get("Idempotency-Key")
 		if key == "" || len(key) > 255 {
 			fail(w, badRequest("an Idempotency-Key of 1 to 255 characters is needed"))
@@ -206,7 +213,7 @@ func (s *Server) write(op string, fn writer) http.HandlerFunc {
 		status := http.StatusOK // of a call that is not carried out, where half an answer is all that the fault leaves
 		var answer []byte
 		var events []event
-		err = s.store.update(func(st *state, c *change) error {
+		err := s.store.update(func(st *state, c *change) error {
 			in.fault = takeFault(st, c, op, in.account)
 			if !in.fault.carriedOut() {
 				return nil
@@ -247,24 +254,15 @@ func (s *Server) write(op string, fn writer) http.HandlerFunc {
 		}
 		s.nudge()
 		s.answer(w, r, in, status, answer)
-	}
+	})
 }
 
 // read wraps an operation that changes nothing, but for the fault plan.
 func (s *Server) read(fn reader) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if !s.authorized(r) {
-			fail(w, &apiError{401, codeUnauthorized, "the secret key is wrong"})
-			return
-		}
-		in, err := s.newCall(r)
-		if err != nil {
-			fail(w, err)
-			return
-		}
+	return s.called(func(w http.ResponseWriter, r *http.Request, in *call) {
 		var status int
 		var answer []byte
-		err = s.store.update(func(st *state, c *change) error {
+		err := s.store.update(func(st *state, c *change) error {
 			in.fault = takeFault(st, c, "lookup", in.account)
 			result, err := fn(st, in)
 			if err != nil {
@@ -280,7 +278,7 @@ func (s *Server) read(fn reader) http.HandlerFunc {
 			return
 		}
 		s.answer(w, r, in, status, answer)
-	}
+	})
 }
 
 // account returns whose call it is, for the fault plan.
