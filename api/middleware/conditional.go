@@ -67,7 +67,7 @@ func parseTag(tag string) (int64, error) {
 
 // ExpectedVersion returns the version that the caller's If-Match names, for the operation to compare
 // inside its transaction: zero where nothing has been written yet, AnyVersion for "*", and another
-// negative number for a tag that can match nothing. See Matches.
+// negative number for a tag that can match nothing.
 func ExpectedVersion(c echo.Context) int64 {
 	v, ok := c.Get(versionKey).(int64)
 	if !ok {
@@ -75,9 +75,6 @@ func ExpectedVersion(c echo.Context) int64 {
 	}
 	return v
 }
-
-// Matches reports whether a record of the given version is the one that the caller expects.
-func Matches(expected, version int64) bool { return expected == AnyVersion || expected == version }
 
 // ETag returns the strong entity tag of a version.
 func ETag(version int64) string { return `"v` + strconv.FormatInt(version, 10) + `"` }

@@ -225,7 +225,7 @@ func (t table[R]) readAs(text string, key ...column) read[R] {
 	return read[R]{table: t, kind: k.ready()}
 }
 
-// locked holds the rows until the transaction ends, as the function of that name does.
+// locked holds the rows until the transaction ends. It does not stand in the way of foreign keys that point at them.
 func (r read[R]) locked() read[R] {
 	key := make([]string, len(r.columns))
 	for i, c := range r.columns {
