@@ -24,8 +24,9 @@ import (
 // usageJournal is the write side of metering. It goes without GORM: a flush is two round trips, each
 // a pipeline of prepared statements with arrays for parameters, on one connection of the shared pool.
 type usageJournal struct {
-	pool    *pgxpool.Pool
-	limited limitedAccounts
+	pool       *pgxpool.Pool
+	limited    limitedAccounts
+	quantities quantityMaps
 }
 
 var _ metering.Journal = (*usageJournal)(nil)
@@ -83,8 +84,6 @@ type quantityMaps struct {
 }
 
 const quantityMapsSize = 1000
-
-var maxQuantities quantityMaps
 
 func (q *quantityMaps) of(document []byte) (quantities map[string]money.Decimal, err error) {
 	q.mu.Lock()
@@ -202,7 +201,7 @@ func (j *usageJournal) Append(ctx context.Context, ask metering.Ask, decide func
 			err = fmt.Errorf("append usage: %w", err)
 		}
 	}()
-	known, err := f.read(ctx, ask, &j.limited)
+	known, err := f.read(ctx, ask, j)
 	if err != nil {
 		return err
 	}
@@ -229,7 +228,7 @@ func (f *flush) rollback() {
 	}
 }
 
-func (f *flush) read(ctx context.Context, ask metering.Ask, limited *limitedAccounts) (known metering.Known, err error) {
+func (f *flush) read(ctx context.Context, ask metering.Ask, j *usageJournal) (known metering.Known, err error) {
 	known = metering.Known{
 		Admissions: make(map[account.ID]*metering.Admission, len(ask.Accounts)),
 		Events:     map[metering.Ref]metering.Stored{},
@@ -240,7 +239,7 @@ func (f *flush) read(ctx context.Context, ask metering.Ask, limited *limitedAcco
 		owners.uuid(ask.Events[i].Account.UUID())
 		keys.uuid(ask.Events[i].Key)
 	}
-	expected := limited.of(ask.Accounts)
+	expected := j.limited.of(ask.Accounts)
 	if ask.Exact {
 		expected = ask.Accounts
 	}
@@ -253,7 +252,7 @@ func (f *flush) read(ctx context.Context, ask metering.Ask, limited *limitedAcco
 		// Everything behind the lock sees what the holder before committed: each statement has its own
 		// snapshot.
 		f.queue(ctx, lock, func(v *value) error {
-			ad, err := admission(v)
+			ad, err := j.quantities.admission(v)
 			known.Admissions[ad.Account] = ad
 			return err
 		}, accountArray(ask.Accounts)),
@@ -276,7 +275,7 @@ func (f *flush) read(ctx context.Context, ask metering.Ask, limited *limitedAcco
 		}
 		return known, err
 	}
-	missed := limited.learn(known.Admissions, expected)
+	missed := j.limited.learn(known.Admissions, expected)
 	return known, errors.Join(f.queueHeldTotals(ctx, missed, ask.Meters, known.Totals), f.send(ctx))
 }
 
@@ -318,7 +317,8 @@ func (f *flush) queueHeldTotals(ctx context.Context, accounts []account.ID, mete
 	}, accountArray(accounts), codes.b)
 }
 
-func admission(v *value) (*metering.Admission, error) {
+// admission reads a row of lockAdmissions or sqlAdmissions.
+func (q *quantityMaps) admission(v *value) (*metering.Admission, error) {
 	ad := &metering.Admission{Entitlement: entitlement.Entitlement{
 		Account: id.FromUUID[account.Account](v.uuid(0)), Status: account.Status(v.text(1)), Level: v.text(2),
 		Currency: money.Currency(v.text(3)), PeriodStarts: v.times(4), PeriodEnd: v.time(5),
@@ -336,7 +336,7 @@ func admission(v *value) (*metering.Admission, error) {
 	}
 	if most := v.row[12]; string(most) != "{}" {
 		var err error
-		if ad.MaxQuantities, err = maxQuantities.of(most); err != nil {
+		if ad.MaxQuantities, err = q.of(most); err != nil {
 			return ad, fmt.Errorf("max quantities of %s: %w", ad.Account, err)
 		}
 	}

@@ -30,14 +30,17 @@ WHERE e.account_id = ANY ($1::uuid[])`)
 
 // standingSource reads what checks are decided by: two statements in one round trip, whatever the
 // number of accounts.
-type standingSource struct{ pool *pgxpool.Pool }
+type standingSource struct {
+	pool       *pgxpool.Pool
+	quantities quantityMaps
+}
 
-var _ metering.StandingSource = standingSource{}
+var _ metering.StandingSource = (*standingSource)(nil)
 
 // Standings returns the source of a metering.Checker.
-func Standings(pool *pgxpool.Pool) metering.StandingSource { return standingSource{pool} }
+func Standings(pool *pgxpool.Pool) metering.StandingSource { return &standingSource{pool: pool} }
 
-func (s standingSource) Standings(ctx context.Context, accounts []account.ID) (found map[account.ID]*metering.Standing, err error) {
+func (s *standingSource) Standings(ctx context.Context, accounts []account.ID) (found map[account.ID]*metering.Standing, err error) {
 	err = onConn(ctx, s.pool, func(p *pipeline) error {
 		ids := newUUIDs(len(accounts))
 		for _, a := range accounts {
@@ -45,7 +48,7 @@ func (s standingSource) Standings(ctx context.Context, accounts []account.ID) (f
 		}
 		found = make(map[account.ID]*metering.Standing, len(accounts))
 		err := p.queue(ctx, sqlAdmissions, func(v *value) error {
-			ad, err := admission(v)
+			ad, err := s.quantities.admission(v)
 			found[ad.Account] = &metering.Standing{Admission: *ad, Uses: map[metering.TotalKey]metering.Held{}}
 			return err
 		}, ids.b)
