@@ -141,7 +141,8 @@ func (f Facts) Guard(n ActionName) error {
 	return e
 }
 
-func blocker(err *errs.Error, params map[string]any) Blocker {
+func blocker(err *errs.Error) Blocker {
+	params := err.Params
 	if params == nil {
 		params = map[string]any{}
 	}
@@ -151,7 +152,7 @@ func blocker(err *errs.Error, params map[string]any) Blocker {
 func blockers(why []*errs.Error) []Blocker {
 	out := make([]Blocker, 0, len(why))
 	for _, err := range why {
-		out = append(out, blocker(err, err.Params))
+		out = append(out, blocker(err))
 	}
 	return out
 }
@@ -207,27 +208,29 @@ func appendErrors(why []*errs.Error, more ...*errs.Error) []*errs.Error {
 // Blockers says why an action is not possible now; nothing stands in the way of an empty list.
 func (f Facts) Blockers(n ActionName) []Blocker {
 	if f.Account.Status == account.Closed {
-		return []Blocker{blocker(account.ErrClosed, nil)}
+		return []Blocker{blocker(account.ErrClosed)}
 	}
 	var out []Blocker
 	switch n {
 	case ActUpgrade:
 		if f.PendingUpgrade != nil {
-			out = append(out, blockers([]*errs.Error{pendingUpgrade(*f.PendingUpgrade)})...)
+			out = append(out, blocker(pendingUpgrade(*f.PendingUpgrade)))
 		}
-		out = append(out, blockers(appendErrors(nil, f.NoUpgrade))...)
+		if f.NoUpgrade != nil {
+			out = append(out, blocker(f.NoUpgrade))
+		}
 	case ActDowngrade:
 		switch {
 		case !f.Subscription.Contract.IsZero():
-			out = append(out, blockers([]*errs.Error{underContract(f.Subscription)})[0])
+			out = append(out, blocker(underContract(f.Subscription)))
 		case f.Plan.Position == 0:
-			out = append(out, blocker(ErrNotADowngrade, nil))
+			out = append(out, blocker(ErrNotADowngrade))
 		case f.Subscription.NextPlan != "":
-			out = append(out, blocker(ErrDowngradePlanned, map[string]any{"plan": f.Subscription.NextPlan, "at": f.Subscription.Period.End}))
+			out = append(out, blocker(ErrDowngradePlanned.With("plan", f.Subscription.NextPlan).With("at", f.Subscription.Period.End)))
 		}
 	case ActKeepPlan:
 		if f.Subscription.NextPlan == "" {
-			out = append(out, blocker(ErrNoDowngrade, nil))
+			out = append(out, blocker(ErrNoDowngrade))
 		}
 	case ActTopUp:
 		var pending *errs.Error
@@ -243,19 +246,19 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 		}
 	case ActRemoveCard:
 		if f.DefaultMethod() == nil {
-			out = append(out, blocker(payment.ErrNoMethod, nil))
+			out = append(out, blocker(payment.ErrNoMethod))
 			break
 		}
 		out = append(out, f.removal(*f.DefaultMethod())...)
 	case ActCloseAccount:
 		if !f.Subscription.Contract.IsZero() {
-			out = append(out, blockers([]*errs.Error{underContract(f.Subscription)})[0])
+			out = append(out, blocker(underContract(f.Subscription)))
 		}
 		if f.OwedAtClose.Sign() > 0 {
-			out = append(out, blocker(ErrOwing, map[string]any{"outstanding": f.OwedAtClose}))
+			out = append(out, blocker(ErrOwing.With("outstanding", f.OwedAtClose)))
 		}
 		if f.PendingUpgrade != nil || f.PendingTopUp != nil || f.PaymentPending || f.Parked {
-			out = append(out, blocker(payment.ErrPaymentPending, nil))
+			out = append(out, blocker(payment.ErrPaymentPending))
 		}
 	case ActContactSales, ActAddCard:
 	}
@@ -267,10 +270,10 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 func (f Facts) removal(m payment.Method) []Blocker {
 	var out []Blocker
 	if m.Default {
-		out = append(out, blocker(ErrActiveCard, nil))
+		out = append(out, blocker(ErrActiveCard))
 	}
 	if m.Default && f.Owed.Sign() > 0 {
-		out = append(out, blocker(ErrOwing, map[string]any{"outstanding": f.Owed}))
+		out = append(out, blocker(ErrOwing.With("outstanding", f.Owed)))
 	}
 	return out
 }

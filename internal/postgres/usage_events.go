@@ -190,7 +190,7 @@ GROUP BY 1 ORDER BY 1`, mustOwner(a), meter, source, b.Start, b.End)
 		return nil, err
 	}
 	// The roll-up knows how many there were, whatever has become of the events. It knows no sources.
-	return hours, s.each(ctx, func(rows *sql.Rows) error {
+	err = s.each(ctx, func(rows *sql.Rows) error {
 		var start time.Time
 		var n int64
 		err := rows.Scan(&start, &n)
@@ -206,6 +206,7 @@ WITH kept AS (
 )
 SELECT hour, c.n - coalesce(k.n, 0) FROM counted c LEFT JOIN kept k USING (hour) WHERE c.n > coalesce(k.n, 0) ORDER BY hour`,
 		mustOwner(a), meter, b.Start, b.End)
+	return hours, err
 }
 
 func (s usageStore) Fates(ctx context.Context, a account.ID, source string, ids []string) (_ map[string]metering.Fate, err error) {

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// ErrWeights says that a sum is not that of the parts over which it is to be divided.
-var ErrWeights = errors.New("the sum is not that of its parts")
+// ErrParts says that a sum is not that of the parts over which it is to be divided.
+var ErrParts = errors.New("the sum is not that of its parts")
 
 // Costs adds up what the parts of a charge cost: each a quantity at a unit price, all over one
 // denominator, so that nothing has to be reduced. Its zero value costs nothing; Reset begins a sum.
@@ -91,7 +91,7 @@ func (c *Costs) part(i int) uint128 {
 
 // Shares divides whole, the rounded sum, over the parts by largest remainder, and writes the shares
 // to dst, which must be as long as there are parts. They sum to whole, and none is off what its part
-// costs exactly by a whole minor unit or more. It fails with ErrOverflow, and with ErrWeights where
+// costs exactly by a whole minor unit or more. It fails with ErrOverflow, and with ErrParts where
 // whole is not the rounded sum of the parts.
 func (c *Costs) Shares(dst []Amount, whole Amount) error {
 	var few [len(c.few)]uint128
@@ -116,7 +116,7 @@ func (c *Costs) Shares(dst []Amount, whole Amount) error {
 		lost = append(lost, rest)
 	}
 	if left < 0 || left > int64(c.n) {
-		return fmt.Errorf("%w: %s", ErrWeights, whole)
+		return fmt.Errorf("%w: %s", ErrParts, whole)
 	}
 	handOut(dst[:c.n], lost, uint64(left))
 	return nil

@@ -104,7 +104,7 @@ func TestCostsAreRefusedBeforeTheyWrap(t *testing.T) {
 	if err := c.Add(&one, &one, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Shares(make([]money.Amount, 1), money.New(99, money.USD)); !errors.Is(err, money.ErrWeights) {
+	if err := c.Shares(make([]money.Amount, 1), money.New(99, money.USD)); !errors.Is(err, money.ErrParts) {
 		t.Errorf("a third of a dollar was shared out as 99 cents: %v", err)
 	}
 }
