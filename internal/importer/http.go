@@ -134,6 +134,9 @@ func (s *HTTPSender) send(ctx context.Context, events []json.RawMessage) ([]Outc
 	}
 }
 
+// maxRetryAfter bounds how long an answer can make us wait, in seconds.
+const maxRetryAfter = 300
+
 // try sends once. A negative wait says that trying again is of no use.
 func (s *HTTPSender) try(ctx context.Context, body []byte) (_ []Outcome, wait time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
@@ -175,5 +178,5 @@ func (s *HTTPSender) try(ctx context.Context, body []byte) (_ []Outcome, wait ti
 		return nil, -1, err
 	}
 	seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
-	return nil, time.Duration(seconds) * time.Second, err
+	return nil, time.Duration(max(0, min(seconds, maxRetryAfter))) * time.Second, err
 }

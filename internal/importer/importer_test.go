@@ -302,6 +302,7 @@ func TestHTTPSender(t *testing.T) {
 			w.WriteHeader(http.StatusUnauthorized)
 		case busy:
 			busy = false
+			w.Header().Set("Retry-After", "-9223372036") // of no seconds at all: it is tried again in a moment
 			w.WriteHeader(http.StatusServiceUnavailable)
 		default:
 			_, _ = w.Write([]byte(`{"results":[{"id":"1","status":"accepted"},{"id":"2","status":"rejected","code":"too_old"}]}`))
