@@ -136,19 +136,7 @@ func (h usageCorrections) create(c echo.Context) error {
 //	@Failure		404		{object}	problem.Problem	"unknown_meter"
 //	@Router			/v1/usage/corrections [get]
 func (h usageCorrections) list(c echo.Context) error {
-	r, q, err := h.Lists.request(c, "id", "source", "meter", "from", "to")
-	if err != nil {
-		return err
-	}
-	f, err := h.Metering.filter(q)
-	if err != nil {
-		return err
-	}
-	found, err := h.Metering.Store.Corrections(c.Request().Context(), middleware.Account(c), f, r)
-	if err != nil {
-		return err
-	}
-	return list(c, h.Lists, found, toUsageCorrection)
+	return listSelected(c, h.Deps, toUsageCorrection, h.Metering.Store.Corrections)
 }
 
 // NewReconciliation is what a partner counted by itself: by hour, by event, or both.

@@ -18,10 +18,12 @@ import (
 	"github.com/accrue-billing/accrue/api/middleware"
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/api/strictjson"
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/period"
 	"github.com/accrue-billing/accrue/internal/spreadsheet"
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -264,19 +266,24 @@ func toUsageRecord(r metering.Record) UsageRecord {
 //	@Failure	404		{object}	problem.Problem	"unknown_meter"
 //	@Router		/v1/usage/events [get]
 func (h usageEvents) list(c echo.Context) error {
-	r, q, err := h.Lists.request(c, "id", "source", "meter", "from", "to")
+	return listSelected(c, h.Deps, toUsageRecord, h.Metering.Store.Events)
+}
+
+// listSelected answers with a page of what is about the events that the query selects.
+func listSelected[D, T any](c echo.Context, d Deps, convert func(D) T, read func(context.Context, account.ID, metering.Filter, page.Request) (page.Page[D], error)) error {
+	r, q, err := d.Lists.request(c, "id", "source", "meter", "from", "to")
 	if err != nil {
 		return err
 	}
-	f, err := h.Metering.filter(q)
+	f, err := d.Metering.filter(q)
 	if err != nil {
 		return err
 	}
-	found, err := h.Metering.Store.Events(c.Request().Context(), middleware.Account(c), f, r)
+	found, err := read(c.Request().Context(), middleware.Account(c), f, r)
 	if err != nil {
 		return err
 	}
-	return list(c, h.Lists, found, toUsageRecord)
+	return list(c, d.Lists, found, convert)
 }
 
 // filter reads what selects events. A meter that there is not is refused: an answer without anything would pass for no usage.

@@ -173,13 +173,17 @@ ORDER BY hour, x.event_id COLLATE "C"`, mustOwner(a), meter, source, b.Start, b.
 	if err != nil {
 		return nil, err
 	}
-	err = s.each(ctx, func(rows *sql.Rows) error {
-		var start time.Time
-		var n int64
-		err := rows.Scan(&start, &n)
-		hour(start).Rejected = n
-		return err
-	}, `
+	// each reads hours and a number of each.
+	each := func(keep func(h *metering.Hour, n int64), query string, args ...any) error {
+		return s.each(ctx, func(rows *sql.Rows) error {
+			var start time.Time
+			var n int64
+			err := rows.Scan(&start, &n)
+			keep(hour(start), n)
+			return err
+		}, query, args...)
+	}
+	err = each(func(h *metering.Hour, n int64) { h.Rejected = n }, `
 SELECT date_trunc('hour', r.occurred_at, 'UTC'), count(DISTINCT (r.source, r.event_id))
 FROM usage_rejects r
 WHERE r.account_id = $1 AND r.meter = $2 AND ($3 = '' OR r.source = $3) AND r.occurred_at >= $4 AND r.occurred_at < $5
@@ -190,13 +194,7 @@ GROUP BY 1 ORDER BY 1`, mustOwner(a), meter, source, b.Start, b.End)
 		return nil, err
 	}
 	// The roll-up knows how many there were, whatever has become of the events. It knows no sources.
-	err = s.each(ctx, func(rows *sql.Rows) error {
-		var start time.Time
-		var n int64
-		err := rows.Scan(&start, &n)
-		hour(start).Dropped = n
-		return err
-	}, `
+	err = each(func(h *metering.Hour, n int64) { h.Dropped = n }, `
 WITH kept AS (
   SELECT date_trunc('hour', x.occurred_at, 'UTC') AS hour, count(*) AS n
   FROM (`+effective+` AND e.meter = $2 AND e.occurred_at >= $3 AND e.occurred_at < $4) x WHERE NOT x.void GROUP BY 1
