@@ -13,20 +13,12 @@ import (
 	"github.com/accrue-billing/accrue/internal/metering"
 )
 
-var (
-	sqlAdmissions = named(`
-SELECT e.account_id, e.status, e.level, e.currency, e.period_starts, e.period_end, e.limits::text,
-       e.spend_limit, e.spend_mode, e.version, a.clock_at, e.earlier_limits::text, e.max_quantities::text
-FROM entitlements e JOIN accounts a ON a.id = e.account_id
-WHERE e.account_id = ANY ($1::uuid[])`)
-
-	sqlCurrentTotals = named(`
+var sqlCurrentTotals = named(`
 SELECT t.account_id, t.meter, t.period_start, t.quantity::text, t.reserved::text
 FROM entitlements e
 JOIN usage_totals t ON t.account_id = e.account_id
  AND (t.period_start >= e.period_starts[cardinality(e.period_starts)] OR t.period_start = 'epoch')
 WHERE e.account_id = ANY ($1::uuid[])`)
-)
 
 // standingSource reads what checks are decided by: two statements in one round trip, whatever the
 // number of accounts.
