@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"slices"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/entitlement"
@@ -78,8 +79,12 @@ func (r Reader) usage(ctx context.Context, acct account.Account, e entitlement.E
 	if err != nil {
 		return nil, err
 	}
-	byMeter := make(map[string]metering.Total, len(bill.totals))
-	for _, t := range bill.totals {
+	open, err := r.DB.Usage().Totals(ctx, acct.ID, metering.NoPeriod, false)
+	if err != nil {
+		return nil, err
+	}
+	byMeter := make(map[string]metering.Total, len(bill.totals)+len(open))
+	for _, t := range slices.Concat(bill.totals, open) {
 		byMeter[t.Meter] = t
 	}
 	v, charged, err := bill.charged()
