@@ -37,6 +37,7 @@ type Checker struct {
 type answerable struct {
 	*Standing
 	spent int64
+	err   error // why that is not known, which is no reason to answer nobody else of the same read
 }
 
 // NewChecker returns a checker. With a pricer, uses must return an account's use of a period.
@@ -90,10 +91,13 @@ func (c *Checker) decide(s *answerable, m *Meter) entitlement.Decision {
 
 func (c *Checker) standing(a account.ID) (*answerable, error) {
 	s, found, err := c.reads.Get(a)
-	if err == nil && !found {
-		err = entitlement.ErrNotFound
+	switch {
+	case err != nil:
+		return nil, err
+	case !found:
+		return nil, entitlement.ErrNotFound
 	}
-	return s, err
+	return s, s.err
 }
 
 func (c *Checker) load(ctx context.Context, accounts []account.ID) (map[account.ID]*answerable, error) {
@@ -104,19 +108,19 @@ func (c *Checker) load(ctx context.Context, accounts []account.ID) (map[account.
 	out := make(map[account.ID]*answerable, len(found))
 	for a, s := range found {
 		out[a] = &answerable{Standing: s}
-		if s.SpendLimit == nil || c.pricer == nil {
-			continue
+		if s.SpendLimit != nil && c.pricer != nil {
+			out[a].spent, out[a].err = c.spent(ctx, s)
 		}
-		period, _ := s.PeriodOf(s.now(c.clock()))
-		uses, err := c.uses(ctx, a, period)
-		if err != nil {
-			return nil, err
-		}
-		amount, err := c.pricer.Accrued(ctx, s.Entitlement, period, uses)
-		if err != nil {
-			return nil, err
-		}
-		out[a].spent = amount.Minor
 	}
 	return out, nil
+}
+
+func (c *Checker) spent(ctx context.Context, s *Standing) (int64, error) {
+	period, _ := s.PeriodOf(s.now(c.clock()))
+	uses, err := c.uses(ctx, s.Account, period)
+	if err != nil {
+		return 0, err
+	}
+	amount, err := c.pricer.Accrued(ctx, s.Entitlement, period, uses)
+	return amount.Minor, err
 }

@@ -2,6 +2,7 @@ package metering
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -29,7 +30,7 @@ func (x Expirer) Run(ctx context.Context) error {
 	})
 }
 
-// Sweep lets go what is overdue now.
+// Sweep lets go what is overdue now. An account that somebody else holds keeps no other's reservations.
 func (x Expirer) Sweep(ctx context.Context) error {
 	const most = 100
 	for {
@@ -38,9 +39,10 @@ func (x Expirer) Sweep(ctx context.Context) error {
 			return err
 		}
 		for _, a := range holders {
-			if err := x.Ingester.Expire(ctx, a); err != nil {
-				return err
-			}
+			err = errors.Join(err, x.Ingester.Expire(ctx, a))
+		}
+		if err != nil { // who failed would be found again at once
+			return err
 		}
 	}
 }
