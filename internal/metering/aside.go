@@ -69,15 +69,24 @@ func (in *Ingester) setAside(ctx context.Context, chunks []chunk, held map[accou
 	return rest
 }
 
-// storeAside stores what is set aside of an account once nobody else holds it.
+// storeAside stores what is set aside of an account once nobody else holds it. Under load more comes while it stores, for as
+// long as that lasts: patience is for the next who holds the account, and begins anew with what is stored.
 func (in *Ingester) storeAside(ctx context.Context, a account.ID) {
-	ctx, cancel := context.WithTimeout(ctx, in.opt.Patience)
-	defer cancel()
+	for more := true; more; {
+		patient, cancel := context.WithTimeout(ctx, in.opt.Patience)
+		more = in.storeNextAside(patient, a)
+		cancel()
+	}
+}
+
+// storeNextAside stores what goes into one transaction, and sends away what ctx does not last for. It reports whether it
+// has stored anything: otherwise there is no more.
+func (in *Ingester) storeNextAside(ctx context.Context, a account.ID) bool {
 	pause := asideFirst
 	for {
 		chunks := in.nextAside(a)
 		if chunks == nil {
-			return
+			return false
 		}
 		held, err := in.commit(ctx, itemsOf(chunks), true)
 		if len(held) > 0 {
@@ -96,6 +105,9 @@ func (in *Ingester) storeAside(ctx context.Context, a account.ID) {
 		}
 		in.aside.mu.Unlock()
 		answer(chunks, err)
+		if err == nil {
+			return true
+		}
 	}
 }
 
