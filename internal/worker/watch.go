@@ -9,6 +9,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/errs"
 )
 
 // Watch checks the funds and alerts of accounts whose usage changed, soon after and not more often than once per
@@ -107,7 +108,8 @@ func (w *Watch) checkChanged(ctx context.Context) {
 func (w *Watch) check(ctx context.Context, accounts []account.ID) {
 	watched, err := w.Core.DB.Alerts().Watched(ctx, accounts)
 	if err != nil && ctx.Err() == nil {
-		w.Core.Log.WarnContext(ctx, "funds not checked", "accounts", len(accounts), "error", err)
+		w.Core.Log.WarnContext(ctx, "funds not checked; tried again in a moment", "accounts", len(accounts), "error", err)
+		w.Changed(accounts)
 	}
 	for _, a := range watched {
 		w.checkOne(ctx, a)
@@ -115,7 +117,12 @@ func (w *Watch) check(ctx context.Context, accounts []account.ID) {
 }
 
 func (w *Watch) checkOne(ctx context.Context, a account.ID) {
-	if err := (billing.Watcher{Core: w.Core}).Check(ctx, a); err != nil && ctx.Err() == nil {
-		w.Core.Log.WarnContext(ctx, "funds not checked", "account", a, "error", err)
+	err := (billing.Watcher{Core: w.Core}).Check(ctx, a)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	w.Core.Log.WarnContext(ctx, "funds not checked", "account", a, "error", err)
+	if errs.KindOf(err) == errs.Unavailable { // the last of its usage may have been what there is to tell of
+		w.Changed([]account.ID{a})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/alert"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/clock"
+	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/plan"
@@ -83,6 +85,25 @@ func TestWatch_AlertsOutliveTheProcess(t *testing.T) {
 		}
 	})
 
+	t.Run("WhoseDatabaseWasAway", func(t *testing.T) {
+		a := reached()
+		away := &billing.Core{DB: forgetful{db, new(atomic.Int64)}, Clock: core.Clock, Policy: core.Policy, Log: core.Log}
+		w := &worker.Watch{Core: away, Every: time.Millisecond}
+		w.Changed([]account.ID{a})
+		running, end := context.WithTimeout(t.Context(), 30*time.Second)
+		defer end()
+		var watching sync.WaitGroup
+		watching.Go(func() { _ = w.Run(running) })
+		for told(a) == 0 && running.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		end()
+		watching.Wait()
+		if n := told(a); n != 1 {
+			t.Errorf("told %d times, want once", n)
+		}
+	})
+
 	t.Run("ThatWasKilled", func(t *testing.T) {
 		accounts := make([]account.ID, 120) // more than are looked at at a time
 		for i := range accounts {
@@ -114,3 +135,25 @@ func TestWatch_AlertsOutliveTheProcess(t *testing.T) {
 		}
 	})
 }
+
+// forgetful is a database that once fails to say which accounts are watched, and of all of them says nothing.
+type forgetful struct {
+	billing.Database
+	asked *atomic.Int64
+}
+
+func (d forgetful) Alerts() alert.Store { return forgetfulAlerts{d.Database.Alerts(), d.asked} }
+
+type forgetfulAlerts struct {
+	alert.Store
+	asked *atomic.Int64
+}
+
+func (s forgetfulAlerts) Watched(ctx context.Context, accounts []account.ID) ([]account.ID, error) {
+	if s.asked.Add(1) == 1 {
+		return nil, errs.New(errs.Unavailable, "database_unavailable", "The database is away.")
+	}
+	return s.Store.Watched(ctx, accounts)
+}
+
+func (forgetfulAlerts) AllWatched(context.Context, account.ID, int) ([]account.ID, error) { return nil, nil }
