@@ -13,18 +13,30 @@ import (
 // Errors of a time.
 var (
 	errNoTime    = errors.New("must be a time as in RFC 3339")
-	errTimeRange = errors.New("must lie in the years 1 to 9998 of UTC")
+	errTimeRange = errors.New("must lie in the years 2 to 9998 of UTC")
 )
 
 // ParseTime reads a time as in RFC 3339. One that UTC or the calendar of another zone could put into a year of more
-// than four digits is refused: it could be stored, and then no answer that shows it could be written.
+// than four digits is refused: it could be stored, and then no answer that shows it could be written. So is the year in
+// which Go's zero time lies, which says that no time was given.
 func ParseTime(s string) (time.Time, error) {
-	t, err := time.Parse(time.RFC3339Nano, s)
+	t, err := RFC3339(s)
 	if err != nil {
-		return time.Time{}, errNoTime
+		return time.Time{}, err
 	}
-	if t = t.UTC(); t.Year() < 1 || t.Year() > 9998 {
+	if t = t.UTC(); t.Year() < 2 || t.Year() > 9998 {
 		return time.Time{}, errTimeRange
+	}
+	return t, nil
+}
+
+// RFC3339 reads a time of any year. What time.Parse takes beyond RFC 3339 is refused: an hour of one digit, a comma before
+// the fraction, an offset of a day or more.
+func RFC3339(s string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	const toMinute, toSecond, offset = len("2006-01-02T15:04"), len("2006-01-02T15:04:05"), len("07:00")
+	if err != nil || s[toMinute] != ':' || s[toSecond] == ',' || (s[len(s)-1] != 'Z' && s[len(s)-offset:] >= "24") {
+		return time.Time{}, errNoTime
 	}
 	return t, nil
 }

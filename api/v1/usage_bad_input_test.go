@@ -118,6 +118,8 @@ func TestBadUsage_RejectsTheEvent(t *testing.T) {
 		"NUL in a dimension":         {event("bad", "1", `,"dimensions":{"project":"a\u0000"}`), "invalid_text", "/dimensions/project"},
 		"the year 9999":              {at("9999-12-31T23:59:59Z"), "in_future", "/timestamp"},
 		"no time":                    {at("yesterday"), "invalid_timestamp", "/timestamp"},
+		"a comma in a time":          {at("2026-03-10T08:15:00,5Z"), "invalid_timestamp", "/timestamp"},
+		"an offset of a day":         {at("2026-03-11T08:15:00+24:00"), "invalid_timestamp", "/timestamp"},
 		"another account's subject":  {event("bad", "1", `,"subject":"`+stranger.ID.String()+`"`), "unknown_account", "/subject"},
 		"an unknown member":          {event("bad", "1", `,"price":"0"`), "unknown_member", "/price"},
 		"a text of more than 64 KiB, which is not said again": {strings.Replace(event("bad", "1", ""), `"bad"`, `"`+strings.Repeat("b", 64<<10)+`"`, 1), "event_too_large", ""},

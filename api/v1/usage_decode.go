@@ -378,7 +378,7 @@ func (d *eventDecoder) time(in *incoming, pointer string) error {
 
 // timestamp reads a time and cuts it to the microsecond, the resolution that is kept.
 func (in *incoming) timestamp(pointer, s string) {
-	t, err := time.Parse(time.RFC3339Nano, s)
+	t, err := strictjson.RFC3339(s)
 	if err != nil || t.Year() < 1 || t.Year() > 9999 {
 		in.fail(pointer, "invalid_timestamp", "The time is not one of RFC 3339.")
 		return
