@@ -51,7 +51,8 @@ func read(req *http.Request, limit int64, room func(int64) error) ([]byte, error
 	if req.ContentLength > limit {
 		return nil, ErrTooLarge.With("limit_bytes", limit)
 	}
-	switch encoding := strings.ToLower(strings.TrimSpace(req.Header.Get(echo.HeaderContentEncoding))); encoding {
+	encodings := strings.Join(req.Header.Values(echo.HeaderContentEncoding), ",") // several headers are one list
+	switch strings.ToLower(strings.TrimSpace(encodings)) {
 	case "", "identity":
 		data, err := readAll(req.Body, req.ContentLength, limit, room)
 		return data, explain(err, ErrTruncated)

@@ -156,6 +156,7 @@ func TestBodies(t *testing.T) {
 		"ZstdIsNot":         {doc, []string{ce, "zstd"}, 400, "corrupt_encoding"},
 		"Deflate":           {doc, []string{ce, "deflate"}, 415, "unsupported_encoding"},
 		"Twice":             {gzipped(gzipped(doc)), []string{ce, "gzip, gzip"}, 415, "unsupported_encoding"},
+		"TwiceInTwoHeaders": {gzipped(gzipped(doc)), []string{ce, "gzip", ce, "gzip"}, 415, "unsupported_encoding"},
 		"NoContentType":     {doc, []string{ct, ""}, 415, "unsupported_media_type"},
 		"Form":              {"a=b", []string{ct, "", ct, "application/x-www-form-urlencoded"}, 415, "unsupported_media_type"},
 		"XML":               {"<a/>", []string{ct, "", ct, "application/xml"}, 415, "unsupported_media_type"},
