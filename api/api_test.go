@@ -192,6 +192,7 @@ func TestTheRouterRefusesInProblems(t *testing.T) {
 	c := apitest.NewClient(t, base, "")
 	c.Get("/v1/nowhere").WantProblem(http.StatusNotFound, "route_not_found")
 	c.Get("/").WantProblem(http.StatusNotFound, "route_not_found")
+	c.Get("/swagger/none.js").WantProblem(http.StatusNotFound, "route_not_found")
 	r := c.Do(http.MethodDelete, "/v1/plans", nil).WantProblem(http.StatusMethodNotAllowed, "method_not_allowed")
 	if allow := r.Header.Get("Allow"); !strings.Contains(allow, "GET") {
 		t.Errorf("Allow: %q", allow)

@@ -33,8 +33,36 @@ func Mount(e *echo.Echo) {
 		if c.Param("*") == "index.html" {
 			return index(c, ui)
 		}
-		return ui(c)
+		w := c.Response().Writer
+		found := &foundOnly{ResponseWriter: w}
+		c.Response().Writer = found
+		err := ui(c)
+		c.Response().Writer = w
+		if found.missing {
+			c.Response().Committed = false
+			return echo.ErrNotFound
+		}
+		return err
 	})
+}
+
+// foundOnly holds an answer back that says, in words of its own, that there is no such file.
+type foundOnly struct {
+	http.ResponseWriter
+	missing bool
+}
+
+func (f *foundOnly) WriteHeader(status int) {
+	if f.missing = status == http.StatusNotFound; !f.missing {
+		f.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (f *foundOnly) Write(b []byte) (int, error) {
+	if f.missing {
+		return len(b), nil
+	}
+	return f.ResponseWriter.Write(b)
 }
 
 func document(media string, data []byte) echo.HandlerFunc {

@@ -226,7 +226,7 @@ func Send(c echo.Context, status int, document []byte) error {
 	h := c.Response().Header()
 	h.Set("Content-Language", "en")
 	h.Set("Cache-Control", "no-store")
-	for _, name := range []string{"ETag", echo.HeaderContentEncoding, echo.HeaderContentDisposition} {
+	for _, name := range []string{"ETag", echo.HeaderContentType, echo.HeaderContentEncoding, echo.HeaderContentDisposition} {
 		h.Del(name) // it belonged to the answer that was not given
 	}
 	return c.Blob(status, MediaType, document)
