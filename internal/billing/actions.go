@@ -258,7 +258,7 @@ func (f Facts) Blockers(n ActionName) []Blocker {
 			out = append(out, blocker(ErrOwing.With("outstanding", f.OwedAtClose)))
 		}
 		if f.PendingUpgrade != nil || f.PendingTopUp != nil || f.PaymentPending || f.Parked {
-			out = append(out, blocker(payment.ErrPaymentPending))
+			out = append(out, blocker(payment.ErrPaymentPending.Details("A payment or an upgrade is still under way. Wait until it is done, or cancel the upgrade.")))
 		}
 	case ActContactSales, ActAddCard:
 	}
