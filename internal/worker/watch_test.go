@@ -156,4 +156,6 @@ func (s forgetfulAlerts) Watched(ctx context.Context, accounts []account.ID) ([]
 	return s.Store.Watched(ctx, accounts)
 }
 
-func (forgetfulAlerts) AllWatched(context.Context, account.ID, int) ([]account.ID, error) { return nil, nil }
+func (forgetfulAlerts) AllWatched(context.Context, account.ID, int) ([]account.ID, error) {
+	return nil, nil
+}
