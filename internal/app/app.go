@@ -27,7 +27,7 @@ type App struct {
 	cfg     Config
 	secrets deploymentSecrets
 	log     *slog.Logger
-	clock   clock.Clock
+	clock   clock.Clock // the database's, unless it is a virtual one
 	metrics *telemetry.Metrics
 
 	database *database
@@ -60,10 +60,11 @@ type server struct {
 // New starts the database, migrates it, and builds everything on top. The caller runs what it returns
 // with Run, or gives it up with Close.
 func New(ctx context.Context, cfg Config, log *slog.Logger) (*App, error) {
-	return newAt(ctx, cfg, log, clock.System)
+	return newAt(ctx, cfg, log, nil)
 }
 
-// newAt is New on another clock than the machine's.
+// newAt is New on a virtual clock, or on the database's if clk is nil: what is due is due for all replicas at once, however their
+// machines' clocks differ.
 func newAt(ctx context.Context, cfg Config, log *slog.Logger, clk clock.Clock) (_ *App, err error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
@@ -79,6 +80,14 @@ func newAt(ctx context.Context, cfg Config, log *slog.Logger, clk clock.Clock) (
 	}
 	if err := a.openDatabase(ctx); err != nil {
 		return nil, err
+	}
+	if a.clock == nil {
+		shared, err := clock.Follow(ctx, a.db.Time)
+		if err != nil {
+			return nil, err
+		}
+		a.clock = shared.Now
+		a.background = append(a.background, part{"clock", shared.Run})
 	}
 	if err := a.assemble(ctx); err != nil {
 		return nil, err

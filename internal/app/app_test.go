@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/accrue-billing/accrue/internal/app"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
@@ -167,6 +170,33 @@ func TestServe_OnAGivenDatabase(t *testing.T) {
 	p.end(t)
 	if strings.Contains(p.log.String(), "level=ERROR") {
 		t.Error(p.log)
+	}
+}
+
+// The machines of replicas differ in what time it is; the database that they share has one time.
+func TestServe_GoesByTheDatabasesClock(t *testing.T) {
+	t.Parallel()
+	dsn := postgrestest.NewEmpty(t)
+	db, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close(context.Background()) })
+	_, err = db.Exec(t.Context(), fmt.Sprintf(`
+CREATE SCHEMA ahead;
+GRANT USAGE ON SCHEMA ahead TO PUBLIC;
+CREATE FUNCTION ahead.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$ SELECT pg_catalog.clock_timestamp() + interval '90 days' $$;
+ALTER DATABASE %s SET search_path = public, ahead, pg_catalog`, pgx.Identifier{db.Config().Database}.Sanitize()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, "--data-dir", t.TempDir(), "--database-url", dsn).end(t)
+	var ahead time.Duration
+	if err := db.QueryRow(t.Context(), "SELECT max(published_at) - now() FROM plan_versions").Scan(&ahead); err != nil {
+		t.Fatal(err)
+	}
+	if ahead.Round(24*time.Hour) != 90*24*time.Hour {
+		t.Errorf("the first price list was put on sale %s from now, and not by the database's clock", ahead)
 	}
 }
 

@@ -27,7 +27,11 @@ func (checkCommand) Run(in *invocation) error {
 			return err
 		}
 		defer db.Close()
-		a := &App{cfg: in.cfg, log: in.log, clock: clock.System}
+		shared, err := clock.Follow(in.ctx, db.Time)
+		if err != nil {
+			return err
+		}
+		a := &App{cfg: in.cfg, log: in.log, clock: shared.Now}
 		if a.secrets, err = in.cfg.secrets(); err != nil {
 			return err
 		}

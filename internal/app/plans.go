@@ -258,7 +258,11 @@ func (in *invocation) core(fn func(core *billing.Core) error) error {
 			return err
 		}
 		defer db.Close()
-		return fn(&billing.Core{DB: db, Clock: clock.System, Policy: billing.DefaultPolicy(), Log: in.log})
+		shared, err := clock.Follow(in.ctx, db.Time)
+		if err != nil {
+			return err
+		}
+		return fn(&billing.Core{DB: db, Clock: shared.Now, Policy: billing.DefaultPolicy(), Log: in.log})
 	})
 }
 

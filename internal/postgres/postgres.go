@@ -225,6 +225,13 @@ func (d *DB) ByKey() *pgxpool.Pool { return d.byKey }
 // Ping reports whether the database answers.
 func (d *DB) Ping(ctx context.Context) error { return d.pool.Ping(ctx) }
 
+// Time asks the database what time it is.
+func (d *DB) Time(ctx context.Context) (now time.Time, err error) {
+	defer errs.Wrap(&err, "ask the database for the time")
+	err = translate(d.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now))
+	return now, err
+}
+
 // Transactions are tried again when PostgreSQL asks for it, and for nothing else.
 const (
 	maxTries  = 6
