@@ -76,7 +76,9 @@ func (a *App) assemble(ctx context.Context) error {
 		},
 	})
 	expirer := metering.Expirer{Reservations: a.db.Reservations(), Ingester: a.svc.ingester, Log: a.log}
-	retention := metering.Retention{Partitions: postgres.UsagePartitions(a.db.Pool()), Clock: a.clock, Keep: a.cfg.UsageRetention, Log: a.log}
+	retention := &metering.Retention{
+		Partitions: postgres.UsagePartitions(a.db.Pool()), Traces: postgres.UsageTraces(a.db.Pool()), Clock: a.clock, Keep: a.cfg.UsageRetention, Log: a.log,
+	}
 	if err := a.identity(); err != nil {
 		return err
 	}
@@ -87,7 +89,11 @@ func (a *App) assemble(ctx context.Context) error {
 	a.watch(alarm)
 	jobs, err := worker.New(worker.Config{
 		Core: a.svc.core, Pool: a.db.Pool(),
-		Sweepers: []worker.Sweeper{{Name: "meters", Sweep: a.svc.meters.Refresh}, {Name: "alarm", Sweep: alarm.Look}},
+		Sweepers: []worker.Sweeper{
+			{Name: "meters", Sweep: a.svc.meters.Refresh},
+			{Name: "alarm", Sweep: alarm.Look},
+			{Name: "retention", Sweep: billing.Retention{Core: a.svc.core, Events: a.cfg.WebhookRetention}.Sweep},
+		},
 	})
 	if err != nil {
 		return err

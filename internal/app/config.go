@@ -58,6 +58,7 @@ type Config struct {
 	SandboxURL           string        `group:"Payments" name:"sandbox-url" help:"Where the sandbox provider is reached, if not at its own address: that of another instance with the same data-dir, or a proxy in a test of the network."`
 	ProviderTimeout      time.Duration `group:"Payments" default:"8s" help:"How long one request to the provider may take."`
 	AlarmAfter           time.Duration `group:"Payments" default:"15m" help:"How long the outcome of a payment may be unknown before the log and the metrics say so."`
+	WebhookRetention     time.Duration `group:"Payments" default:"2160h" help:"How long the provider's webhooks are kept after they were acted on, at least 30 days, in which it may send one again."`
 	CardRemoval          string        `group:"Payments" enum:"request,when-paid" default:"request" help:"What follows when a customer removes a card. request: support decides. when-paid: granted by itself where nothing is owed."`
 
 	// Catalogue and billing.

@@ -212,6 +212,7 @@ func TestCheck(t *testing.T) {
 		"TooManyCommitters":            {test, []string{"--ingest-committers=65"}, "ingest-committers"},
 		"QueueSmallerThanABatch":       {test, []string{"--ingest-queue=10"}, "ingest-queue"},
 		"RetentionShorterThanLateness": {test, []string{"--usage-retention=1h"}, "usage-retention"},
+		"WebhooksThatMayComeAgain":     {test, []string{"--webhook-retention=719h"}, "webhook-retention"},
 		"ShutdownBeforeItsTime":        {test, []string{"--shutdown-delay=-1s"}, "shutdown-delay"},
 		"NoTimeToDrain":                {test, []string{"--drain-timeout=0s"}, "drain-timeout"},
 		"NoCatalogue":                  {test, []string{"--catalogue=/nowhere"}, "catalogue"},

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/secret"
 )
@@ -241,6 +242,9 @@ func (c Config) checkNumbers(p *problems) {
 	}
 	if c.ShutdownDelay < 0 {
 		p.add("shutdown-delay", "must not be negative")
+	}
+	if c.WebhookRetention < billing.MinEventRetention {
+		p.add("webhook-retention", "%s is shorter than %s, in which a provider may send a webhook again", c.WebhookRetention, billing.MinEventRetention)
 	}
 	if c.UsageRetention < metering.MinRetention {
 		p.add("usage-retention", "%s is shorter than %s, in which usage can still be corrected", c.UsageRetention, metering.MinRetention)

@@ -156,8 +156,12 @@ type Store interface {
 	// PendingEvents returns up to limit stored webhooks that are due to be processed, in the order in which they came,
 	// from behind the given one on; the zero one is before them all.
 	PendingEvents(ctx context.Context, now time.Time, after ProviderEvent, limit int) ([]ProviderEvent, error)
+	// DropEvents removes up to limit stored webhooks that were processed before t, the oldest first, and returns their number.
+	DropEvents(ctx context.Context, t time.Time, limit int) (int, error)
 
 	// AddAttempt counts a try at a card; Attempts returns those since t, of any account.
 	AddAttempt(ctx context.Context, fingerprint string, a Attempt) error
 	Attempts(ctx context.Context, fingerprint string, since time.Time) ([]Attempt, error)
+	// DropAttempts removes up to limit attempts that were counted before t, in real time, and returns their number.
+	DropAttempts(ctx context.Context, t time.Time, limit int) (int, error)
 }

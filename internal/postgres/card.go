@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"time"
 
@@ -353,6 +354,21 @@ func (s paymentStore) Attempts(ctx context.Context, fingerprint string, since ti
 		}
 	}
 	return list, nil
+}
+
+func (s paymentStore) DropAttempts(ctx context.Context, t time.Time, limit int) (_ int, err error) {
+	defer errs.Wrap(&err, "drop attempts at cards of before %s", t)
+	res := s.db.WithContext(ctx).Exec(`
+DELETE FROM card_attempts WHERE (fingerprint, id) IN (SELECT fingerprint, id FROM card_attempts WHERE id < ? ORDER BY id LIMIT ?)`, firstAt(t), limit)
+	return int(res.RowsAffected), translate(res.Error)
+}
+
+// firstAt is below every identifier that is made from t on, and above those of before, by the millisecond.
+func firstAt(t time.Time) (u uuid.UUID) {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(t.UnixMilli())<<16)
+	copy(u[:], b[:6])
+	return u
 }
 
 // clauseRaise raises a version in an update that has not read it.

@@ -74,3 +74,15 @@ func (s paymentStore) PendingEvents(ctx context.Context, now time.Time, after pa
 		Where("(received_at, event_id) > (?, ?)", after.ReceivedAt, after.EventID).
 		Order("received_at, event_id").Limit(limit), providerEventRow.event)
 }
+
+// Another replica may be at it too: what it holds is passed over.
+const dropProviderEvents = `
+WITH old AS MATERIALIZED (
+  SELECT provider, event_id FROM provider_events WHERE processed_at < ? ORDER BY processed_at LIMIT ? FOR UPDATE SKIP LOCKED)
+DELETE FROM provider_events e USING old WHERE e.provider = old.provider AND e.event_id = old.event_id`
+
+func (s paymentStore) DropEvents(ctx context.Context, t time.Time, limit int) (_ int, err error) {
+	defer errs.Wrap(&err, "drop provider events of before %s", t)
+	res := s.db.WithContext(ctx).Exec(dropProviderEvents, t, limit)
+	return int(res.RowsAffected), translate(res.Error)
+}
