@@ -1,6 +1,9 @@
 package billing_test
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +58,42 @@ func TestSpendLimit_TheBillNeverPassesIt(t *testing.T) {
 }
 
 // The worked examples of the published price list, as invoices.
+// Nothing has run for three months: what was missed is made up for in order, each period once, by what was used in it.
+func TestSweep_ClosesWhatWasMissedInOrder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t) // from the tenth of March
+	w.use(t, a, "voice", "60600")
+	w.advance(32 * 24 * time.Hour)
+	w.use(t, a, "voice", "61200")
+	w.advance(65 * 24 * time.Hour)
+	w.sweep(t)
+	w.sweep(t)
+	list, err := w.DB.Invoices().List(t.Context(), a, "", page.Request{Limit: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(list.Data) // the latest comes first
+	var got []string
+	for _, inv := range list.Data {
+		content, err := w.DB.Invoices().Content(t.Context(), a, inv.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, number, _ := strings.Cut(content.Number, "-")
+		got = append(got, fmt.Sprintf("%s %s to %s: %s", number, inv.Period.Start.Format("2 January"), inv.Period.End.Format("2 January"), inv.Total))
+	}
+	want := []string{
+		"000001 10 March to 10 April: 0.27 USD", "000002 10 April to 10 May: 0.54 USD", "000003 10 May to 10 June: 0.00 USD",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("invoices\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if sub, err := w.DB.Subscriptions().Active(t.Context(), a); err != nil || sub.Index != 3 {
+		t.Errorf("period %d is running, %v; want 3", sub.Index, err)
+	}
+}
+
 func TestCycleInvoices(t *testing.T) {
 	t.Parallel()
 
