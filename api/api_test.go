@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -254,6 +256,45 @@ func TestServer_KeepsIdleConnectionsLongerThanALoadBalancer(t *testing.T) {
 	if idle := api.NewServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler)).IdleTimeout; idle < 70*time.Second {
 		t.Errorf("closed after %s", idle)
 	}
+}
+
+// Five hundred peers that never end their headers, a byte now and then, keep nobody else from being served, and are let go of.
+func TestServer_LetsGoOfPeersThatTrickle(t *testing.T) {
+	t.Parallel()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := api.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }), slog.New(slog.DiscardHandler))
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+
+	var slow sync.WaitGroup
+	for range 500 {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		slow.Go(func() {
+			tick := time.NewTicker(200 * time.Millisecond)
+			defer tick.Stop()
+			for begun := time.Now(); time.Since(begun) < time.Minute; <-tick.C {
+				if _, err := conn.Write([]byte("G")); err != nil {
+					return
+				}
+			}
+			t.Error("a peer that trickles was kept for a minute")
+		})
+	}
+	resp, err := http.Get("http://" + l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusNoContent {
+		t.Errorf("beside them: %d, %v", resp.StatusCode, err)
+	}
+	slow.Wait()
 }
 
 func TestProblemPages(t *testing.T) {
