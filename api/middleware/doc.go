@@ -80,7 +80,7 @@ func (ch *Chain) Wrap(r route.Route) echo.HandlerFunc {
 	if r.IfMatch {
 		m = append(m, ifMatch)
 	}
-	if r.Idempotent {
+	if r.TakesKey() {
 		m = append(m, ch.idempotency(r))
 	}
 	if strings.Contains(r.Path, "{") {

@@ -31,11 +31,12 @@ func (ch *Chain) idempotency(r route.Route) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			headers := c.Request().Header.Values(headerIdempotencyKey)
-			switch len(headers) {
-			case 0:
+			switch {
+			case len(headers) == 0 && r.Idempotent:
 				return ErrKeyRequired
-			case 1:
-			default:
+			case len(headers) == 0:
+				return next(c)
+			case len(headers) > 1:
 				return ErrKeyInvalid
 			}
 			k, ok := parseKey(headers[0])
@@ -111,7 +112,7 @@ func Idempotency(c echo.Context) idempotency.Request {
 	return r
 }
 
-// IdempotencyIfAny is Idempotency, or the zero Request on a route that takes no key.
+// IdempotencyIfAny is Idempotency, or the zero Request where no key was sent or the route takes none.
 func IdempotencyIfAny(c echo.Context) idempotency.Request {
 	r, _ := c.Get(idempotencyKey).(idempotency.Request)
 	return r

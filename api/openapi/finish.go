@@ -194,8 +194,8 @@ func addParameters(op object, r route.Route) {
 	header := func(name, description string, required bool, schema object) {
 		params = append(params, object{"name": name, "in": "header", "required": required, "description": description, "schema": schema})
 	}
-	if r.Idempotent {
-		header("Idempotency-Key", "A fresh value for each thing to be done, the same one to repeat. Kept for 30 days.", true,
+	if r.TakesKey() {
+		header("Idempotency-Key", "A fresh value for each thing to be done, the same one to repeat. Kept for 30 days.", r.Idempotent,
 			object{"type": "string", "minLength": 1, "maxLength": 257, "example": `"8e03978e-40d5-43dd-bc93-6894a57f9324"`})
 	}
 	if r.IfMatch {
@@ -310,7 +310,7 @@ func finishSuccess(resp object, r route.Route, status int) {
 	if r.Tagged || r.IfMatch {
 		h["ETag"] = headerRef("ETag")
 	}
-	if r.Idempotent {
+	if r.TakesKey() {
 		h["Idempotent-Replayed"] = headerRef("Idempotent-Replayed")
 	}
 	if paged(content) {
@@ -354,7 +354,7 @@ func refusals(r route.Route) []int {
 	if r.IfMatch {
 		out = append(out, 412, 428)
 	}
-	if r.Idempotent {
+	if r.TakesKey() {
 		out = append(out, 409)
 	}
 	return out

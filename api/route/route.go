@@ -66,6 +66,7 @@ type Route struct {
 	Class   Class // Reads if empty
 
 	Idempotent bool // an Idempotency-Key is required
+	Repeatable bool // an Idempotency-Key is honoured where one is sent
 	IfMatch    bool // an If-Match is required
 	// Creates is the path under which what a 201 has made can be read: with the id of its body it is the
 	// answer's Location. Where it is empty and "GET " + Path + "/{id}" is a route, Complete fills it.
@@ -141,6 +142,9 @@ func (r Route) HasBody() bool {
 	return r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch
 }
 
+// TakesKey reports whether an Idempotency-Key has a meaning here.
+func (r Route) TakesKey() bool { return r.Idempotent || r.Repeatable }
+
 // Check returns what is wrong with a declaration.
 func (r Route) Check() error {
 	var problems []error
@@ -168,7 +172,7 @@ func (r Route) Check() error {
 	if r.OfState && (r.Method != http.MethodGet || r.Public || r.Account != AccountRequired || r.Tagged || r.Timeout < 0) {
 		fail("is of an account's state and must be a plain GET for one account")
 	}
-	if r.Public && r.Idempotent {
+	if r.Public && r.TakesKey() {
 		fail("is public: nobody's keys could be told apart")
 	}
 	if !r.Sunset.IsZero() && (r.Deprecated.IsZero() || r.Sunset.Before(r.Deprecated)) {

@@ -88,13 +88,9 @@ func send(c echo.Context, a idempotency.Answer) error {
 	return c.JSONBlob(a.Status, a.Body)
 }
 
-// created answers with what was made by an operation that keeps no answer.
-func created(c echo.Context, v any) error {
-	body, err := encode(v)
-	if err != nil {
-		return err
-	}
-	return send(c, idempotency.Answer{Status: http.StatusCreated, Body: body})
+// created shows what was made, where it holds nothing that is sent once.
+func created[R, W any](convert func(R) W) func(R, secrets) shown {
+	return func(r R, _ secrets) shown { return shown{status: http.StatusCreated, body: convert(r)} }
 }
 
 // createsKey holds the path of what a route makes.

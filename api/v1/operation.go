@@ -18,8 +18,8 @@ import (
 // headerReplayed says that an answer is the stored one of an earlier request with the same key.
 const headerReplayed = "Idempotent-Replayed"
 
-// asked says who asks for an operation on the request's account, and under which key. A route that
-// takes no Idempotency-Key asks without one.
+// asked says who asks for an operation on the request's account, and under which key. Without an
+// Idempotency-Key no answer is kept.
 func asked(c echo.Context) billing.Asked {
 	return billing.Asked{
 		Account: middleware.AccountIfAny(c), Actor: actor(c), Key: middleware.IdempotencyIfAny(c), Ceiling: middleware.Principal(c).Ceilings,

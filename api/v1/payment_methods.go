@@ -25,6 +25,8 @@ func paymentMethodRoutes(d Deps) []route.Route {
 	create.Idempotent = true
 	patch, remove := write(http.MethodPatch, "/{id}", h.patch), write(http.MethodDelete, "/{id}", h.remove)
 	patch.IfMatch, remove.IfMatch = true, true
+	askRemoval := write(http.MethodPost, "/{id}/removal-requests", h.requestRemoval)
+	askRemoval.Repeatable = true
 	return []route.Route{
 		write(http.MethodPost, "/setup", h.setup),
 		create,
@@ -34,7 +36,7 @@ func paymentMethodRoutes(d Deps) []route.Route {
 		remove,
 		write(http.MethodPost, "/{id}/default", h.use),
 		write(http.MethodPost, "/{id}/confirm", h.confirm),
-		write(http.MethodPost, "/{id}/removal-requests", h.requestRemoval),
+		askRemoval,
 		{Method: http.MethodGet, Path: "/v1/removal-requests", Scope: auth.BillingRead, Handler: h.removals},
 	}
 }
@@ -470,9 +472,7 @@ func (h paymentMethods) requestRemoval(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	res, err := billing.Cards{Core: h.Billing}.RequestRemoval(c.Request().Context(), asked(c), id, payment.RemovalKind(in.Kind), in.Note, nil)
-	if err != nil {
-		return err
-	}
-	return created(c, toRemoval(res.Record))
+	return once(c, h.Deps, created(toRemoval), func(asked billing.Asked, keep billing.Renderer[payment.Removal]) (billing.Result[payment.Removal], error) {
+		return billing.Cards{Core: h.Billing}.RequestRemoval(c.Request().Context(), asked, id, payment.RemovalKind(in.Kind), in.Note, keep)
+	})
 }

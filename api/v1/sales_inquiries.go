@@ -18,7 +18,7 @@ import (
 func salesInquiryRoutes(d Deps) []route.Route {
 	h := salesInquiries{d}
 	return []route.Route{
-		{Method: http.MethodPost, Path: "/v1/sales-inquiries", Scope: auth.BillingWrite, Class: route.Money, Handler: h.create},
+		{Method: http.MethodPost, Path: "/v1/sales-inquiries", Scope: auth.BillingWrite, Class: route.Money, Repeatable: true, Handler: h.create},
 		{Method: http.MethodGet, Path: "/v1/sales-inquiries", Scope: auth.BillingRead, Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/sales-inquiries/{id}", Scope: auth.BillingRead, Handler: h.get},
 	}
@@ -78,11 +78,9 @@ func (h salesInquiries) create(c echo.Context) error {
 	if err := checks.Err(); err != nil {
 		return err
 	}
-	res, err := billing.Inquirer{Core: h.Billing}.Inquire(c.Request().Context(), asked(c), billing.InquiryInput(in), nil)
-	if err != nil {
-		return err
-	}
-	return created(c, toInquiry(res.Record))
+	return once(c, h.Deps, created(toInquiry), func(asked billing.Asked, keep billing.Renderer[inquiry.Inquiry]) (billing.Result[inquiry.Inquiry], error) {
+		return billing.Inquirer{Core: h.Billing}.Inquire(c.Request().Context(), asked, billing.InquiryInput(in), keep)
+	})
 }
 
 // list lists the inquiries.

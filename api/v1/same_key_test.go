@@ -50,3 +50,45 @@ func TestUpgrade_TwiceWhileTheFirstRuns(t *testing.T) {
 	}
 	w.check(t)
 }
+
+// What may be repeated but asks for no key: with one a repetition gets the first answer and makes nothing, without one each
+// request is a wish of its own.
+func TestWrites_AKeyIsHonouredWhereNoneIsAskedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, ada := w.upgraded(t, sandbox.TokenVisa)
+	card := ada.get(t, "/v1/payment-methods").str(t, "data", 0, "id")
+	for name, tc := range map[string]struct {
+		path, list, body, other string
+		again                   int // the status of a second wish
+	}{
+		"SalesInquiry": {
+			"/v1/sales-inquiries", "/v1/sales-inquiries", `{"name":"Ada","email":"ada@example.com"}`, `{"name":"Eve","email":"ada@example.com"}`,
+			http.StatusCreated,
+		},
+		"UsageAlert": {
+			"/v1/usage-alerts", "/v1/usage-alerts", `{"kind":"usage","meter":"voice","quantity":"5"}`, `{"kind":"usage","meter":"voice","quantity":"6"}`,
+			http.StatusConflict,
+		},
+		"RemovalRequest": {
+			"/v1/payment-methods/" + card + "/removal-requests", "/v1/removal-requests", `{"kind":"support"}`, `{"kind":"when_paid"}`,
+			http.StatusConflict,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first := ada.key("k").post(t, tc.path, tc.body).want(t, http.StatusCreated)
+			again := ada.key("k").post(t, tc.path, tc.body).want(t, http.StatusCreated)
+			if string(again.Body) != string(first.Body) || again.Header.Get("Idempotent-Replayed") != "true" ||
+				again.Header.Get("Location") != first.Header.Get("Location") {
+				t.Errorf("a repetition answered %v %s, the first %v %s", again.Header, again.Body, first.Header, first.Body)
+			}
+			ada.key("k").post(t, tc.path, tc.other).problem(t, http.StatusUnprocessableEntity, "idempotency_key_reused")
+			if n := len(ada.get(t, tc.list).at(t, "data").([]any)); n != 1 {
+				t.Errorf("%d were made under one key", n)
+			}
+			ada.key(`"open`).post(t, tc.path, tc.body).problem(t, http.StatusBadRequest, "invalid_idempotency_key")
+			ada.key("-").post(t, tc.path, tc.body).want(t, tc.again)
+		})
+	}
+}

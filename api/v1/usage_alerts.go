@@ -20,7 +20,7 @@ import (
 func usageAlertRoutes(d Deps) []route.Route {
 	h := usageAlerts{d}
 	return []route.Route{
-		{Method: http.MethodPost, Path: "/v1/usage-alerts", Scope: auth.BillingWrite, Handler: h.create},
+		{Method: http.MethodPost, Path: "/v1/usage-alerts", Scope: auth.BillingWrite, Repeatable: true, Handler: h.create},
 		{Method: http.MethodGet, Path: "/v1/usage-alerts", Scope: auth.BillingRead, Handler: h.list},
 		{Method: http.MethodDelete, Path: "/v1/usage-alerts/{id}", Scope: auth.BillingWrite, Handler: h.remove},
 	}
@@ -119,11 +119,10 @@ func (h usageAlerts) create(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	res, err := billing.Alerter{Core: h.Billing}.Add(ctx, asked(c), a, nil)
-	if err != nil {
-		return err
-	}
-	return created(c, toUsageAlert(res.Record, acct.Currency))
+	show := created(func(a alert.Alert) UsageAlert { return toUsageAlert(a, acct.Currency) })
+	return once(c, h.Deps, show, func(asked billing.Asked, keep billing.Renderer[alert.Alert]) (billing.Result[alert.Alert], error) {
+		return billing.Alerter{Core: h.Billing}.Add(ctx, asked, a, keep)
+	})
 }
 
 // list lists the alerts.
