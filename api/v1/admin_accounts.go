@@ -3,6 +3,7 @@ package v1
 import (
 	"errors"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -14,6 +15,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
@@ -57,6 +59,23 @@ type AdminAccountDetail struct {
 } //@name AdminAccountDetail
 
 type adminAccounts struct{ Deps }
+
+// named is the account that the address names: by our id, or by the operator's own name for it.
+func (h adminAccounts) named(c echo.Context) (account.ID, error) {
+	ref := c.Param("id")
+	if a, err := id.Parse[account.Account](ref); err == nil {
+		return a, nil
+	}
+	if c.Request().URL.RawPath != "" { // the router then leaves its escapes to us
+		ref, _ = url.PathUnescape(ref)
+	}
+	var checks validate.Checks
+	if checks.Identifier("#", ref); checks.Err() != nil { // it is nobody's, and need not be storable
+		return account.ID{}, account.ErrNotFound
+	}
+	a, err := h.Billing.DB.Accounts().ByExternalID(c.Request().Context(), ref)
+	return a.ID, err
+}
 
 // NewAccount is an account to be opened.
 type NewAccount struct {
@@ -165,12 +184,12 @@ func (h adminAccounts) list(c echo.Context) error {
 //	@ID			getAccountDetail
 //	@Summary	Get an account with its money and its card at a glance
 //	@Tags		admin
-//	@Param		id	path		string	true	"The account"
+//	@Param		id	path		string	true	"The account: our id, or the external_id"
 //	@Success	200	{object}	AdminAccountDetail
 //	@Failure	404	{object}	problem.Problem	"account_not_found"
 //	@Router		/v1/admin/accounts/{id} [get]
 func (h adminAccounts) get(c echo.Context) error {
-	a, err := param[account.Account](c, "id", account.ErrNotFound)
+	a, err := h.named(c)
 	if err != nil {
 		return err
 	}
@@ -213,7 +232,7 @@ func (h adminAccounts) get(c echo.Context) error {
 //	@ID			changeAccount
 //	@Summary	Change an account's name or time zone
 //	@Tags		admin
-//	@Param		id		path		string			true	"The account"
+//	@Param		id		path		string			true	"The account: our id, or the external_id"
 //	@Param		change	body		AccountChange	true	"What to change"
 //	@Success	200		{object}	Account
 //	@Failure	404		{object}	problem.Problem	"account_not_found"
@@ -221,7 +240,7 @@ func (h adminAccounts) get(c echo.Context) error {
 //	@Failure	422		{object}	problem.Problem	"invalid_request"
 //	@Router		/v1/admin/accounts/{id} [patch]
 func (h adminAccounts) patch(c echo.Context) error {
-	a, err := param[account.Account](c, "id", account.ErrNotFound)
+	a, err := h.named(c)
 	if err != nil {
 		return err
 	}

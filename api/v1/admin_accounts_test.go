@@ -2,6 +2,7 @@ package v1_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -117,6 +118,20 @@ func TestAdminAccounts(t *testing.T) {
 		grace.do(t, http.MethodPatch, path, `{"name":"South"}`).problem(t, http.StatusPreconditionRequired, "if_match_required")
 		patch("*", `{"currency":"EUR"}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 		grace.get(t, accountsPath+"/acct_x").problem(t, http.StatusNotFound, "account_not_found")
+		for _, nobody := range []string{strings.Repeat("x", 300), "a%2Fb", "%2F%00", "%2F%FF"} {
+			grace.get(t, accountsPath+"/"+nobody).problem(t, http.StatusNotFound, "account_not_found")
+		}
+
+		// By the operator's own name for it too, whatever that holds.
+		made := grace.post(t, accountsPath, `{"external_id":"north/1?a%2F"}`).want(t, http.StatusCreated).str(t, "id")
+		path = accountsPath + "/north%2F1%3Fa%252F"
+		if got := grace.get(t, path).want(t, http.StatusOK); got.str(t, "id") != made {
+			t.Errorf("%s", got.Body)
+		}
+		if got := patch("*", `{"name":"North"}`).want(t, http.StatusOK); got.str(t, "id") != made || got.str(t, "name") != "North" {
+			t.Errorf("%s", got.Body)
+		}
+		path = accountsPath + "/" + a.ID.String()
 
 		w.operator(t, a.ID).post(t, "/v1/account/close", `{"reason":"asked by letter"}`).want(t, http.StatusOK)
 		closed := grace.get(t, path).want(t, http.StatusOK)
