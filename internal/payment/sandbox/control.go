@@ -128,10 +128,14 @@ func (s *Server) controlAction(st *state, c *change, r *call) (any, error) {
 	if err := r.decode(&in); err != nil {
 		return nil, err
 	}
-	if su, ok := st.setups[r.id]; ok && su.expired(r.now).Status == statusRequiresAction {
+	id := r.id
+	if waits, ok := st.tickets[id]; ok { // the end of the page's address, which is all that who called us is told
+		id = waits
+	}
+	if su, ok := st.setups[id]; ok && su.expired(r.now).Status == statusRequiresAction {
 		return authenticateSetup(st, c, r, su, in.Approve).wire(), nil
 	}
-	if ch, ok := st.charges[r.id]; ok && ch.Status == statusRequiresAction {
+	if ch, ok := st.charges[id]; ok && ch.Status == statusRequiresAction {
 		return authenticateCharge(st, c, r, ch, in.Approve).wire(), nil
 	}
 	return nil, notFound("setup or charge that waits for the customer")

@@ -49,7 +49,7 @@ func (c Control) GiveCard(ctx context.Context, setupRef, token string) error {
 	return c.do(ctx, http.MethodPost, "/control/setups/"+url.PathEscape(setupRef)+"/card", map[string]string{"token": token}, nil)
 }
 
-// Act approves or rejects at the 3-D Secure page of a setup or a charge.
+// Act approves or rejects at the 3-D Secure page of a setup or a charge, which ref or the end of the page's address names.
 func (c Control) Act(ctx context.Context, ref string, approve bool) error {
 	return c.do(ctx, http.MethodPost, "/control/actions/"+url.PathEscape(ref), map[string]bool{"approve": approve}, nil)
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path"
 	"regexp"
 	"strings"
 	"testing"
@@ -186,6 +187,25 @@ func TestCustomerConfirmsAPaymentInTheBrowser(t *testing.T) {
 		if err != nil || c.Outcome != want {
 			t.Errorf("%s: %+v, %v", decision, c, err)
 		}
+	}
+}
+
+// Who integrates is told the page's address and no id of the provider's.
+func TestWhatWaitsIsNamedByItsPage(t *testing.T) {
+	t.Parallel()
+
+	p := start(t, nil)
+	request := card(t, p.gateway, sandbox.TokenVisa, "acct_1")
+	must(t, p.control.Behave(t.Context(), request(0).MethodRef, sandbox.Token3DSRequired))
+	c, err := p.gateway.Charge(t.Context(), request(1))
+	must(t, err)
+	ticket := path.Base(c.NextAction.URL)
+	must(t, p.control.Act(t.Context(), ticket, true))
+	if c, err = p.gateway.LookupCharge(t.Context(), payment.ChargeLookup{Ref: c.Ref}); err != nil || c.Outcome != payment.OutcomeSucceeded {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if err := p.control.Act(t.Context(), ticket, false); err == nil {
+		t.Error("decided twice")
 	}
 }
 
