@@ -69,6 +69,7 @@ func newAt(ctx context.Context, cfg Config, log *slog.Logger, clk clock.Clock) (
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
+	log.InfoContext(ctx, "starting", "version", Version(), "mode", cfg.Mode, "provider", cfg.Provider)
 	a := &App{cfg: cfg, log: log, clock: clk, metrics: telemetry.NewMetrics(Version())}
 	defer func() {
 		if err != nil {
@@ -172,7 +173,11 @@ func (a *App) Addr(name string) string {
 // Run serves until ctx ends, says for the shutdown's delay that it is not ready any more, and then finishes what was begun
 // within the time for draining. It returns nil after a clean end, and an error if a part of the service failed.
 func (a *App) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, a.Close(ctx)) }()
+	defer func() {
+		if err = errors.Join(err, a.Close(ctx)); err == nil { // of another end the program tells when it exits
+			a.log.InfoContext(ctx, "stopped")
+		}
+	}()
 
 	serving, servingFailed := errgroup.WithContext(ctx)
 	for _, s := range a.servers {

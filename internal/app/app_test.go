@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -170,6 +171,13 @@ func TestServe_OnAGivenDatabase(t *testing.T) {
 	p.end(t)
 	if strings.Contains(p.log.String(), "level=ERROR") {
 		t.Error(p.log)
+	}
+	lines := slices.Collect(strings.Lines(p.log.String()))
+	if first := lines[0]; !strings.Contains(first, "msg=starting version="+app.Version()+" mode=test provider=sandbox") {
+		t.Errorf("it begins with %s", first)
+	}
+	if last := lines[len(lines)-1]; !strings.Contains(last, "msg=stopped") {
+		t.Errorf("it ends with %s", last)
 	}
 }
 

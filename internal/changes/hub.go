@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/telemetry"
 )
 
 // Options of a Hub. The zero value of a field means its default.
@@ -68,12 +69,18 @@ const (
 // listen connects again and again. What was missed in between cannot be known, so everyone looks then.
 func (h *Hub) listen(ctx context.Context) {
 	pause := firstPause
+	outage := telemetry.Outage{Log: h.log, Began: "changes are not heard; connecting until they are", Ended: "changes are heard again"}
+	connected := func() {
+		outage.Tried(ctx, nil)
+		pause = firstPause
+		h.nudgeAll()
+	}
 	for {
-		err := h.source.Listen(ctx, func() { pause = firstPause; h.nudgeAll() }, h.heard)
+		err := h.source.Listen(ctx, connected, h.heard)
 		if ctx.Err() != nil {
 			return
 		}
-		h.log.WarnContext(ctx, "changes are not heard; connecting again", "error", err)
+		outage.Tried(ctx, err)
 		if !sleep(ctx, pause) {
 			return
 		}
@@ -148,19 +155,23 @@ func (h *Hub) signal() {
 
 // announce tells the other processes, at once and then not more often than is of use.
 func (h *Hub) announce(ctx context.Context) {
+	outage := telemetry.Outage{Log: h.log, Began: "changed usage not announced; tried again until it is", Ended: "changed usage is announced again"}
 	for {
 		select {
 		case <-h.waiting:
 		case <-ctx.Done():
-			h.announceWaiting(ctx)
+			_ = h.announceWaiting(ctx) // nobody is left to try again
 			return
 		}
-		h.announceWaiting(ctx)
+		if err := h.announceWaiting(ctx); ctx.Err() == nil {
+			outage.Tried(ctx, err)
+		}
 		sleep(ctx, h.opt.AnnounceEvery)
 	}
 }
 
-func (h *Hub) announceWaiting(ctx context.Context) {
+// announceWaiting announces what waits; what it cannot announce goes on waiting.
+func (h *Hub) announceWaiting(ctx context.Context) error {
 	h.mu.Lock()
 	accounts := make([]account.ID, 0, len(h.changed))
 	for a := range h.changed {
@@ -169,15 +180,14 @@ func (h *Hub) announceWaiting(ctx context.Context) {
 	clear(h.changed)
 	h.mu.Unlock()
 	if len(accounts) == 0 {
-		return
+		return nil
 	}
 	try, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	err := h.announcer.Announce(try, accounts)
 	if err == nil || ctx.Err() != nil {
-		return
+		return err
 	}
-	h.log.WarnContext(ctx, "changed usage not announced; trying again", "error", err)
 	h.mu.Lock()
 	for _, a := range accounts {
 		if len(h.changed) < maxAnnounced {
@@ -186,6 +196,7 @@ func (h *Hub) announceWaiting(ctx context.Context) {
 	}
 	h.mu.Unlock()
 	h.signal()
+	return err
 }
 
 // Subscribe returns a subscription to the account's changes, which the caller closes. It returns

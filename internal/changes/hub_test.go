@@ -1,10 +1,13 @@
 package changes_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -67,8 +70,13 @@ func (w *wire) told() [][]account.ID {
 
 func setup(t *testing.T, opt changes.Options) (*changes.Hub, *wire) {
 	t.Helper()
+	return setupLogged(t, opt, io.Discard)
+}
+
+func setupLogged(t *testing.T, opt changes.Options, log io.Writer) (*changes.Hub, *wire) {
+	t.Helper()
 	w := &wire{connect: make(chan error), lose: make(chan error)}
-	h := changes.NewHub(w, w, slog.New(slog.DiscardHandler), opt)
+	h := changes.NewHub(w, w, slog.New(slog.NewTextHandler(log, nil)), opt)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = h.Run(ctx) }()
@@ -149,6 +157,35 @@ func TestALostConnectionIsMadeAgainAndEveryoneLooks(t *testing.T) {
 		}
 		if wait := time.Since(begin); wait > 2*time.Second {
 			t.Errorf("waited %s before connecting again", wait)
+		}
+	})
+}
+
+// A database that is away is told once for what is heard and once for what is announced, and so is its coming back.
+func TestAnOutageIsToldOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		h, w := setupLogged(t, changes.Options{}, &log)
+		w.connect <- nil
+		w.mu.Lock()
+		w.refuse = errors.New("connection refused")
+		w.mu.Unlock()
+		w.lose <- errors.New("server closed the connection")
+		h.UsageChanged([]account.ID{id.New[account.Account]()})
+		for range 8 {
+			w.connect <- errors.New("connection refused")
+		}
+		w.mu.Lock()
+		w.refuse = nil
+		w.mu.Unlock()
+		w.connect <- nil
+		time.Sleep(time.Second)
+		synctest.Wait()
+		for _, line := range []string{"not heard", "heard again", "not announced", "announced again"} {
+			if n := strings.Count(log.String(), line); n != 1 {
+				t.Errorf("%q is told %d times:\n%s", line, n, log.String())
+			}
 		}
 	})
 }

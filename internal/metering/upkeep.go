@@ -9,6 +9,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/telemetry"
 )
 
 // expireEvery is how often overdue reservations are looked for. Every action on a reservation of the
@@ -24,9 +25,10 @@ type Expirer struct {
 
 // Run sweeps until ctx ends, and returns nil.
 func (x Expirer) Run(ctx context.Context) error {
+	outage := telemetry.Outage{Log: x.Log, Began: "overdue reservations not let go; tried again until they are", Ended: "overdue reservations are let go again"}
 	return every(ctx, expireEvery, func() {
-		if err := x.Sweep(ctx); err != nil && ctx.Err() == nil {
-			x.Log.WarnContext(ctx, "overdue reservations not let go", "error", err)
+		if err := x.Sweep(ctx); ctx.Err() == nil {
+			outage.Tried(ctx, err)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/telemetry"
 )
 
 // Watch checks the funds and alerts of accounts whose usage changed, soon after and not more often than once per
@@ -59,6 +60,7 @@ func (w *Watch) Run(ctx context.Context) error {
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	outage := telemetry.Outage{Log: w.Core.Log, Began: "watched accounts not read; tried again until they are", Ended: "watched accounts are read again"}
 	after, more := account.ID{}, true
 	for {
 		select {
@@ -71,7 +73,10 @@ func (w *Watch) Run(ctx context.Context) error {
 		}
 		w.checkChanged(ctx)
 		if more {
-			after, more = w.checkNext(ctx, after)
+			var err error
+			if after, more, err = w.checkNext(ctx, after); ctx.Err() == nil {
+				outage.Tried(ctx, err)
+			}
 		}
 	}
 }
@@ -83,19 +88,16 @@ const lastChecks = 5 * time.Second
 const atATime = 100
 
 // checkNext looks at the watched accounts after the given one. It returns the last of them, and whether there may be more.
-func (w *Watch) checkNext(ctx context.Context, after account.ID) (account.ID, bool) {
+func (w *Watch) checkNext(ctx context.Context, after account.ID) (account.ID, bool, error) {
 	accounts, err := w.Core.DB.Alerts().AllWatched(ctx, after, atATime)
 	if err != nil {
-		if ctx.Err() == nil {
-			w.Core.Log.WarnContext(ctx, "watched accounts not read; tried again in a moment", "error", err)
-		}
-		return after, true
+		return after, true, err
 	}
 	for _, a := range accounts {
 		w.checkOne(ctx, a)
 		after = a
 	}
-	return after, len(accounts) == atATime
+	return after, len(accounts) == atATime, nil
 }
 
 func (w *Watch) checkChanged(ctx context.Context) {

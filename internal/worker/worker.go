@@ -23,6 +23,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/job"
+	"github.com/accrue-billing/accrue/internal/telemetry"
 )
 
 // Config says how a Worker runs. The zero value of a field means its default.
@@ -110,19 +111,11 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	}
 	var loops sync.WaitGroup
 	loops.Go(func() {
-		failing := false
+		outage := telemetry.Outage{Log: w.log, Began: "intents not handed on; tried again until they are", Ended: "intents are handed on again"}
 		every(ctx, w.cfg.RelayEvery, func() {
-			err := w.relay(ctx)
-			if ctx.Err() != nil {
-				return
+			if err := w.relay(ctx); ctx.Err() == nil {
+				outage.Tried(ctx, err)
 			}
-			switch { // told once: it is tried several times a second
-			case err != nil && !failing:
-				w.log.WarnContext(ctx, "intents not handed on; tried again until they are", "error", err)
-			case err == nil && failing:
-				w.log.InfoContext(ctx, "intents are handed on again")
-			}
-			failing = err != nil
 		})
 	})
 	// A sweep may take long; nudges do not wait for it.
