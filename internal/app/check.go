@@ -51,10 +51,11 @@ func (a *App) gatewayBeside(ctx context.Context) (payment.Gateway, func(), error
 		g, err := a.stripe()
 		return g, func() {}, err
 	}
-	addr, done := reachable(a.cfg.SandboxAddr), func() {}
-	if conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", addr); err == nil {
-		_ = conn.Close()
-	} else {
+	base, done := a.cfg.SandboxURL, func() {}
+	if base == "" {
+		base = "http://" + reachable(a.cfg.SandboxAddr)
+	}
+	if !answers(ctx, base) {
 		provider, err := sandbox.New(sandbox.Config{
 			Mode: a.cfg.mode(), Dir: filepath.Join(a.cfg.DataDir, "sandbox"), SecretKey: a.sandboxKey(), Clock: a.clock, Logger: a.log,
 		})
@@ -67,11 +68,11 @@ func (a *App) gatewayBeside(ctx context.Context) (payment.Gateway, func(), error
 		}
 		s := &http.Server{Handler: provider, ReadHeaderTimeout: 5 * time.Second}
 		go func() { _ = s.Serve(l) }()
-		addr = l.Addr().String()
+		base = "http://" + l.Addr().String()
 		done = func() { _ = s.Close(); _ = provider.Close() }
 	}
 	client, err := sandbox.NewClient(sandbox.ClientConfig{
-		Mode: a.cfg.mode(), BaseURL: "http://" + addr, SecretKey: a.sandboxKey(),
+		Mode: a.cfg.mode(), BaseURL: base, SecretKey: a.sandboxKey(),
 		WebhookSecrets: []payment.Secret{a.sandboxSigning()}, Timeout: a.cfg.ProviderTimeout,
 	})
 	if err != nil {
@@ -79,6 +80,22 @@ func (a *App) gatewayBeside(ctx context.Context) (payment.Gateway, func(), error
 		return nil, func() {}, err
 	}
 	return client, func() { client.Close(); done() }, nil
+}
+
+// answers reports whether somebody speaks HTTP there.
+func answers(ctx context.Context, url string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return true
 }
 
 // errChecks says that a check found something. The findings are printed.

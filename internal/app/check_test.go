@@ -40,6 +40,9 @@ func TestCheck(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "I7") || !strings.Contains(out, "I8 ") || !strings.Contains(out, "I14 ") || strings.Contains(out, "I7 ") {
 		t.Errorf("with a provider that is away: %v\n%s", err, out)
 	}
+	if out, err = execute(t, append(slices.Clone(args[:5]), "--sandbox-url", "http://"+sandbox)...); err == nil || !strings.Contains(out, "12 of 14") {
+		t.Errorf("by the address where another instance plays the provider: %v\n%s", err, out)
+	}
 	p.end(t)
 
 	if out, err = execute(t, args...); err == nil || !strings.Contains(out, "12 of 14") {
