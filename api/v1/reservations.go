@@ -250,11 +250,16 @@ func (h reservations) sign(a account.ID, ans idempotency.Answer) (out Lease, err
 //
 //	@ID			listLeaseKeys
 //	@Summary	Get the public keys of leases
+//	@Description	A lease's header names its key by kid. Fetch the keys again at a kid that is not among them, and now and then: a new key is shown before it signs.
 //	@Tags		entitlements
 //	@Success	200	{object}	LeaseKeys
 //	@Router		/v1/usage/leases/keys [get]
 func (h reservations) keys(c echo.Context) error {
-	return c.JSON(http.StatusOK, LeaseKeys{Keys: []LeaseKey{LeaseKey(h.Metering.Leases.JWK())}})
+	out := LeaseKeys{Keys: []LeaseKey{}}
+	for _, k := range h.Metering.Leases.Keys() {
+		out.Keys = append(out.Keys, LeaseKey(k))
+	}
+	return c.JSON(http.StatusOK, out)
 }
 
 // list shows reservations, oldest first.

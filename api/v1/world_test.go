@@ -95,7 +95,7 @@ func newWorld(tb testing.TB) *world {
 			Metering: v1.Metering{
 				Ingester: w.ingest, Store: w.db.Usage(), Catalogue: meters, Accounts: names,
 				Reader:   metering.Reader{Store: w.db.Usage(), Entitlements: w.db.Entitlements(), Catalogue: meters},
-				Reserver: w.ingest, Reservations: w.db.Reservations(), Leases: entitlement.NewLeaseSigner(ed25519.NewKeyFromSeed(make([]byte, 32)), publicURL),
+				Reserver: w.ingest, Reservations: w.db.Reservations(), Leases: entitlement.NewLeaseSigner(publicURL, ed25519.NewKeyFromSeed(make([]byte, 32))),
 				Checker: metering.NewChecker(postgres.Standings(w.db.ByKey()), meters, w.clock, billing.Pricer{Core: w.Core}, postgres.Uses(w.db.ByKey())),
 				Zone:    func(context.Context, account.ID) (*time.Location, error) { return time.UTC, nil },
 			},

@@ -3,6 +3,10 @@ package app_test
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -349,5 +353,33 @@ func TestExecute_HelpAndVersion(t *testing.T) {
 	}
 	if out, err := execute(t, "version"); err != nil || !strings.HasPrefix(out, "accrue ") {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// The key of leases that follows from the pepper can be given as one of several, as the documentation of their change says.
+func TestServe_ShowsTheKeysOfLeases(t *testing.T) {
+	t.Parallel()
+	const pepper = "0123456789abcdef0123456789abcdef"
+	mac := hmac.New(sha256.New, []byte(pepper))
+	mac.Write([]byte("leases"))
+	old := hex.EncodeToString(mac.Sum(nil))
+	dsn := postgrestest.NewEmpty(t)
+	shown := func(args ...string) (kids []string) {
+		t.Helper()
+		p := serve(t, append([]string{"--data-dir", t.TempDir(), "--database-url", dsn, "--api-key-pepper", pepper}, args...)...)
+		defer p.end(t)
+		var set struct{ Keys []struct{ Kid string } }
+		if _, body := p.get(t, "/v1/usage/leases/keys"); json.Unmarshal([]byte(body), &set) != nil {
+			t.Fatal(body)
+		}
+		for _, k := range set.Keys {
+			kids = append(kids, k.Kid)
+		}
+		return kids
+	}
+	before := shown()
+	both := shown("--lease-key", strings.Repeat("n", 32), "--lease-key", old)
+	if len(before) != 1 || len(both) != 2 || both[1] != before[0] || both[0] == both[1] {
+		t.Errorf("without lease-key %v, with another and the old one %v", before, both)
 	}
 }

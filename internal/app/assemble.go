@@ -413,10 +413,18 @@ func (a *App) costs(ctx context.Context, id account.ID) (map[string]v1.UsageCost
 	return out, nil
 }
 
-// leases signs with a key of its own, which follows from the deployment's secret.
+// leases signs with the first of the keys that are given or, without one, with a key that follows from the deployment's secret.
 func (a *App) leases() *entitlement.LeaseSigner {
-	seed := sha256.Sum256([]byte(a.secrets.derived("leases").Reveal()))
-	return entitlement.NewLeaseSigner(ed25519.NewKeyFromSeed(seed[:]), a.cfg.PublicURL)
+	secrets := a.cfg.LeaseKey
+	if len(secrets) == 0 {
+		secrets = []secret.Text{a.secrets.derived("leases")}
+	}
+	keys := make([]ed25519.PrivateKey, 0, len(secrets))
+	for _, s := range secrets {
+		seed := sha256.Sum256([]byte(s.Reveal()))
+		keys = append(keys, ed25519.NewKeyFromSeed(seed[:]))
+	}
+	return entitlement.NewLeaseSigner(a.cfg.PublicURL, keys[0], keys[1:]...)
 }
 
 func (a *App) zone(ctx context.Context, id account.ID) (*time.Location, error) {

@@ -47,6 +47,7 @@ type Config struct {
 	DevAudience        string         `group:"Identity" default:"accrue" help:"Audience of development tokens (test mode)."`
 	APIKeyPepper       secret.Text    `group:"Identity" name:"api-key-pepper" help:"Secret of 32 bytes or more that API keys are hashed with; made and kept in data-dir in test mode, required in live mode. With another pepper no key works any more."`
 	CursorKey          secret.Text    `group:"Identity" help:"Secret of 32 bytes or more that signs page cursors; by default derived from the pepper."`
+	LeaseKey           []secret.Text  `group:"Identity" help:"Secrets of 32 bytes or more that leases are signed by: the first signs, and the public keys of all are shown; by default one derived from the pepper."`
 	AutoCreateAccounts bool           `group:"Identity" negatable:"" default:"true" help:"Let the first valid token with a new account_id open an account on the free plan."`
 
 	// Payments.

@@ -193,6 +193,8 @@ func TestCheck(t *testing.T) {
 		"PlainCORSInLive":              {live(), []string{"--cors-origin=http://a.example"}, "cors-origin"},
 		"PepperFromTheDocumentation":   {live(), []string{"--api-key-pepper=change-me-change-me-change-me-change-me"}, "api-key-pepper: looks like a default"},
 		"PepperOfOneLetter":            {live(), []string{"--api-key-pepper=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}, "api-key-pepper: looks like a default"},
+		"ShortLeaseKey":                {test, []string{"--lease-key=short"}, "lease-key: one is shorter"},
+		"LeaseKeyOfOneLetter":          {live(), []string{"--lease-key=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}, "lease-key: one looks like a default"},
 		"ShortPepper":                  {test, []string{"--api-key-pepper=short"}, "api-key-pepper: is shorter"},
 		"NoPepperInLive":               {live(), []string{"--api-key-pepper="}, "api-key-pepper: is required"},
 		"NoIssuerInLive":               {without("--jwt-issuer"), nil, "jwt-issuer: is required"},

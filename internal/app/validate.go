@@ -181,6 +181,11 @@ func (c Config) checkLive(p *problems) {
 			p.add(name, "looks like a default; use random bytes, for example: openssl rand -hex 32")
 		}
 	}
+	for _, s := range c.LeaseKey {
+		if guessable(s.Reveal()) {
+			p.add("lease-key", "one looks like a default; use random bytes, for example: openssl rand -hex 32")
+		}
+	}
 	for _, i := range c.JWTIssuer {
 		if i.JWKSURL != "" && !strings.HasPrefix(i.JWKSURL, "https://") {
 			p.add("jwt-issuer", "the key set of %s must be fetched by https in live mode", i.Issuer)
@@ -208,6 +213,11 @@ func (c Config) checkNumbers(p *problems) {
 	for name, s := range map[string]secret.Text{"api-key-pepper": c.APIKeyPepper, "cursor-key": c.CursorKey} {
 		if s != "" && len(s) < minSecret {
 			p.add(name, "is shorter than %d bytes", minSecret)
+		}
+	}
+	for _, s := range c.LeaseKey {
+		if len(s) < minSecret {
+			p.add("lease-key", "one is shorter than %d bytes", minSecret)
 		}
 	}
 	for _, n := range []struct {

@@ -23,15 +23,18 @@ var ErrLease = errors.New("not a valid lease")
 // what its reservation says and nothing else, so signing a reservation again gives the same bytes.
 type LeaseSigner struct {
 	key    ed25519.PrivateKey
-	kid    string
 	issuer string
+	keys   []JWK
 }
 
-// NewLeaseSigner returns a signer in the name of issuer.
-func NewLeaseSigner(key ed25519.PrivateKey, issuer string) *LeaseSigner {
-	public, _ := key.Public().(ed25519.PublicKey)
-	sum := sha256.Sum256(public)
-	return &LeaseSigner{key: key, kid: base64.RawURLEncoding.EncodeToString(sum[:12]), issuer: issuer}
+// NewLeaseSigner returns a signer in the name of issuer. It shows the keys of others beside its own: those that have signed
+// leases that still run, and those that soon will.
+func NewLeaseSigner(issuer string, key ed25519.PrivateKey, others ...ed25519.PrivateKey) *LeaseSigner {
+	s := &LeaseSigner{key: key, issuer: issuer, keys: []JWK{jwkOf(key)}}
+	for _, k := range others {
+		s.keys = append(s.keys, jwkOf(k))
+	}
+	return s
 }
 
 // LeaseClaims is what a lease says.
@@ -53,7 +56,7 @@ type leaseHeader struct {
 
 // Sign returns the reservation as a JWS in compact form, signed with Ed25519.
 func (s *LeaseSigner) Sign(r Reservation) (string, error) {
-	header, err := json.Marshal(leaseHeader{"EdDSA", leaseType, s.kid})
+	header, err := json.Marshal(leaseHeader{"EdDSA", leaseType, s.keys[0].KeyID})
 	if err != nil {
 		return "", err
 	}
@@ -78,11 +81,15 @@ type JWK struct {
 	Use       string `json:"use"`
 }
 
-// JWK returns the key that the signer's leases are checked with.
-func (s *LeaseSigner) JWK() JWK {
-	public, _ := s.key.Public().(ed25519.PublicKey)
-	return JWK{"OKP", "Ed25519", base64.RawURLEncoding.EncodeToString(public), s.kid, "EdDSA", "sig"}
+// jwkOf names a key by what it is, so that a key has the same name on every replica and after every change of its place.
+func jwkOf(key ed25519.PrivateKey) JWK {
+	public, _ := key.Public().(ed25519.PublicKey)
+	sum := sha256.Sum256(public)
+	return JWK{"OKP", "Ed25519", base64.RawURLEncoding.EncodeToString(public), base64.RawURLEncoding.EncodeToString(sum[:12]), "EdDSA", "sig"}
 }
+
+// Keys returns what leases are checked with. The first signs.
+func (s *LeaseSigner) Keys() []JWK { return s.keys }
 
 // VerifyLease is what a gateway does: it returns what the token says if the key signed it and it has
 // not expired. Every fault is ErrLease.

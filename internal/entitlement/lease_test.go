@@ -1,6 +1,7 @@
 package entitlement_test
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
@@ -14,12 +15,33 @@ import (
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
+var errNoKey = errors.New("no such key")
+
+// check is what a gateway does: it takes the key that the lease's header names.
+func check(keys []entitlement.JWK, token string, now time.Time) error {
+	header, err := base64.RawURLEncoding.DecodeString(token[:strings.IndexByte(token, '.')])
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if strings.Contains(string(header), `"kid":"`+k.KeyID+`"`) {
+			x, err := base64.RawURLEncoding.DecodeString(k.X)
+			if err != nil {
+				return err
+			}
+			_, err = entitlement.VerifyLease(x, token, now)
+			return err
+		}
+	}
+	return errNoKey
+}
+
 func TestLeases(t *testing.T) {
 	t.Parallel()
 
 	key := ed25519.NewKeyFromSeed(make([]byte, 32))
 	public, _ := key.Public().(ed25519.PublicKey)
-	signer := entitlement.NewLeaseSigner(key, "https://billing.example.com")
+	signer := entitlement.NewLeaseSigner("https://billing.example.com", key)
 	now := day(time.November, 1)
 	r := entitlement.Reservation{
 		ID: id.New[entitlement.Reservation](), Account: id.New[account.Account](), Meter: "voice", Quantity: money.MustDecimal("600"),
@@ -35,13 +57,36 @@ func TestLeases(t *testing.T) {
 
 	t.Run("AGatewayReadsThemOffline", func(t *testing.T) {
 		t.Parallel()
-		x, err := base64.RawURLEncoding.DecodeString(signer.JWK().X)
+		x, err := base64.RawURLEncoding.DecodeString(signer.Keys()[0].X)
 		if err != nil {
 			t.Fatal(err)
 		}
 		c, err := entitlement.VerifyLease(x, token, now.Add(14*time.Minute))
 		if err != nil || c.Reservation != r.ID || c.Account != r.Account || c.Quantity != r.Quantity || c.Meter != "voice" {
 			t.Errorf("%+v, %v", c, err)
+		}
+	})
+
+	// The next key is shown before it signs, and the last one for as long as its leases run.
+	t.Run("KeysChangeWithoutAGap", func(t *testing.T) {
+		t.Parallel()
+		next := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))
+		before := entitlement.NewLeaseSigner("https://billing.example.com", key, next)
+		after := entitlement.NewLeaseSigner("https://billing.example.com", next, key)
+		for _, s := range []*entitlement.LeaseSigner{before, after} {
+			signed, err := s.Sign(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, shown := range [][]entitlement.JWK{before.Keys(), after.Keys()} {
+				if err := check(shown, signed, now); err != nil {
+					t.Errorf("signed by %s: %v", s.Keys()[0].KeyID, err)
+				}
+			}
+		}
+		alone := entitlement.NewLeaseSigner("https://billing.example.com", next)
+		if err := check(alone.Keys(), token, now); !errors.Is(err, errNoKey) {
+			t.Errorf("with a key that is gone: %v", err)
 		}
 	})
 
