@@ -59,8 +59,8 @@ type Attempt struct {
 	Final    bool
 }
 
-// MayTry reports whether a card may be asked at now, and if not, when it may again (zero: never; a
-// final decline stands until the card is replaced).
+// MayTry reports whether a card may be asked at now, and if not, when it may again. Where a decline of the window is final
+// that is the zero time: what helps is another card, not to wait.
 func (p Policy) MayTry(attempts []Attempt, now time.Time) (bool, time.Time) {
 	var declined []time.Time
 	for _, a := range attempts {

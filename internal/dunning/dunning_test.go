@@ -22,6 +22,7 @@ func TestNext(t *testing.T) {
 	}{
 		"FirstDeclineIsTriedTheNextDay":  {dunning.Failure{Attempts: 1}, dunning.Step{RetryAt: now.Add(day)}},
 		"SecondWaitsThreeDays":           {dunning.Failure{Attempts: 2}, dunning.Step{RetryAt: now.Add(3 * day)}},
+		"ThirdWaitsFiveDays":             {dunning.Failure{Attempts: 3}, dunning.Step{RetryAt: now.Add(5 * day)}},
 		"FourthWaitsAWeek":               {dunning.Failure{Attempts: 4}, dunning.Step{RetryAt: now.Add(7 * day)}},
 		"FifthSuspends":                  {dunning.Failure{Attempts: 5}, dunning.Step{Suspend: true}},
 		"ACardThatNeverPassesSuspends":   {dunning.Failure{Attempts: 1, Final: true}, dunning.Step{Suspend: true}},
@@ -91,6 +92,10 @@ func TestAFinalDeclineStands(t *testing.T) {
 	ok, again := dunning.Default().MayTry([]dunning.Attempt{{At: now.Add(-time.Hour), Declined: true, Final: true}}, now)
 	if ok || !again.IsZero() {
 		t.Errorf("MayTry = %v, %s; want no, and no time to come back", ok, again)
+	}
+	window := dunning.Default().CardWindow
+	if ok, _ := dunning.Default().MayTry([]dunning.Attempt{{At: now.Add(-window), Declined: true, Final: true}}, now); !ok {
+		t.Errorf("it stands for longer than %s", window)
 	}
 }
 

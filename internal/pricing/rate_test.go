@@ -3,6 +3,7 @@ package pricing_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -196,6 +197,26 @@ func TestPriceByDimension(t *testing.T) {
 	}})
 	if got := kinds(bill); got != "usage 150, usage 60, usage 80" {
 		t.Errorf("%s", got)
+	}
+}
+
+// What the version has no charge for costs nothing, stands on the bill once for each meter, and hides nothing behind it.
+func TestUsageWithoutAChargeIsShown(t *testing.T) {
+	t.Parallel()
+	in := func(region, quantity string) pricing.Usage {
+		return pricing.Usage{Meter: "m", Dimensions: map[string]string{"region": region}, Quantity: dec(quantity), Events: 2}
+	}
+	bill := rate(t, pricing.Input{
+		Version: charge(t, `meter: n, prices: {USD: {model: per_unit, unit_price: 2}}`),
+		Usage:   []pricing.Usage{in("eu", "3"), in("us", "4"), use("n", "5")[0], use("users", "6")[0]},
+	})
+	got := map[plan.MeterCode]string{}
+	for _, l := range bill.Lines {
+		got[l.Meter] += fmt.Sprintf("%s in %d events for %s", l.Quantity, l.Derivation.Evidence.Events, l.Amount)
+	}
+	want := map[plan.MeterCode]string{"n": "5 in 1 events for 10.00 USD", "m": "7 in 4 events for 0.00 USD", "users": "6 in 1 events for 0.00 USD"}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

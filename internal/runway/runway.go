@@ -54,8 +54,7 @@ func Of(now time.Time, available int64, daily []int64) ([]Estimate, bool) {
 
 // percentile is the nearest rank: the least value that p percent of the values do not pass.
 func percentile(sorted []int64, p int) int64 {
-	rank := (len(sorted)*p + 99) / 100
-	return sorted[max(rank, 1)-1]
+	return sorted[(len(sorted)*p+99)/100-1] // there are MinDays at the least
 }
 
 func until(now time.Time, available, daily int64) time.Time {

@@ -24,16 +24,20 @@ func TestOf(t *testing.T) {
 		untilDear time.Time
 		tooFew    bool
 	}{
-		"SixDaysSayNothing":   {available: 1000, daily: week[:6], tooFew: true},
-		"TenOrdinaryDays":     {available: 1000, daily: week, ordinary: 100, until: now.Add(10 * runway.Day), dear: 1000, untilDear: now.Add(runway.Day)},
-		"PartOfADay":          {available: 50, daily: week, ordinary: 100, until: now.Add(12 * time.Hour), dear: 1000, untilDear: now.Add(72 * time.Minute)},
-		"NothingAvailable":    {available: 0, daily: week, ordinary: 100, until: now, dear: 1000, untilDear: now},
-		"InDebt":              {available: -5, daily: week, ordinary: 100, until: now, dear: 1000, untilDear: now},
-		"NothingSpent":        {available: 5, daily: make([]int64, 7)},
-		"OneDayOfTenIsNoRule": {available: 100, daily: []int64{0, 0, 0, 0, 0, 0, 0, 0, 0, 50}, untilDear: time.Time{}},
-		"TwoDaysOfTenAreDear": {available: 100, daily: []int64{0, 0, 0, 0, 0, 0, 0, 0, 50, 50}, dear: 50, untilDear: now.Add(2 * runway.Day)},
-		"BeyondTheHorizon":    {available: math.MaxInt64, daily: week, ordinary: 100, dear: 1000},
-		"LargeSums":           {available: 1e15, daily: []int64{1e15, 1e15, 1e15, 1e15, 1e15, 1e15, 1e15}, ordinary: 1e15, until: now.Add(runway.Day), dear: 1e15, untilDear: now.Add(runway.Day)},
+		"SixDaysSayNothing":      {available: 1000, daily: week[:6], tooFew: true},
+		"TenOrdinaryDays":        {available: 1000, daily: week, ordinary: 100, until: now.Add(10 * runway.Day), dear: 1000, untilDear: now.Add(runway.Day)},
+		"PartOfADay":             {available: 50, daily: week, ordinary: 100, until: now.Add(12 * time.Hour), dear: 1000, untilDear: now.Add(72 * time.Minute)},
+		"NothingAvailable":       {available: 0, daily: week, ordinary: 100, until: now, dear: 1000, untilDear: now},
+		"NothingToSpendNorSpent": {available: 0, daily: make([]int64, 7), until: now, untilDear: now},
+		"LastDayOfTheHorizon":    {available: 3650*100 - 1, daily: []int64{100, 100, 100, 100, 100, 100, 100}, ordinary: 100, until: now.Add(3650*runway.Day - 864*time.Second), dear: 100, untilDear: now.Add(3650*runway.Day - 864*time.Second)},
+		"AtTheHorizon":           {available: 3650 * 100, daily: []int64{100, 100, 100, 100, 100, 100, 100}, ordinary: 100, dear: 100},
+		"ACentADay":              {available: 10, daily: []int64{1, 1, 1, 1, 1, 1, 1}, ordinary: 1, until: now.Add(10 * runway.Day), dear: 1, untilDear: now.Add(10 * runway.Day)},
+		"InDebt":                 {available: -5, daily: week, ordinary: 100, until: now, dear: 1000, untilDear: now},
+		"NothingSpent":           {available: 5, daily: make([]int64, 7)},
+		"OneDayOfTenIsNoRule":    {available: 100, daily: []int64{0, 0, 0, 0, 0, 0, 0, 0, 0, 50}, untilDear: time.Time{}},
+		"TwoDaysOfTenAreDear":    {available: 100, daily: []int64{0, 0, 0, 0, 0, 0, 0, 0, 50, 50}, dear: 50, untilDear: now.Add(2 * runway.Day)},
+		"BeyondTheHorizon":       {available: math.MaxInt64, daily: week, ordinary: 100, dear: 1000},
+		"LargeSums":              {available: 1e15, daily: []int64{1e15, 1e15, 1e15, 1e15, 1e15, 1e15, 1e15}, ordinary: 1e15, until: now.Add(runway.Day), dear: 1e15, untilDear: now.Add(runway.Day)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -53,6 +53,32 @@ func TestSpend_Property(t *testing.T) {
 	})
 }
 
+// The first of two grants is the one that pays, whichever way they are given.
+func TestSpend_Order(t *testing.T) {
+	t.Parallel()
+
+	tomorrow, later := now.AddDate(0, 0, 1), now.AddDate(0, 0, 2)
+	for name, pair := range map[string][2]wallet.Grant{
+		"the lower priority":                  {{Priority: 1}, {Priority: 2, ExpiresAt: tomorrow}},
+		"the sooner to expire":                {{ExpiresAt: tomorrow, GrantedAt: now}, {ExpiresAt: later, GrantedAt: now.Add(-1)}},
+		"what expires before what never does": {{ExpiresAt: later, GrantedAt: now}, {GrantedAt: now.Add(-1)}},
+		"the older, of two that never expire": {{GrantedAt: now.Add(-1)}, {GrantedAt: now}},
+		"the older, of two of one day":        {{ExpiresAt: later, GrantedAt: now.Add(-1)}, {ExpiresAt: later, GrantedAt: now}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// Their ids, which would decide last, are the other way round.
+			pair[1].ID, pair[0].ID = id.New[wallet.Grant](), id.New[wallet.Grant]()
+			pair[0].Remaining, pair[1].Remaining = usd(10), usd(10)
+			for _, grants := range [][]wallet.Grant{{pair[0], pair[1]}, {pair[1], pair[0]}} {
+				if draws := wallet.Spend(grants, usd(5), now); len(draws) != 1 || draws[0].Grant != pair[0].ID || draws[0].Amount != usd(5) {
+					t.Errorf("%+v, want 5 cents of the first", draws)
+				}
+			}
+		})
+	}
+}
+
 // An automatic top-up brings what is available to the target once it is below the threshold, within the month's ceiling and
 // not below what a card is charged at least.
 func TestAutoTopUp_Missing(t *testing.T) {
@@ -79,6 +105,7 @@ func TestAutoTopUp_Missing(t *testing.T) {
 		"without a ceiling":               {free, 0, 1_000_000, 5000, false},
 		"it is switched off":              {off, 0, 7000, 0, false},
 		"a decline has opened it":         {tripped, 0, 7000, 0, false},
+		"a cent is missing":               {wallet.AutoTopUp{Enabled: true, Threshold: usd(5000), Target: usd(5000)}, 4999, 0, 0, false},
 		"the target is not above what is": {wallet.AutoTopUp{Enabled: true, Threshold: usd(1000), Target: usd(500)}, 700, 0, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
