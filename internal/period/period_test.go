@@ -147,6 +147,26 @@ func TestPeriodsAreContiguousAndHoldEveryInstantOnce(t *testing.T) {
 	})
 }
 
+// In Newfoundland the clocks went back from one minute past midnight: the first of November 2009 began, and then the evening
+// before it came again. A period that has begun does not end for that.
+func TestAnEveningThatComesAgainIsOfThePeriodThatHasBegun(t *testing.T) {
+	t.Parallel()
+	zone, err := period.LoadZone("America/St_Johns")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := period.Schedule{Anchor: period.Date{Year: 2009, Month: time.January, Day: 1}, Zone: zone, Interval: period.Month}
+	november := time.Date(2009, time.November, 1, 2, 30, 0, 0, time.UTC)
+	if got := s.Boundary(10); !got.Equal(november) {
+		t.Fatalf("November begins at %s, want %s", got, november)
+	}
+	for after, want := range map[time.Duration]int{-1: 9, 0: 10, 15 * time.Minute: 10, time.Hour + 15*time.Minute: 10} {
+		if got := s.Index(november.Add(after)); got != want {
+			t.Errorf("%s, %s after it has begun: period %d, want %d", november.Add(after).In(zone), after, got, want)
+		}
+	}
+}
+
 func TestAnchoredPeriodZeroHoldsTheAnchor(t *testing.T) {
 	t.Parallel()
 

@@ -119,7 +119,7 @@ func TestFit_BreaksEvenInTheAverageMonth(t *testing.T) {
 		return pricing.Usage{Meter: "m", Dimensions: map[string]string{"region": region}, Quantity: dec(quantity)}
 	}
 	got, err := pricing.Fit([]pricing.Month{
-		{Usage: []pricing.Usage{in("eu", "10")}},
+		{Usage: []pricing.Usage{in("eu", "11")}},
 		{Usage: []pricing.Usage{in("eu", "15"), in("us", "6")}},
 	}, []plan.Version{both, flat}, money.USD)
 	if err != nil {

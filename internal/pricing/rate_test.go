@@ -136,6 +136,7 @@ func TestLines(t *testing.T) {
 		},
 		{"PlanMinimum", "    minimum: {USD: 20}\n    charges: [" + perCall + "]\n", pricing.Input{Usage: use("n", "3")}, "usage 300, minimum 1700"},
 		{"Credit", "    fee: {prices: {USD: 10}}\n    credit: {USD: 15}\n    charges: [" + perCall + "]\n", pricing.Input{Usage: use("n", "20")}, "fee 1000, usage 2000, credit -1500"},
+		{"CreditCoversTheMinimumToo", "    minimum: {USD: 20}\n    credit: {USD: 15}\n    charges: [" + perCall + "]\n", pricing.Input{Usage: use("n", "3")}, "usage 300, minimum 1700, credit -1500"},
 		{"CreditNotUsedUp", "    credit: {USD: 15}\n    charges: [" + perCall + "]\n", pricing.Input{Usage: use("n", "4")}, "usage 400, credit -400"},
 		{
 			"Percent", "    charges: [" + perCall + ", {code: support, percent: {rate: \"12.5\", of: [n]}}]\n",
