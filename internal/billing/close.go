@@ -18,6 +18,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/period"
+	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/pricing"
 	"github.com/accrue-billing/accrue/internal/subscription"
 	"github.com/accrue-billing/accrue/internal/wallet"
@@ -292,16 +293,12 @@ func (c Closer) content(ctx context.Context, tx Tx, acct account.Account, inv in
 	out := invoice.Content{
 		Invoice: inv.ID, Account: acct.ID, Number: number, BillTo: profile, Absorbed: r.absorbed(), IssuedAt: now,
 	}
-	for _, l := range r.bill.Lines {
-		if err := c.addLine(ctx, tx, &out, p, l); err != nil {
-			return out, err
-		}
+	if err := c.addLines(ctx, tx, &out, p, r.bill.Lines...); err != nil {
+		return out, err
 	}
 	for _, adj := range r.adjusted {
-		for _, l := range adj.lines {
-			if err := c.addLine(ctx, tx, &out, adj.period, l); err != nil {
-				return out, err
-			}
+		if err := c.addLines(ctx, tx, &out, adj.period, adj.lines...); err != nil {
+			return out, err
 		}
 	}
 	if err := out.Sum(zeroOf(acct)); err != nil {
@@ -310,7 +307,7 @@ func (c Closer) content(ctx context.Context, tx Tx, acct account.Account, inv in
 	if out.Total.Sign() < 0 {
 		// Corrections of earlier periods came to more than this period's usage. An invoice is never
 		// negative: one line says that the rest goes to the balance (see book).
-		if err := c.addLine(ctx, tx, &out, p, toBalance(out.Total.Neg())); err != nil {
+		if err := c.addLines(ctx, tx, &out, p, toBalance(out.Total.Neg())); err != nil {
 			return out, err
 		}
 		if err := out.Sum(zeroOf(acct)); err != nil {
@@ -344,23 +341,33 @@ func credited(c invoice.Content) money.Amount {
 	return money.Zero(c.Total.Currency)
 }
 
-func (c Closer) addLine(ctx context.Context, tx Tx, out *invoice.Content, p subscription.Period, l pricing.Line) error {
-	if l.Meter != "" {
-		by := c.Clock()
-		d, err := tx.Usage().Digest(ctx, out.Account, string(l.Meter), p.Bounds, by)
+// addLines adds lines of one period. All events of a meter are read for the evidence, with its account held, and so once
+// however many lines they stand on.
+func (c Closer) addLines(ctx context.Context, tx Tx, out *invoice.Content, p subscription.Period, lines ...pricing.Line) error {
+	read := map[plan.MeterCode]pricing.Evidence{}
+	for _, l := range lines {
+		if l.Meter != "" {
+			e, ok := read[l.Meter]
+			if !ok {
+				by := c.Clock()
+				d, err := tx.Usage().Digest(ctx, out.Account, string(l.Meter), p.Bounds, by)
+				if err != nil {
+					return err
+				}
+				e = evidence(d, by)
+				read[l.Meter] = e
+			}
+			l.Derivation.Evidence = e
+		}
+		d, err := json.Marshal(l.Derivation)
 		if err != nil {
 			return err
 		}
-		l.Derivation.Evidence = evidence(d, by)
+		out.Lines = append(out.Lines, invoice.Line{
+			Number: len(out.Lines) + 1, Kind: string(l.Kind), Meter: string(l.Meter), Description: l.Description,
+			Period: p.Bounds, Quantity: l.Quantity, Amount: l.Amount, Derivation: d,
+		})
 	}
-	d, err := json.Marshal(l.Derivation)
-	if err != nil {
-		return err
-	}
-	out.Lines = append(out.Lines, invoice.Line{
-		Number: len(out.Lines) + 1, Kind: string(l.Kind), Meter: string(l.Meter), Description: l.Description,
-		Period: p.Bounds, Quantity: l.Quantity, Amount: l.Amount, Derivation: d,
-	})
 	return nil
 }
 
