@@ -271,8 +271,9 @@ type CreditNote struct {
 	Number   string    `json:"number" validate:"required" example:"6d1x9q2c-000002"`
 	Invoice  string    `json:"invoice" validate:"required"`
 	Amount   Money     `json:"amount" validate:"required"`
-	ToDue    Money     `json:"to_due" validate:"required"`   // taken off what was still due
-	ToFunds  Money     `json:"to_funds" validate:"required"` // had been paid: given to the balance
+	ToDue    Money     `json:"to_due" validate:"required"`    // taken off what was still due
+	ToFunds  Money     `json:"to_funds" validate:"required"`  // cards and funds had paid it: funds again
+	ToCredit Money     `json:"to_credit" validate:"required"` // promotional credit had paid it: credit again, with the time that it had
 	Reason   string    `json:"reason" validate:"required"`
 	IssuedAt time.Time `json:"issued_at" validate:"required" format:"date-time"`
 } //@name CreditNote
@@ -280,7 +281,7 @@ type CreditNote struct {
 func toCreditNote(n invoice.CreditNote) CreditNote {
 	return CreditNote{
 		ID: n.ID.String(), Number: n.Number, Invoice: n.Invoice.String(), Amount: toMoney(n.Amount), ToDue: toMoney(n.ToDue),
-		ToFunds: toMoney(n.ToFunds), Reason: n.Reason, IssuedAt: n.IssuedAt,
+		ToFunds: toMoney(n.ToFunds), ToCredit: toMoney(n.ToCredit), Reason: n.Reason, IssuedAt: n.IssuedAt,
 	}
 }
 

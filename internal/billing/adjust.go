@@ -33,9 +33,9 @@ var (
 	ErrPaidAhead      = errs.New(errs.Conflict, "invoice_paid_ahead", "Other invoices draw on what this one bills ahead, so it cannot be void. End its contract, and give a credit note for what is not to be paid.")
 )
 
-// Credit issues a credit note: it takes off what is still due of the invoice, and what was paid already
-// goes to the account's funds, which pay other open invoices at once. The notes of an invoice never
-// come to more than the invoice. While a card is being charged for it, it waits: payment.ErrPaymentPending.
+// Credit issues a credit note: it takes off what is still due of the invoice, then gives back what cards and funds have
+// paid of it, to the account's funds, and last what promotional credit has paid, which is credit again. They pay other
+// open invoices at once. The notes of an invoice never come to more than the invoice. While a card is being charged for it, it waits: payment.ErrPaymentPending.
 func (a Adjuster) Credit(ctx context.Context, asked Asked, in CreditInput, render Renderer[invoice.CreditNote]) (_ Result[invoice.CreditNote], err error) {
 	defer errs.Wrap(&err, "credit %s", in.Invoice)
 	return once(ctx, a.Core, asked, render, func(tx Tx) (note invoice.CreditNote, err error) {
@@ -69,7 +69,7 @@ func (a Adjuster) Credit(ctx context.Context, asked Asked, in CreditInput, rende
 				return note, err
 			}
 		}
-		if note.ToFunds.Minor > 0 {
+		if note.ToDue.Minor < note.Amount.Minor {
 			if err := a.payFromFunds(ctx, tx, acct, now); err != nil {
 				return note, err
 			}
@@ -174,12 +174,16 @@ func (a Adjuster) creditable(ctx context.Context, tx Tx, inv invoice.Invoice) (m
 // issue writes a credit note of an amount that is not more than can be credited, and books it. The
 // invoice's Credited is raised and not saved.
 func (a Adjuster) issue(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, amount money.Amount, actor, reason string, now time.Time) (invoice.CreditNote, error) {
-	toDue := money.New(min(amount.Minor, inv.AmountDue().Minor), inv.Currency)
-	note := invoice.CreditNote{
-		ID: id.New[invoice.CreditNote](), Account: acct.ID, Invoice: inv.ID, Amount: amount, ToDue: toDue,
-		ToFunds: money.New(amount.Minor-toDue.Minor, inv.Currency), Reason: reason, Actor: actor, IssuedAt: now,
+	paid, err := paidWithMoney(ctx, tx, *inv)
+	if err != nil {
+		return invoice.CreditNote{}, err
 	}
-	var err error
+	toDue := money.New(min(amount.Minor, inv.AmountDue().Minor), inv.Currency)
+	toFunds := money.New(min(amount.Minor-toDue.Minor, max(0, paid)), inv.Currency)
+	note := invoice.CreditNote{
+		ID: id.New[invoice.CreditNote](), Account: acct.ID, Invoice: inv.ID, Amount: amount, ToDue: toDue, ToFunds: toFunds,
+		ToCredit: money.New(amount.Minor-toDue.Minor-toFunds.Minor, inv.Currency), Reason: reason, Actor: actor, IssuedAt: now,
+	}
 	if note.Number, err = tx.Invoices().NextNumber(ctx, acct.ID); err != nil {
 		return note, err
 	}
@@ -187,13 +191,17 @@ func (a Adjuster) issue(ctx context.Context, tx Tx, acct account.Account, inv *i
 		return note, err
 	}
 	f := a.fact(acct, note.ID.String(), "Credit note "+note.Number, now)
-	if err := tx.Ledger().Append(ctx, books.CreditNote(f, note.ToDue, note.ToFunds)); err != nil {
+	if err := tx.Ledger().Append(ctx, books.CreditNote(f, note.ToDue, note.ToFunds, note.ToCredit)); err != nil {
+		return note, err
+	}
+	if err := a.creditAgain(ctx, tx, acct, inv.ID, note.ToCredit, f); err != nil {
 		return note, err
 	}
 	inv.Credited.Minor += toDue.Minor
 	inv.UpdatedAt = now
 	return note, tx.Outbox().Publish(ctx, acct.ID, outbox.InvoiceCredited, map[string]any{
 		"invoice": inv.ID, "credit_note": note.ID, "number": note.Number, "amount": note.Amount, "to_due": note.ToDue, "to_funds": note.ToFunds,
+		"to_credit": note.ToCredit,
 	}, now)
 }
 

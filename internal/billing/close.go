@@ -389,7 +389,7 @@ func (c Closer) book(ctx context.Context, tx Tx, acct account.Account, inv *invo
 		Description: "Invoice " + content.Number,
 	}
 	if sum := credited(content); !sum.IsZero() {
-		if err := tx.Ledger().Append(ctx, books.CreditNote(f, zeroOf(acct), sum)); err != nil {
+		if err := c.giveBack(ctx, tx, acct, inv.ID, sum, f); err != nil {
 			return err
 		}
 	}
@@ -415,11 +415,15 @@ func applyCredit(ctx context.Context, tx Tx, acct account.Account, inv *invoice.
 	for i := range grants {
 		byID[grants[i].ID] = &grants[i]
 	}
-	for _, d := range wallet.Spend(grants, inv.AmountDue(), now) {
+	draws := wallet.Spend(grants, inv.AmountDue(), now)
+	for _, d := range draws {
 		promo.Minor += d.Amount.Minor
 		if err := tx.Wallet().SaveGrant(ctx, *byID[d.Grant]); err != nil {
 			return err
 		}
+	}
+	if err := tx.Invoices().Draw(ctx, acct.ID, inv.ID, draws); err != nil {
+		return err
 	}
 	b, err := tx.Ledger().Balances(ctx, acct.ID)
 	if err != nil {

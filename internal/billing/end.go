@@ -232,14 +232,11 @@ func beyondInvoice(ctx context.Context, tx Tx, p payment.Payment, paid []payment
 	if err != nil {
 		return 0, err
 	}
-	notes, err := tx.Invoices().CreditNotesOf(ctx, p.Account, p.Invoice)
+	stands, err := paidWithMoney(ctx, tx, inv)
 	if err != nil {
 		return 0, err
 	}
-	beyond := -inv.AmountPaid.Minor
-	for _, n := range notes {
-		beyond += n.ToFunds.Minor
-	}
+	beyond := -stands
 	for _, other := range paid {
 		if other.Invoice == p.Invoice {
 			beyond += other.Refundable().Minor

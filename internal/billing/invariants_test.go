@@ -166,6 +166,7 @@ var brokenData = []struct {
 	{"BalanceIsGone", invariant.Balances, `DELETE FROM ledger_balances WHERE account_id = $payer AND name = 'operator:cash'`, "operator:cash stands at 0"},
 	{"RunningBalance", invariant.Balances, `UPDATE ledger_postings SET debit_balance = debit_balance + 1 WHERE account_id = $payer AND debit = 'operator:cash'`, "is said to stand at"},
 	{"GrantHasMoreLeft", invariant.Balances, `UPDATE credit_grants SET remaining = remaining + 1, amount = amount + 1 WHERE account_id = $payer`, "the grants have"},
+	{"GrantHasPaidMore", invariant.Balances, `UPDATE credit_draws SET amount = amount + 1 WHERE account_id = $payer`, "its grants say"},
 
 	{"FinalWithoutContent", invariant.Invoices, `DELETE FROM invoice_contents WHERE account_id = $payer AND invoice_id = $first`, "says nothing"},
 	{"LineAmount", invariant.Invoices, `UPDATE invoice_lines SET amount = amount + 1 WHERE account_id = $payer AND invoice_id = $first AND number = 1`, "lines come to"},

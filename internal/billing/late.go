@@ -181,17 +181,59 @@ func (b *takingBack) read(ctx context.Context, tx Tx, acct account.Account, of [
 		starts[i] = of[i].period.Bounds.Start
 	}
 	parts, err := tx.Invoices().Parts(ctx, acct.ID, starts)
-	b.parts, b.absorbed = map[int64][]invoice.Part{}, map[invoice.ID]money.Amount{}
+	b.absorbed = map[invoice.ID]money.Amount{}
+	for _, p := range parts {
+		b.absorbed[p.Invoice] = p.Absorbed
+	}
+	b.replay(parts, func(invoice.ID, invoice.ID, money.Amount) {})
+	return err
+}
+
+// replay lets invoices bill and take back in their order, and tells what each took back of which.
+func (b *takingBack) replay(parts []invoice.Part, each func(by, of invoice.ID, part money.Amount)) {
+	b.parts = map[int64][]invoice.Part{}
 	for _, p := range parts {
 		at := p.Period.UnixMicro()
-		b.absorbed[p.Invoice] = p.Absorbed
 		if p.Amount.Sign() > 0 {
 			b.parts[at] = append(b.parts[at], p)
 		} else {
-			b.less(at, p.Amount.Neg(), func(invoice.ID, money.Amount) {})
+			b.less(at, p.Amount.Neg(), func(of invoice.ID, part money.Amount) { each(p.Invoice, of, part) })
 		}
 	}
-	return err
+}
+
+// taken is what has been taken back of an invoice by one later invoice, and by others before that.
+type taken struct {
+	of          invoice.ID
+	now, before int64
+}
+
+// takenBy returns of which invoices an issued one takes something back.
+func takenBy(ctx context.Context, tx Tx, acct account.Account, by invoice.ID) (out []taken, err error) {
+	periods, err := tx.Subscriptions().Periods(ctx, acct.ID, maxTerm)
+	if err != nil {
+		return nil, err
+	}
+	starts := make([]time.Time, len(periods))
+	for i, p := range periods {
+		starts[i] = p.Bounds.Start
+	}
+	parts, err := tx.Invoices().Parts(ctx, acct.ID, starts)
+	if err != nil {
+		return nil, err
+	}
+	new(takingBack).replay(parts, func(i, of invoice.ID, part money.Amount) {
+		at := slices.IndexFunc(out, func(t taken) bool { return t.of == of })
+		if at < 0 {
+			at, out = len(out), append(out, taken{of: of})
+		}
+		if i == by {
+			out[at].now += part.Minor
+		} else {
+			out[at].before += part.Minor
+		}
+	})
+	return slices.DeleteFunc(out, func(t taken) bool { return t.now == 0 }), nil
 }
 
 // take takes an amount back of what was billed for a period, and returns what of it was never paid.

@@ -143,7 +143,8 @@ type recipe func(f books.Fact, ofInvoice, ofFunds money.Amount) *ledger.Transact
 
 // takenBack books what was given or fetched back of a payment. What it had paid of an invoice is due again, and paid from
 // credit and funds where there are any. Dunning stops: no card is charged again by itself for that. Of an invoice that was
-// written off it is written off too. What cards have paid beyond the invoice has gone to the funds, and comes from them.
+// written off it is written off too. What cards have paid beyond the invoice has gone to the funds, and comes from them;
+// so does what a credit note has given back of what they have paid, so far as it is still there.
 func (c *Core) takenBack(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, amount money.Amount, by recipe, f books.Fact) error {
 	if err := c.watch(ctx, tx, p.Account); err != nil {
 		return err
@@ -163,7 +164,17 @@ func (c *Core) takenBack(ctx context.Context, tx Tx, acct account.Account, p *pa
 	for _, other := range paid {
 		cards += other.Refundable().Minor
 	}
-	ofFunds := money.New(min(amount.Minor, max(cards-inv.AmountPaid.Minor, 0)), amount.Currency)
+	stands, err := paidWithMoney(ctx, tx, inv)
+	if err != nil {
+		return err
+	}
+	b, err := tx.Ledger().Balances(ctx, acct.ID)
+	if err != nil {
+		return err
+	}
+	there := books.StandingOf(b, acct.Currency).Funds.Minor
+	beyond := max(0, cards-inv.AmountPaid.Minor, min(cards-stands, there))
+	ofFunds := money.New(min(amount.Minor, beyond), amount.Currency)
 	ofInvoice := money.New(amount.Minor-ofFunds.Minor, amount.Currency)
 	if err := tx.Ledger().Append(ctx, by(f, ofInvoice, ofFunds)); err != nil || ofInvoice.IsZero() {
 		return err

@@ -107,10 +107,10 @@ func RefundFailed(f Fact, ofInvoice, ofFunds money.Amount) *ledger.Transaction {
 	return f.transaction(KindRefundFailed, move(ofInvoice, Cash, Receivable), move(ofFunds, Cash, Funds))
 }
 
-// CreditNote books a correction of an issued invoice: toDue is no longer owed, toFunds was paid already
-// and goes to the balance.
-func CreditNote(f Fact, toDue, toFunds money.Amount) *ledger.Transaction {
-	return f.transaction(KindCreditNote, move(toDue, Waived, Receivable), move(toFunds, Waived, Funds))
+// CreditNote books a correction of an issued invoice: toDue is no longer owed, toFunds was paid with money and toCredit
+// by promotional credit, and are so again.
+func CreditNote(f Fact, toDue, toFunds, toCredit money.Amount) *ledger.Transaction {
+	return f.transaction(KindCreditNote, move(toDue, Waived, Receivable), move(toFunds, Waived, Funds), move(toCredit, Waived, Promo))
 }
 
 // WriteOff books that nobody expects the invoice to be paid any more.

@@ -88,8 +88,8 @@ var recipes = []recipe{
 		ledger.Balances{books.Cash: 10, books.Receivable: -4, books.Funds: -6},
 	},
 	{
-		"CreditNote", "credit_note", func(f books.Fact) *ledger.Transaction { return books.CreditNote(f, usd(10), usd(7)) },
-		ledger.Balances{books.Waived: 17, books.Receivable: -10, books.Funds: -7},
+		"CreditNote", "credit_note", func(f books.Fact) *ledger.Transaction { return books.CreditNote(f, usd(10), usd(7), usd(3)) },
+		ledger.Balances{books.Waived: 20, books.Receivable: -10, books.Funds: -7, books.Promo: -3},
 	},
 	{
 		"WriteOff", "write_off", func(f books.Fact) *ledger.Transaction { return books.WriteOff(f, usd(10)) },

@@ -29,6 +29,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/period"
 	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/internal/wallet"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -294,6 +295,13 @@ func canonicalNumbers(v any) any {
 	return v
 }
 
+// Draw is what one grant of promotional credit has paid of an invoice.
+type Draw struct {
+	Grant    wallet.GrantID
+	Amount   money.Amount
+	Returned money.Amount // of it, with what was given back of the invoice
+}
+
 // CreditNote corrects a final invoice.
 type CreditNote struct {
 	ID       CreditNoteID
@@ -302,7 +310,8 @@ type CreditNote struct {
 	Number   string
 	Amount   money.Amount
 	ToDue    money.Amount // taken off what was still due
-	ToFunds  money.Amount // had been paid: given back to the balance
+	ToFunds  money.Amount // cards and funds had paid it: funds again
+	ToCredit money.Amount // promotional credit had paid it: credit again
 	Reason   string
 	Actor    string
 	IssuedAt time.Time

@@ -7,6 +7,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/internal/wallet"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -51,6 +52,12 @@ type Store interface {
 	Parts(ctx context.Context, a account.ID, starts []time.Time) ([]Part, error)
 	// Absorb raises what a final invoice has absorbed, or lowers it where some of it is taken back.
 	Absorb(ctx context.Context, a account.ID, id ID, amount money.Amount) error
+
+	// Draw adds what grants of credit have paid of an invoice, Return what of it is credit again. Draws returns it by grant, the last
+	// that would be spent first.
+	Draw(ctx context.Context, a account.ID, id ID, draws []wallet.Draw) error
+	Return(ctx context.Context, a account.ID, id ID, d wallet.Draw) error
+	Draws(ctx context.Context, a account.ID, id ID) ([]Draw, error)
 
 	// AddCreditNote writes a credit note, or returns ErrNotFound. CreditNote returns one or
 	// ErrCreditNoteNotFound, CreditNotesOf those of an invoice, oldest first; CreditNotes pages through

@@ -43,7 +43,11 @@ SELECT coalesce(b.account_id, g.account_id), format('promotional credit stands a
 FROM (SELECT account_id, currency, -balance AS balance FROM ledger_balances WHERE name = @promo) b
 FULL JOIN (SELECT account_id, currency, sum(remaining) AS remaining FROM credit_grants GROUP BY 1, 2) g
   ON g.account_id = b.account_id AND g.currency = b.currency
-WHERE coalesce(b.balance, 0) <> coalesce(g.remaining, 0)`},
+WHERE coalesce(b.balance, 0) <> coalesce(g.remaining, 0)`, `
+SELECT d.account_id, format('credit has paid %s of invoices, its grants say %s', coalesce(p.total, 0), d.total)
+FROM (SELECT account_id, sum(amount) AS total FROM credit_draws GROUP BY 1) d
+LEFT JOIN (SELECT account_id, sum(total) AS total FROM ledger_transactions WHERE kind = 'promo_applied' GROUP BY 1) p ON p.account_id = d.account_id
+WHERE d.total > coalesce(p.total, 0)`},
 
 	invariant.Invoices: {`
 SELECT i.account_id, format('invoice inv:%s is %s and %s', i.id, i.status, CASE WHEN c.invoice_id IS NULL THEN 'says nothing' ELSE 'has a content' END)

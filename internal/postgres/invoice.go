@@ -14,6 +14,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/internal/wallet"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -150,6 +151,7 @@ type creditNoteRow struct {
 	Currency  string
 	ToDue     int64
 	ToFunds   int64
+	ToCredit  int64
 	Reason    string
 	Actor     string
 	IssuedAt  time.Time
@@ -160,7 +162,8 @@ func (creditNoteRow) TableName() string { return "credit_notes" }
 func (r creditNoteRow) note() invoice.CreditNote {
 	return invoice.CreditNote{
 		ID: r.ID, Account: r.AccountID, Invoice: r.InvoiceID, Number: r.Number, Amount: minor(r.Amount, r.Currency),
-		ToDue: minor(r.ToDue, r.Currency), ToFunds: minor(r.ToFunds, r.Currency), Reason: r.Reason, Actor: r.Actor, IssuedAt: r.IssuedAt.UTC(),
+		ToDue: minor(r.ToDue, r.Currency), ToFunds: minor(r.ToFunds, r.Currency),
+		ToCredit: minor(r.ToCredit, r.Currency), Reason: r.Reason, Actor: r.Actor, IssuedAt: r.IssuedAt.UTC(),
 	}
 }
 
@@ -330,10 +333,47 @@ func (s invoiceStore) Absorb(ctx context.Context, a account.ID, id invoice.ID, a
 		"UPDATE invoices SET absorbed = absorbed + ? WHERE account_id = ? AND id = ?", amount.Minor, a, id), invoice.ErrNotFound)
 }
 
+func (s invoiceStore) Draw(ctx context.Context, a account.ID, id invoice.ID, draws []wallet.Draw) (err error) {
+	defer errs.Wrap(&err, "draw on credit for invoice %s", id)
+	for _, d := range draws {
+		err := s.db.WithContext(ctx).Exec(`INSERT INTO credit_draws (account_id, invoice_id, grant_id, amount) VALUES (?, ?, ?, ?)
+			ON CONFLICT (account_id, invoice_id, grant_id) DO UPDATE SET amount = credit_draws.amount + excluded.amount`, a, id, d.Grant, d.Amount.Minor).Error
+		if orphan(err) {
+			return invoice.ErrNotFound
+		}
+		if err != nil {
+			return translate(err)
+		}
+	}
+	return nil
+}
+
+func (s invoiceStore) Return(ctx context.Context, a account.ID, id invoice.ID, d wallet.Draw) (err error) {
+	defer errs.Wrap(&err, "return credit of invoice %s", id)
+	return changed(s.db.WithContext(ctx).Exec(
+		"UPDATE credit_draws SET returned = returned + ? WHERE account_id = ? AND invoice_id = ? AND grant_id = ?", d.Amount.Minor, a, id, d.Grant), invoice.ErrNotFound)
+}
+
+func (s invoiceStore) Draws(ctx context.Context, a account.ID, id invoice.ID) (_ []invoice.Draw, err error) {
+	defer errs.Wrap(&err, "credit that has paid of invoice %s", id)
+	type row struct {
+		GrantID          wallet.GrantID
+		Amount, Returned int64
+		Currency         string
+	}
+	return find(s.db.WithContext(ctx).Raw(`
+SELECT d.grant_id, d.amount, d.returned, g.currency FROM credit_draws d JOIN credit_grants g ON g.account_id = d.account_id AND g.id = d.grant_id
+WHERE d.account_id = ? AND d.invoice_id = ?
+ORDER BY g.priority DESC, g.expires_at DESC NULLS FIRST, g.granted_at DESC, g.id DESC`, a, id), func(r row) invoice.Draw {
+		return invoice.Draw{Grant: r.GrantID, Amount: minor(r.Amount, r.Currency), Returned: minor(r.Returned, r.Currency)}
+	})
+}
+
 func (s invoiceStore) AddCreditNote(ctx context.Context, n invoice.CreditNote) (err error) {
 	defer errs.Wrap(&err, "add credit note %s", n.ID)
 	err = s.db.WithContext(ctx).Create(&creditNoteRow{
-		n.Account, n.ID, n.Invoice, n.Number, n.Amount.Minor, string(n.Amount.Currency), n.ToDue.Minor, n.ToFunds.Minor, n.Reason, n.Actor, n.IssuedAt,
+		n.Account, n.ID, n.Invoice, n.Number, n.Amount.Minor, string(n.Amount.Currency), n.ToDue.Minor, n.ToFunds.Minor, n.ToCredit.Minor,
+		n.Reason, n.Actor, n.IssuedAt,
 	}).Error
 	if orphan(err) {
 		return invoice.ErrNotFound

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
 	"github.com/accrue-billing/accrue/internal/subscription"
+	"github.com/accrue-billing/accrue/internal/wallet"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -212,7 +214,7 @@ func TestInvoices(t *testing.T) {
 		for n := range want {
 			want[n] = invoice.CreditNote{
 				ID: id.New[invoice.CreditNote](), Account: i.Account, Invoice: i.ID, Number: string(rune('A' + n)), Amount: usd(300), ToDue: usd(100),
-				ToFunds: usd(200), Reason: "late", Actor: "operator:1", IssuedAt: noon,
+				ToFunds: usd(150), ToCredit: usd(50), Reason: "late", Actor: "operator:1", IssuedAt: noon,
 			}
 			if err := db.Invoices().AddCreditNote(t.Context(), want[n]); err != nil {
 				t.Fatal(err)
@@ -228,6 +230,46 @@ func TestInvoices(t *testing.T) {
 			t.Errorf("credit note on no invoice: %v, want ErrNotFound", err)
 		}
 	})
+}
+
+// What credit has paid of an invoice adds up grant by grant, and is told with the grant first that is spent last.
+func TestInvoices_KeepWhatCreditHasPaid(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	i := mustDraft(t, db, mustAccount(t, db).ID)
+	var grants []wallet.Grant
+	for n, expires := range []time.Time{noon.Add(time.Hour), {}, noon.Add(2 * time.Hour), {}} {
+		g := wallet.Grant{ID: id.New[wallet.Grant](), Account: i.Account, Amount: usd(500), Remaining: usd(500), GrantedAt: noon, ExpiresAt: expires}
+		if n == 3 {
+			g.Priority = 1
+		}
+		if err := db.Wallet().CreateGrant(t.Context(), g); err != nil {
+			t.Fatal(err)
+		}
+		grants = append(grants, g)
+	}
+	draw := func(n int, minor int64) wallet.Draw { return wallet.Draw{Grant: grants[n].ID, Amount: usd(minor)} }
+	for _, err := range []error{
+		db.Invoices().Draw(t.Context(), i.Account, i.ID, []wallet.Draw{draw(0, 100), draw(1, 200), draw(2, 300), draw(3, 400)}),
+		db.Invoices().Draw(t.Context(), i.Account, i.ID, []wallet.Draw{draw(0, 50)}),
+		db.Invoices().Return(t.Context(), i.Account, i.ID, draw(0, 120)),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []invoice.Draw{
+		{Grant: grants[3].ID, Amount: usd(400), Returned: usd(0)},
+		{Grant: grants[1].ID, Amount: usd(200), Returned: usd(0)},
+		{Grant: grants[2].ID, Amount: usd(300), Returned: usd(0)},
+		{Grant: grants[0].ID, Amount: usd(150), Returned: usd(120)},
+	}
+	if got, err := db.Invoices().Draws(t.Context(), i.Account, i.ID); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+	if err := db.Invoices().Return(t.Context(), i.Account, i.ID, draw(0, 31)); err == nil {
+		t.Error("more was returned than was drawn")
+	}
 }
 
 func TestInvoicesDue(t *testing.T) {

@@ -78,6 +78,7 @@ func mustFurnish(tb testing.TB, db *postgres.DB) furnished {
 		db.Payments().CreatePayment(ctx, f.payment), db.Payments().CreateTopUp(ctx, f.topUp), db.Payments().CreateRefund(ctx, f.refund),
 		db.Payments().SaveDispute(ctx, f.dispute), db.Payments().SaveCustomer(ctx, f.account, "sandbox", "cus_x"),
 		db.Upgrades().Create(ctx, f.upgrade), db.Wallet().CreateGrant(ctx, f.grant), db.Wallet().SaveAutoTopUp(ctx, &f.rule),
+		db.Invoices().Draw(ctx, f.account, f.invoice.ID, []wallet.Draw{{Grant: f.grant.ID, Amount: usd(5)}}),
 		db.Alerts().Create(ctx, f.alert), db.Inquiries().Create(ctx, f.inquiry),
 		db.Outbox().Publish(ctx, f.account, outbox.InvoicePaid, struct{}{}, noon),
 		db.Invoices().AddCreditNote(ctx, invoice.CreditNote{ID: id.New[invoice.CreditNote](), Account: f.account, Invoice: f.invoice.ID, Number: "CN", Amount: usd(1), ToDue: usd(1), ToFunds: usd(0), IssuedAt: noon}),
@@ -122,6 +123,12 @@ func TestAccountsAreIsolated(t *testing.T) {
 		"Content": {func(a account.ID) error { _, err := invoices.Content(ctx, a, f.invoice.ID); return err }, invoice.ErrNotFound},
 		"AddCreditNote": {func(a account.ID) error {
 			return invoices.AddCreditNote(ctx, invoice.CreditNote{ID: id.New[invoice.CreditNote](), Account: a, Invoice: f.invoice.ID, Number: "CN2", Amount: usd(1), ToDue: usd(1), ToFunds: usd(0), IssuedAt: noon})
+		}, invoice.ErrNotFound},
+		"DrawOnCredit": {func(a account.ID) error {
+			return invoices.Draw(ctx, a, f.invoice.ID, []wallet.Draw{{Grant: f.grant.ID, Amount: usd(1)}})
+		}, invoice.ErrNotFound},
+		"ReturnCredit": {func(a account.ID) error {
+			return invoices.Return(ctx, a, f.invoice.ID, wallet.Draw{Grant: f.grant.ID, Amount: usd(1)})
 		}, invoice.ErrNotFound},
 		"Setup":         {func(a account.ID) error { _, err := payments.Setup(ctx, a, f.setup.ID.String()); return err }, payment.ErrSetupNotFound},
 		"SetupByRef":    {func(a account.ID) error { _, err := payments.Setup(ctx, a, f.setup.Ref); return err }, payment.ErrSetupNotFound},
@@ -184,6 +191,7 @@ func TestAccountsAreIsolated(t *testing.T) {
 			l, err := invoices.Contents(ctx, a, []invoice.ID{f.invoice.ID})
 			return len(l), err
 		},
+		"Draws":              func(a account.ID) (int, error) { l, err := invoices.Draws(ctx, a, f.invoice.ID); return len(l), err },
 		"CreditNotes":        func(a account.ID) (int, error) { l, err := invoices.CreditNotes(ctx, a, all); return len(l.Data), err },
 		"Methods":            func(a account.ID) (int, error) { l, err := payments.Methods(ctx, a); return len(l), err },
 		"Customer":           func(a account.ID) (int, error) { l, err := payments.Customer(ctx, a, "sandbox"); return len(l), err },

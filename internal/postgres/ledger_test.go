@@ -113,7 +113,7 @@ func TestLedgerAppend(t *testing.T) {
 					amount := func() money.Amount { return usd(1 + rng.Int64N(100_000)) }
 					booked := []*ledger.Transaction{
 						books.TopUp(f, amount()), books.Invoice(f, amount(), amount(), amount()), books.FundsApplied(f, amount()),
-						books.PromoGranted(f, amount()), books.CreditNote(f, amount(), amount()),
+						books.PromoGranted(f, amount()), books.CreditNote(f, amount(), amount(), amount()),
 					}[rng.IntN(5)]
 					if err := tx.Ledger().Append(t.Context(), booked); err != nil {
 						return err

@@ -9,10 +9,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/books"
+	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
+	"github.com/accrue-billing/accrue/internal/wallet"
 	"github.com/accrue-billing/accrue/migrations"
 )
 
@@ -123,6 +132,107 @@ func TestMigrate_KeepsTheOldestOfTheSameAlerts(t *testing.T) {
 	}
 	if _, err := owner.Exec(t.Context(), strings.ReplaceAll(insert, "00000000000'", "00000000001'"), a.ID.UUID()); err == nil {
 		t.Error("the same alerts were taken once more")
+	}
+}
+
+// Which credit paid which invoice was not written down at first: the journal and the grants together say it.
+func TestMigrate_FindsWhichCreditPaidWhichInvoice(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	m := migrator(t, db.Pool().Config().ConnString())
+	a := mustAccount(t, db).ID
+	first := mustDraft(t, db, a).ID
+	soon := wallet.Grant{ID: id.New[wallet.Grant](), Account: a, Amount: usd(500), Remaining: usd(0), GrantedAt: noon, ExpiresAt: noon.Add(time.Hour), ExpiredAt: noon.Add(time.Hour)}
+	never := wallet.Grant{ID: id.New[wallet.Grant](), Account: a, Amount: usd(300), Remaining: usd(50), GrantedAt: noon}
+	unspent := wallet.Grant{ID: id.New[wallet.Grant](), Account: a, Amount: usd(100), Remaining: usd(100), Priority: 1, GrantedAt: noon}
+	fact := func(reference string) books.Fact {
+		return books.Fact{Account: a, Reference: reference, At: noon, RecordedAt: noon}
+	}
+	err := db.InTx(t.Context(), func(tx billing.Tx) error {
+		for _, g := range []wallet.Grant{soon, never, unspent} {
+			if err := tx.Wallet().CreateGrant(t.Context(), g); err != nil {
+				return err
+			}
+			if err := tx.Ledger().Append(t.Context(), books.PromoGranted(fact(g.ID.String()), g.Amount)); err != nil {
+				return err
+			}
+		}
+		return tx.Ledger().Append(t.Context(),
+			books.PromoApplied(fact(first.String()+"/v2"), usd(300)), books.PromoApplied(fact(first.String()+"/v3"), usd(340)),
+			books.PromoExpired(fact(soon.ID.String()), usd(110)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mustText(t, db, `SELECT coalesce(to_regclass('credit_draws')::text, '')`) != "" {
+		if _, err := m.Down(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := m.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := []invoice.Draw{{Grant: never.ID, Amount: usd(250), Returned: usd(0)}, {Grant: soon.ID, Amount: usd(390), Returned: usd(0)}}
+	if got, err := db.Invoices().Draws(t.Context(), a, first); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+}
+
+// A correction from before corrections named their event finds its own, so long as that is kept: not another account's of the
+// same name, nor another of its account at the same moment.
+func TestMigrate_CorrectionsFindTheirEvents(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	dsn := db.Pool().Config().ConnString()
+	owner, m := postgrestest.Connect(t, dsn), migrator(t, dsn)
+	ada, bob := mustAccount(t, db).ID, mustAccount(t, db).ID
+	for mustText(t, db, `SELECT count(*)::text FROM information_schema.columns WHERE table_name = 'usage_corrections' AND column_name = 'event_id'`) != "0" {
+		if _, err := m.Down(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec := func(sql string, args ...any) {
+		t.Helper()
+		if _, err := owner.Exec(t.Context(), sql, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	event := func(a account.ID, source, event string, kept bool) uuid.UUID {
+		key := metering.KeyOf(source, event)
+		exec(`INSERT INTO usage_event_keys (account_id, key, content, occurred_at) VALUES ($1, $2, $2, $3)`, a.UUID(), key, noon)
+		if kept {
+			exec(`INSERT INTO usage_events (account_id, received_at, key, source, event_id, meter, quantity, occurred_at, period_start, series)
+				VALUES ($1, $2, $3, $4, $5, 'voice', 60, $2, $2, '00000000-0000-0000-0000-000000000000')`, a.UUID(), noon, key, source, event)
+		}
+		return key
+	}
+	correct := func(a account.ID, key uuid.UUID, sequence, after int) {
+		exec(`INSERT INTO usage_corrections (account_id, id, key, sequence, kind, meter, quantity_before, quantity_after, period_start, reason, actor, at)
+			VALUES ($1, $2, $3, $4, 'amend', 'voice', 60, $5, $6, 'r', 'a', $6)`, a.UUID(), id.New[metering.Correction]().UUID(), key, sequence, after, noon)
+	}
+	call, text, gone := event(ada, "pbx", "call", true), event(ada, "sms", "text", true), event(ada, "pbx", "gone", false)
+	event(bob, "pbx", "gone", true)
+	bobs := event(bob, "pbx", "call", true)
+	correct(ada, call, 1, 1)
+	correct(ada, call, 2, 2)
+	correct(ada, text, 1, 3)
+	correct(ada, gone, 1, 4)
+	correct(bob, bobs, 1, 5)
+	if _, err := m.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for a, want := range map[account.ID]string{ada: "1 pbx/call, 2 pbx/call, 3 sms/text, 4 /", bob: "5 pbx/call"} {
+		all, err := db.Usage().Corrections(t.Context(), a, metering.Filter{}, page.Request{Limit: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, c := range slices.Backward(all.Data) {
+			got = append(got, c.After.String()+" "+c.Source+"/"+c.EventID)
+		}
+		if strings.Join(got, ", ") != want {
+			t.Errorf("corrections %q, want %q", got, want)
+		}
 	}
 }
 

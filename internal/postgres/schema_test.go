@@ -29,7 +29,7 @@ var tables = map[kind]string{
 	lookup:    "account_external_ids api_keys provider_refs provider_events card_attempts",
 	local:     "goose_db_version river_*",
 	tenant: `accounts account_counters account_events audit_entries auto_top_ups billing_periods billing_profiles
-		contracts credit_grants credit_notes disputes entitlements idempotency_keys invoice_contents invoice_lines
+		contracts credit_draws credit_grants credit_notes disputes entitlements idempotency_keys invoice_contents invoice_lines
 		invoices job_intents ledger_balances ledger_postings ledger_transactions payment_methods payment_setups payments
 		plan_migration_accounts provider_customers refunds removal_requests reservations sales_inquiries subscriptions top_ups upgrades
 		usage_alert_firings usage_alerts usage_buckets usage_corrections usage_event_keys usage_events usage_rejects

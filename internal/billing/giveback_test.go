@@ -1,0 +1,146 @@
+package billing_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/page"
+)
+
+// paidInvoice is the account's only invoice.
+func (w *world) paidInvoice(t *testing.T, a account.ID, total int64) invoice.ID {
+	t.Helper()
+	all, err := w.DB.Invoices().List(t.Context(), a, invoice.Paid, page.Request{Limit: 10})
+	if err != nil || len(all.Data) != 1 || all.Data[0].Total != usd(total) {
+		t.Fatalf("%+v, %v; want one of %s", all.Data, err, usd(total))
+	}
+	return all.Data[0].ID
+}
+
+// wantRefunded checks how much of the account's money has gone back to its cards.
+func (w *world) wantRefunded(t *testing.T, a account.ID, minor int64) {
+	t.Helper()
+	var sum int64
+	for _, c := range w.charges(t)[a] {
+		sum += c.Refunded.Minor
+	}
+	if sum != minor {
+		t.Errorf("%d refunded, want %d", sum, minor)
+	}
+}
+
+// Of an invoice that credit has paid nothing becomes money, though there is a top-up through which it could be refunded. It
+// is credit again, of the same gift, and with the gift's time.
+func TestCreditNote_GivesCreditBackAsCredit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	g := w.grant(t, a, 5000, 0, 60)
+	w.topUp(t, a, 1000)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.closed(t, day(time.April, 10))
+	inv := w.paidInvoice(t, a, 2700)
+	w.credit(t, a, inv, 700)
+	w.wantBalance(t, a, 1000, 0)
+	if left := w.left(t, a, g); left != 3000 {
+		t.Errorf("%d of the gift are left, want 3000", left)
+	}
+	w.until(t, day(time.May, 20)) // the gift's time is over
+	w.credit(t, a, inv, 2000)
+	if left, b := w.left(t, a, g), w.balance(t, a); left != 0 || b.Promo != usd(0) || b.Funds != usd(1000) {
+		t.Errorf("%d of the gift are left, funds are %s and credit is %s", left, b.Funds, b.Promo)
+	}
+	if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.wantRefunded(t, a, 1000)
+}
+
+// It is as if the invoice had been right from the start: credit pays first, so what a card has paid comes back first. A card
+// that is given its payment back takes it from the funds that it became.
+func TestCreditNote_GivesMoneyBackBeforeCredit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	g := w.grant(t, a, 700, 0, 0)
+	w.use(t, a, "voice", "120000") // 27.00: 7.00 by credit, 20.00 by card
+	w.closed(t, day(time.April, 10))
+	inv := w.paidInvoice(t, a, 2700)
+	got, err := billing.Adjuster{Core: w.Core}.Credit(t.Context(), asked(a, newKey()), billing.CreditInput{Invoice: inv, Amount: usd(2300), Reason: "test"}, nil)
+	if err != nil || got.Record.ToDue != usd(0) || got.Record.ToFunds != usd(2000) || got.Record.ToCredit != usd(300) {
+		t.Fatalf("%+v, %v", got.Record, err)
+	}
+	w.wantBalance(t, a, 2000, 0)
+	if left := w.left(t, a, g); left != 300 {
+		t.Errorf("%d of the gift are left, want 300", left)
+	}
+	paid, err := w.DB.Payments().PaymentsOf(t.Context(), a, inv)
+	if err != nil || len(paid) != 1 {
+		t.Fatal(paid, err)
+	}
+	w.refund(t, a, paid[0].ID, 2000)
+	w.wantBalance(t, a, 0, 0)
+	w.wantInvoice(t, a, inv, invoice.Paid, 0)
+	if left := w.left(t, a, g); left != 300 {
+		t.Errorf("%d of the gift are left after the refund, want 300", left)
+	}
+}
+
+// A customer may take its own usage back; what credit had paid of it is credit again too.
+func TestLateUsage_WhatItCreditsOfWhatCreditPaidIsCredit(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		given, credited      int64
+		funds, promo, refund int64
+	}{
+		"PaidByCredit":          {given: 5000, funds: 1000, promo: 5000, refund: 1000},
+		"PaidByCreditAndMoney":  {given: 700, funds: 1000, promo: 700, refund: 1000},
+		"PaidByMoney":           {funds: 1000, refund: 1000},
+		"CreditedAlready":       {given: 5000, credited: 2700, funds: 1000, promo: 7700, refund: 1000},
+		"CreditedAlreadyInPart": {given: 700, credited: 2300, funds: 1000, promo: 700 + 2300, refund: 1000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.onPro(t)
+			if c.given > 0 {
+				w.grant(t, a, c.given, 0, 0)
+			}
+			w.useAs(t, a, "call", "voice", "120000", w.clock()) // 27.00
+			w.closed(t, day(time.April, 10))
+			inv := w.paidInvoice(t, a, 2700)
+			if c.credited > 0 {
+				w.credit(t, a, inv, c.credited)
+			}
+			w.topUp(t, a, 1000)
+			w.correct(t, a, "call", "")
+			w.closed(t, day(time.May, 10))
+			funds := c.funds + 2700 - min(c.given, 2700) // what the card had paid
+			if b := w.balance(t, a); b.Funds != usd(funds) || b.Promo != usd(c.promo) {
+				t.Errorf("funds are %s and credit is %s, want %s and %s", b.Funds, b.Promo, usd(funds), usd(c.promo))
+			}
+		})
+	}
+}
+
+// Credit that is taken back by its operator, or has run out, is not given again.
+func TestCreditNote_OfCreditThatHasEnded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	g := w.grant(t, a, 5000, 0, 0)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.closed(t, day(time.April, 10))
+	inv := w.paidInvoice(t, a, 2700)
+	if _, err := (billing.Granter{Core: w.Core}).Void(t.Context(), asked(a, newKey()), g, "given twice", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.credit(t, a, inv, 700)
+	w.credit(t, a, inv, 2000)
+	if b := w.balance(t, a); b.Promo != usd(0) || b.Funds != usd(0) {
+		t.Errorf("funds are %s and credit is %s", b.Funds, b.Promo)
+	}
+}
