@@ -189,7 +189,7 @@ func TestAdminInvoice(t *testing.T) {
 		grace := w.operator(t, a.ID)
 		inv := ada.get(t, "/v1/invoices?status=open").str(t, "data", 0, "id")
 		path := "/v1/admin/invoices/" + inv
-		if got := grace.post(t, path+"/write-off", why).want(t, http.StatusOK); got.str(t, "status") != "uncollectible" {
+		if got := grace.post(t, path+"/write-off", why).want(t, http.StatusOK); got.str(t, "status") != "uncollectible" || got.at(t, "amount_due", "amount") != 0.0 || got.at(t, "amount_remaining", "amount") == 0.0 {
 			t.Errorf("%s", got.Body)
 		}
 		w.check(t)

@@ -47,8 +47,9 @@ type Invoice struct {
 	Period      Period        `json:"period" validate:"required"`
 	Total       Money         `json:"total" validate:"required"` // of a draft: zero until it is final
 	AmountPaid  Money         `json:"amount_paid" validate:"required"`
-	Credited    Money         `json:"amount_credited" validate:"required"` // by credit notes, of what was due
-	AmountDue   Money         `json:"amount_due" validate:"required"`
+	Credited    Money         `json:"amount_credited" validate:"required"`                                         // by credit notes, of what was due
+	AmountDue   Money         `json:"amount_due" validate:"required"`                                              // what is asked for: of one that is uncollectible, nothing
+	Remaining   Money         `json:"amount_remaining" validate:"required"`                                        // what can be paid: amount_due, and of one that is uncollectible what was written off, which stays owed
 	FinalizesAt *time.Time    `json:"finalizes_at" validate:"required" extensions:"x-nullable" format:"date-time"` // of a draft: until then late usage enters it
 	IssuedAt    *time.Time    `json:"issued_at" validate:"required" extensions:"x-nullable" format:"date-time"`
 	DueAt       *time.Time    `json:"due_at" validate:"required" extensions:"x-nullable" format:"date-time"`
@@ -317,14 +318,18 @@ func toInvoice(i invoice.Invoice, content invoice.Content) Invoice {
 	out := Invoice{
 		ID: i.ID.String(), Number: textIf(content.Number), Kind: string(i.Kind), Status: string(i.Status), Period: Period{i.Period.Start, i.Period.End},
 		Total: toMoney(i.Total), AmountPaid: toMoney(i.AmountPaid), Credited: toMoney(i.Credited), AmountDue: toMoney(i.AmountDue()),
-		IssuedAt: timeIf(i.FinalizedAt), DueAt: timeIf(i.DueAt), PaidAt: timeIf(i.PaidAt), NextAttempt: timeIf(i.NextAttempt),
+		Remaining: toMoney(i.AmountDue()),
+		IssuedAt:  timeIf(i.FinalizedAt), DueAt: timeIf(i.DueAt), PaidAt: timeIf(i.PaidAt), NextAttempt: timeIf(i.NextAttempt),
 		Attempts: i.Attempts, Dunning: string(i.Dunning),
 	}
 	switch i.Status {
 	case invoice.Draft:
 		out.FinalizesAt = timeIf(i.FinalizeAt)
-	case invoice.Void, invoice.Uncollectible:
+	case invoice.Void:
 		out.AmountDue = toMoney(money.Zero(i.Currency)) // nobody is to pay it any more
+		out.Remaining = out.AmountDue
+	case invoice.Uncollectible:
+		out.AmountDue = toMoney(money.Zero(i.Currency)) // nobody is asked for it any more
 	case invoice.Open, invoice.Paid:
 	}
 	return out

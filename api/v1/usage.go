@@ -58,8 +58,8 @@ func usageRoutes(d Deps) []route.Route {
 
 // Usage is an account's usage in a stretch of time.
 type Usage struct {
-	From   time.Time    `json:"from" validate:"required" format:"date-time"` // included
-	To     time.Time    `json:"to" validate:"required" format:"date-time"`   // excluded
+	From   time.Time    `json:"from" validate:"required" format:"date-time"` // included; as asked, or the beginning of its quarter of an hour, where the events are not kept any more
+	To     time.Time    `json:"to" validate:"required" format:"date-time"`   // excluded; as asked, or the end of its quarter of an hour
 	Meters []MeterUsage `json:"meters" validate:"required"`
 } //@name Usage
 

@@ -87,7 +87,10 @@ func (r Reader) Usage(ctx context.Context, a account.ID, q Question) (Report, er
 	if report.Current && (q.GroupBy == "" || allAddUp(meters)) {
 		found, err = r.fromTotals(ctx, a, q)
 	} else {
-		found, err = r.Store.Slices(ctx, a, Query{Bounds: q.Bounds, Meters: codes(meters), GroupBy: q.GroupBy}, unique(meters))
+		if report.Bounds, err = r.Store.Whole(ctx, a, codes(meters), q.Bounds); err != nil {
+			return Report{}, err
+		}
+		found, err = r.Store.Slices(ctx, a, Query{Bounds: report.Bounds, Meters: codes(meters), GroupBy: q.GroupBy}, unique(meters))
 	}
 	if err != nil {
 		return Report{}, err

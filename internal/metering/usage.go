@@ -199,6 +199,9 @@ type Store interface {
 	// Slices returns usage by meter, group and step. Bounds that are no multiples of BucketWidth are
 	// exact so far as the raw events there are kept. For the named unique meters it counts raw events.
 	Slices(ctx context.Context, a account.ID, q Query, unique []string) ([]Slice, error)
+	// Whole returns bounds for which Slices is exact: an end within a quarter of an hour of which not all events are kept
+	// is moved outward to the quarter's own.
+	Whole(ctx context.Context, a account.ID, meters []string, b period.Bounds) (period.Bounds, error)
 	// Events returns stored events by time, then key.
 	Events(ctx context.Context, a account.ID, f Filter, r page.Request) (page.Page[Record], error)
 	// Export calls each for every selected event, by time, in flat memory. The Record is only valid

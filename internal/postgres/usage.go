@@ -193,6 +193,30 @@ LEFT JOIN LATERAL (
   ORDER BY c.sequence DESC LIMIT 1) c ON true
 WHERE e.account_id = $1`
 
+func (s usageStore) Whole(ctx context.Context, a account.ID, meters []string, b period.Bounds) (_ period.Bounds, err error) {
+	defer errs.Wrap(&err, "quarters of an hour of %s that are kept", a)
+	for _, end := range []*time.Time{&b.Start, &b.End} {
+		quarter := end.Truncate(metering.BucketWidth)
+		if quarter.Equal(*end) {
+			continue
+		}
+		next, gone := quarter.Add(metering.BucketWidth), false
+		err := s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&gone) }, `
+SELECT coalesce(sum(b.events), 0) > (SELECT count(*) FROM (`+effective+`
+  AND e.meter = ANY ($4) AND e.occurred_at >= $2 AND e.occurred_at < $3) x WHERE NOT x.void)
+FROM usage_buckets b WHERE b.account_id = $1 AND b.meter = ANY ($4) AND b.bucket = $2`, mustOwner(a), quarter, next, meters)
+		switch {
+		case err != nil:
+			return b, err
+		case gone && end == &b.Start:
+			b.Start = quarter
+		case gone:
+			b.End = next
+		}
+	}
+	return b, nil
+}
+
 func (s usageStore) Slices(ctx context.Context, a account.ID, q metering.Query, unique []string) (slices []metering.Slice, err error) {
 	defer errs.Wrap(&err, "usage of %s", a)
 	// Whole buckets come from the roll-up, the ends from the events themselves.

@@ -778,3 +778,35 @@ func TestReader(t *testing.T) {
 		}
 	})
 }
+
+// Once the events of an end of a range are dropped, its whole quarter of an hour is told, and that it is: never silently less.
+func TestReader_RangesOfDroppedEvents(t *testing.T) {
+	t.Parallel()
+	b := newMeterBench(t, metering.Options{})
+	hour := noon.Truncate(time.Hour).Add(-2 * time.Hour)
+	at := func(name, quantity string, minute int) metering.Event {
+		e := b.event(name, "voice", quantity)
+		e.OccurredAt = hour.Add(time.Duration(minute) * time.Minute)
+		return e
+	}
+	b.mustAdd(t, at("1", "1", 1), at("2", "20", 8), at("3", "300", 31), at("4", "4000", 44))
+	r := metering.Reader{Store: b.db.Usage(), Entitlements: b.db.Entitlements(), Catalogue: testMeters}
+	minutes := func(from, to int) period.Bounds {
+		return period.Bounds{Start: hour.Add(time.Duration(from) * time.Minute), End: hour.Add(time.Duration(to) * time.Minute)}
+	}
+	check := func(asked, told period.Bounds, quantity string) {
+		t.Helper()
+		got, err := r.Usage(t.Context(), b.account.ID, metering.Question{Bounds: asked, Meters: []string{"voice"}})
+		if err != nil || !got.Bounds.Equal(told) || got.Meters[0].Quantity.String() != quantity {
+			t.Errorf("from %v: told %s from %v, %v; want %s from %v", asked, got.Meters[0].Quantity, got.Bounds, err, quantity, told)
+		}
+	}
+	check(minutes(5, 40), minutes(5, 40), "320")
+	if _, err := postgrestest.Connect(t, b.db.Pool().Config().ConnString()).Exec(t.Context(), "DELETE FROM usage_events"); err != nil {
+		t.Fatal(err)
+	}
+	check(minutes(5, 40), minutes(0, 45), "4321")
+	check(minutes(15, 40), minutes(15, 45), "4300")
+	check(minutes(5, 25), minutes(0, 25), "21")
+	check(minutes(0, 60), minutes(0, 60), "4321")
+}
