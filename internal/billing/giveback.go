@@ -123,7 +123,20 @@ func (c *Core) giveBack(ctx context.Context, tx Tx, acct account.Account, by inv
 		stands := books.StandingOf(b, acct.Currency)
 		left -= min(left-known, max(0, b[books.Cash]+stands.Due.Minor-stands.Funds.Minor-(sum.Minor-left))) // no more than money was paid
 	}
-	if err := tx.Ledger().Append(ctx, books.CreditNote(f, zeroOf(acct), money.New(sum.Minor-left, sum.Currency), money.New(left, sum.Currency))); err != nil {
+	if left < sum.Minor {
+		if err := tx.Ledger().Append(ctx, books.CreditNote(f, zeroOf(acct), money.New(sum.Minor-left, sum.Currency), zeroOf(acct))); err != nil {
+			return err
+		}
+		// Before there is credit, which would pay in its place what it was given for.
+		if err := c.payFromFunds(ctx, tx, acct, f.At); err != nil {
+			return err
+		}
+	}
+	if left == 0 {
+		return nil
+	}
+	f.Reference += "/credit"
+	if err := tx.Ledger().Append(ctx, books.CreditNote(f, zeroOf(acct), zeroOf(acct), money.New(left, sum.Currency))); err != nil {
 		return err
 	}
 	for _, t := range append(from, taken{of: by, now: left}) {
