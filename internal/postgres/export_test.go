@@ -45,6 +45,12 @@ func TransactionID(ctx context.Context, tx billing.Tx) (id int64) {
 	return id
 }
 
+// RowsRead is how many rows of tables the connection of a transaction has lately read, whatever it made of them.
+func RowsRead(ctx context.Context, tx billing.Tx) (n int64, err error) {
+	err = tx.(stores).db.WithContext(ctx).Raw("SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint FROM pg_stat_xact_user_tables WHERE schemaname = 'public'").Scan(&n).Error
+	return n, err
+}
+
 // Break makes the database refuse whatever the transaction asks from now on.
 func Break(ctx context.Context, tx billing.Tx) {
 	_ = tx.(stores).db.WithContext(ctx).Exec("SELECT 1 / 0")

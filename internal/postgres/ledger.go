@@ -215,20 +215,38 @@ func (s ledgerStore) BalancesOf(ctx context.Context, as []account.ID) (_ map[acc
 	return out, nil
 }
 
+// bookedAround is how far the clocks of replicas may differ: transactions that are further apart are in order of their time, as
+// they are of their sequence.
+const bookedAround = time.Hour
+
+// balancesAt takes what was booked since off the balances of now, so that a look at last month does not read the years before. Where it
+// has to begin is searched for by halves. The upper bound excludes nothing: between two bounds PostgreSQL goes by the index, above one it reads all.
+const balancesAt = `
+WITH RECURSIVE search AS (
+  SELECT 0::bigint AS low, ledger AS high FROM account_counters WHERE account_id = @account
+  UNION ALL
+  SELECT CASE WHEN sure THEN mid ELSE low END, CASE WHEN sure THEN high ELSE mid - 1 END
+  FROM (SELECT low, high, mid, (SELECT t.booked_at < @sure FROM ledger_transactions t WHERE t.account_id = @account AND t.sequence = mid) AS sure
+        FROM search, LATERAL (SELECT (low + high + 1) / 2 AS mid) half WHERE low < high) halved
+), since AS MATERIALIZED (
+  SELECT p.debit, p.credit, p.amount FROM ledger_transactions t
+  JOIN ledger_postings p ON p.account_id = t.account_id AND p.transaction_id = t.id
+  WHERE t.account_id = @account AND t.booked_at >= @at
+    AND t.sequence > (SELECT low FROM search WHERE low = high) AND t.sequence <= (SELECT max(high) FROM search)
+)
+SELECT b.name, (b.balance - coalesce(m.change, 0))::bigint AS balance
+FROM ledger_balances b
+LEFT JOIN (SELECT name, sum(amount) AS change FROM (SELECT debit AS name, amount FROM since UNION ALL SELECT credit, -amount FROM since) moved
+           GROUP BY name) m ON m.name = b.name
+WHERE b.account_id = @account AND b.balance <> coalesce(m.change, 0)`
+
 func (s ledgerStore) BalancesAt(ctx context.Context, a account.ID, t time.Time) (_ ledger.Balances, err error) {
 	defer errs.Wrap(&err, "balances of %s at %s", a, t)
 	var rows []struct {
 		Name    string
 		Balance int64
 	}
-	const q = `SELECT name, sum(amount)::bigint AS balance FROM (
-		SELECT p.debit AS name, p.amount FROM ledger_postings p JOIN ledger_transactions t
-			ON t.account_id = p.account_id AND t.id = p.transaction_id WHERE p.account_id = @account AND t.booked_at < @at
-		UNION ALL
-		SELECT p.credit, -p.amount FROM ledger_postings p JOIN ledger_transactions t
-			ON t.account_id = p.account_id AND t.id = p.transaction_id WHERE p.account_id = @account AND t.booked_at < @at
-	) moved GROUP BY name`
-	if err := s.db.WithContext(ctx).Raw(q, map[string]any{"account": a.UUID(), "at": t}).Scan(&rows).Error; err != nil {
+	if err := s.db.WithContext(ctx).Raw(balancesAt, map[string]any{"account": a.UUID(), "at": t, "sure": t.Add(-bookedAround)}).Scan(&rows).Error; err != nil {
 		return nil, translate(err)
 	}
 	out := make(ledger.Balances, len(rows))

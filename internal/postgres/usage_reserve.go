@@ -36,6 +36,10 @@ LEFT JOIN LATERAL (
   WHERE r.account_id = ANY ($1::uuid[]) AND r.status = 'open' AND r.expires_at <= c.now
   ORDER BY r.account_id, r.expires_at LIMIT 1000) r ON true`)
 
+	// Asked every second. The time is read once here too, and for the same reason: else all open reservations are read.
+	sqlHolders = `
+SELECT DISTINCT account_id FROM reservations WHERE status = 'open' AND expires_at <= (SELECT clock_timestamp()) LIMIT $1`
+
 	sqlAnswers = named(`
 SELECT u.i, k.fingerprint, k.status::bigint, k.body
 FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS u (account_id, scope, key, i)
@@ -247,6 +251,5 @@ SELECT r.account_id, r.id, r.meter, r.period_start, r.quantity, r.used, r.status
 
 func (s reservationStore) Holders(ctx context.Context, limit int) (_ []account.ID, err error) {
 	defer errs.Wrap(&err, "accounts with overdue reservations")
-	return accountsOf(ctx, s.db, `
-SELECT DISTINCT account_id FROM reservations WHERE status = 'open' AND expires_at <= clock_timestamp() LIMIT $1`, limit)
+	return accountsOf(ctx, s.db, sqlHolders, limit)
 }
