@@ -238,3 +238,25 @@ func TestCardBudget_OfACardThatIsNeverAskedAgain(t *testing.T) {
 		t.Errorf("%v with %v, want ErrCardBudget and no time", err, e.Params)
 	}
 }
+
+// A suspension stops paid use and does not end the plan: its fee is due until the account is moved or closed, as its customer may
+// pay at any moment and go on.
+func TestSuspension_ThePlansFeeGoesOn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onProAmongFees(t)
+	w.moveTo(t, a, "growth")
+	w.behave(t, a, sandbox.TokenChargeDeclined)
+	w.closed(t, day(time.April, 10))
+	for range 20 {
+		w.until(t, w.clock().Add(24*time.Hour))
+	}
+	if acct, err := w.DB.Accounts().Get(t.Context(), a); err != nil || acct.Status != account.Suspended {
+		t.Fatalf("the account is %s, %v", acct.Status, err)
+	}
+	w.closed(t, day(time.May, 10))
+	w.closed(t, day(time.June, 10))
+	if got, want := w.lines(t, a, day(time.May, 10)), "fee 2200"; got != want {
+		t.Errorf("billed %q, want %q", got, want)
+	}
+}
