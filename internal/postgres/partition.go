@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -21,15 +22,22 @@ func UsagePartitions(pool *pgxpool.Pool) metering.Partitions { return usageParti
 
 func (p usagePartitions) OpenMonth(ctx context.Context, t time.Time) (err error) {
 	defer errs.Wrap(&err, "open month %s", t.Format("2006-01"))
-	_, err = p.pool.Exec(ctx, "SELECT usage_events_open_month($1::date)", t.UTC())
-	if state := sqlState(err); state == "42P07" || state == "42710" || state == uniqueViolation {
-		return nil // another replica was quicker
-	}
-	return translate(err)
+	var opened bool
+	return p.ask(ctx, "SELECT usage_events_open_month($1::date)", t, &opened)
 }
 
 func (p usagePartitions) DropBefore(ctx context.Context, t time.Time) (dropped int, err error) {
 	defer errs.Wrap(&err, "drop months before %s", t.Format("2006-01"))
-	err = p.pool.QueryRow(ctx, "SELECT usage_events_drop_before($1::date)", t.UTC()).Scan(&dropped)
-	return dropped, translate(err)
+	err = p.ask(ctx, "SELECT usage_events_drop_before($1::date)", t, &dropped)
+	return dropped, err
+}
+
+// ask calls one of the functions. Replicas take turns: two that make or drop tables at once get in each other's way.
+func (p usagePartitions) ask(ctx context.Context, call string, day time.Time, answer any) error {
+	return translate(pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtext('usage_events'))"); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, call, day.UTC()).Scan(answer)
+	}))
 }

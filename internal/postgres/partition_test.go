@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -36,6 +37,31 @@ func TestUsagePartitions(t *testing.T) {
 	wantStatuses(t, b.mustAdd(t, e), "duplicate")
 	if got := b.total(t, "text"); got != "5/1" {
 		t.Errorf("total %s", got)
+	}
+}
+
+// Every replica tends the months when it starts, and they start together.
+func TestUsagePartitions_ReplicasTakeTurns(t *testing.T) {
+	t.Parallel()
+
+	db := postgrestest.New(t)
+	var replicas sync.WaitGroup
+	for range 4 {
+		replicas.Go(func() {
+			months := postgres.UsagePartitions(db.Pool())
+			for round := range 6 {
+				if err := months.OpenMonth(t.Context(), noon.AddDate(0, round, 0)); err != nil {
+					t.Error(err)
+				}
+				if _, err := months.DropBefore(t.Context(), noon.AddDate(0, round, 0)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	replicas.Wait()
+	if left := mustText(t, db, "SELECT string_agg(inhrelid::regclass::text, ' ' ORDER BY inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'usage_events'::regclass"); left != "usage_events_202608 usage_events_default" {
+		t.Errorf("there are %s", left)
 	}
 }
 
