@@ -326,8 +326,8 @@ ORDER BY 1`).Scan(&columns).Error
 	return columns, translate(err)
 }
 
-// workedOut is the column whose numbers nobody has typed: exact fractions of many digits, one in a hundred of which
-// looks like a card's. Its texts are those of plan versions and contracts, where they are searched.
+// workedOut is the column whose numbers nobody has typed: exact fractions of many digits, some of which look like a
+// card's. Its texts are those of plan versions and contracts, where they are searched.
 const workedOut = "invoice_lines.derivation"
 
 func (s auditReader) textsOf(ctx context.Context, c textColumn, yield func(invariant.Text, error) bool) bool {
