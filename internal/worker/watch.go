@@ -22,6 +22,8 @@ type Watch struct {
 
 	mu      sync.Mutex
 	changed map[account.ID]bool
+
+	outage telemetry.Outage // of those that have changed; Run's own
 }
 
 // watchedAtOnce is how many accounts one question asks for.
@@ -60,6 +62,7 @@ func (w *Watch) Run(ctx context.Context) error {
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	w.outage = telemetry.Outage{Log: w.Core.Log, Began: "funds not checked; tried again until they are", Ended: "funds are checked again"}
 	outage := telemetry.Outage{Log: w.Core.Log, Began: "watched accounts not read; tried again until they are", Ended: "watched accounts are read again"}
 	after, more := account.ID{}, true
 	for {
@@ -102,20 +105,24 @@ func (w *Watch) checkNext(ctx context.Context, after account.ID) (account.ID, bo
 
 func (w *Watch) checkChanged(ctx context.Context) {
 	for some := range slices.Chunk(w.take(), watchedAtOnce) {
-		w.check(ctx, some)
+		if err := w.check(ctx, some); ctx.Err() == nil {
+			w.outage.Tried(ctx, err)
+		}
 	}
 }
 
 // check looks at those of the accounts that have anything to look at, which most have not.
-func (w *Watch) check(ctx context.Context, accounts []account.ID) {
+// Where the database cannot say which, all of them wait for the next round.
+func (w *Watch) check(ctx context.Context, accounts []account.ID) error {
 	watched, err := w.Core.DB.Alerts().Watched(ctx, accounts)
-	if err != nil && ctx.Err() == nil {
-		w.Core.Log.WarnContext(ctx, "funds not checked; tried again in a moment", "accounts", len(accounts), "error", err)
+	if err != nil {
 		w.Changed(accounts)
+		return err
 	}
 	for _, a := range watched {
 		w.checkOne(ctx, a)
 	}
+	return nil
 }
 
 func (w *Watch) checkOne(ctx context.Context, a account.ID) {

@@ -1,8 +1,10 @@
 package worker_test
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -87,7 +89,8 @@ func TestWatch_AlertsOutliveTheProcess(t *testing.T) {
 
 	t.Run("WhoseDatabaseWasAway", func(t *testing.T) {
 		a := reached()
-		away := &billing.Core{DB: forgetful{db, new(atomic.Int64)}, Clock: core.Clock, Policy: core.Policy, Log: core.Log}
+		var log bytes.Buffer // Run's own until it has returned
+		away := &billing.Core{DB: forgetful{db, new(atomic.Int64)}, Clock: core.Clock, Policy: core.Policy, Log: slog.New(slog.NewTextHandler(&log, nil))}
 		w := &worker.Watch{Core: away, Every: time.Millisecond}
 		w.Changed([]account.ID{a})
 		running, end := context.WithTimeout(t.Context(), 30*time.Second)
@@ -101,6 +104,9 @@ func TestWatch_AlertsOutliveTheProcess(t *testing.T) {
 		watching.Wait()
 		if n := told(a); n != 1 {
 			t.Errorf("told %d times, want once", n)
+		}
+		if said := log.String(); strings.Count(said, "funds not checked") != 1 {
+			t.Errorf("of the outage the log says\n%s", said)
 		}
 	})
 
@@ -150,7 +156,7 @@ type forgetfulAlerts struct {
 }
 
 func (s forgetfulAlerts) Watched(ctx context.Context, accounts []account.ID) ([]account.ID, error) {
-	if s.asked.Add(1) == 1 {
+	if s.asked.Add(1) <= 3 {
 		return nil, errs.New(errs.Unavailable, "database_unavailable", "The database is away.")
 	}
 	return s.Store.Watched(ctx, accounts)
