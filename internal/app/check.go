@@ -55,7 +55,7 @@ func (a *App) gatewayBeside(ctx context.Context) (payment.Gateway, func(), error
 	if base == "" {
 		base = "http://" + reachable(a.cfg.SandboxAddr)
 	}
-	if !answers(ctx, base) {
+	if _, err := get(ctx, base, time.Second); err != nil { // nobody speaks HTTP there
 		provider, err := sandbox.New(sandbox.Config{
 			Mode: a.cfg.mode(), Dir: filepath.Join(a.cfg.DataDir, "sandbox"), SecretKey: a.sandboxKey(), Clock: a.clock, Logger: a.log,
 		})
@@ -80,22 +80,6 @@ func (a *App) gatewayBeside(ctx context.Context) (payment.Gateway, func(), error
 		return nil, func() {}, err
 	}
 	return client, func() { client.Close(); done() }, nil
-}
-
-// answers reports whether somebody speaks HTTP there.
-func answers(ctx context.Context, url string) bool {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return false
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return false
-	}
-	_ = resp.Body.Close()
-	return true
 }
 
 // errChecks says that a check found something. The findings are printed.

@@ -99,22 +99,31 @@ const readyWithin = 3 * time.Second
 // Run succeeds where /readyz does.
 func (readyCommand) Run(in *invocation) (err error) {
 	defer errs.Wrap(&err, "not ready")
-	ctx, cancel := context.WithTimeout(in.ctx, readyWithin)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+reachable(in.cfg.Addr)+"/readyz", http.NoBody)
+	url := "http://" + reachable(in.cfg.Addr) + "/readyz"
+	status, err := get(in.ctx, url, readyWithin)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s", req.URL, resp.Status)
+	if status != http.StatusOK {
+		return fmt.Errorf("%s answers %d %s", url, status, http.StatusText(status))
 	}
 	_, err = fmt.Fprintln(in.stdout, "ready")
 	return err
+}
+
+// get asks an address and returns the status of its answer.
+func get(ctx context.Context, url string, within time.Duration) (status int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	return resp.StatusCode, resp.Body.Close()
 }
 
 // profile writes where the processor's time goes, until stop is called.
