@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"context"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,7 @@ type call struct {
 	authenticated bool
 	principal     auth.Principal
 	account       account.ID // zero: none
+	query         url.Values // nil: nothing is asked
 
 	until time.Time // when the operation's time is over; zero: never
 	timed atomic.Pointer[timed]

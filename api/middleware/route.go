@@ -4,6 +4,7 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,6 +76,46 @@ func accept(r route.Route) echo.MiddlewareFunc {
 			return next(c)
 		}
 	}
+}
+
+// ErrQuery says that the query is not one.
+var ErrQuery = errs.New(errs.Malformed, "malformed_query", "The query of the address cannot be read.")
+
+// query reads the query's parameters: those that the route names, each at most once and fit to be stored. A
+// name that is not known is refused, since a filter with a typing error would silently give the whole list.
+func query(r route.Route) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			raw := c.Request().URL.RawQuery
+			if raw == "" {
+				return next(c)
+			}
+			q, err := url.ParseQuery(raw)
+			if err != nil {
+				return ErrQuery
+			}
+			for name, values := range q {
+				pointer := strictjson.Fragment("/" + name)
+				if !slices.Contains(r.Query, name) {
+					return errs.InvalidField(pointer, "unknown_parameter", "is not a parameter of this operation")
+				}
+				if len(values) > 1 {
+					return errs.InvalidField(pointer, "duplicate_member", "stands twice in the query")
+				}
+				if values[0], err = strictjson.CheckText(values[0]); err != nil { // as it is stored: in normal form
+					return errs.InvalidField(pointer, "invalid_text", "%s", err.Error())
+				}
+			}
+			callOf(c).query = q
+			return next(c)
+		}
+	}
+}
+
+// Query returns the query's parameters, each with one value; nil where there is none.
+func Query(c echo.Context) url.Values {
+	k, _ := known(c)
+	return k.query
 }
 
 // ErrNothingThere says that an address cannot be that of any record.

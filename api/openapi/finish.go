@@ -174,6 +174,9 @@ func finishOperation(op object, r route.Route) error {
 			op["x-sunset"] = r.Sunset.UTC().Format(http.TimeFormat)
 		}
 	}
+	if err := checkQuery(op, r); err != nil {
+		return err
+	}
 	addParameters(op, r)
 	finishBody(op)
 	if content := bodyOf(r); content != nil {
@@ -187,6 +190,22 @@ func orEmpty(v any) any {
 		return ""
 	}
 	return v
+}
+
+// checkQuery holds the query's parameters that are annotated to those that the route lets in.
+func checkQuery(op object, r route.Route) error {
+	var annotated []string
+	params, _ := op["parameters"].([]any)
+	for _, v := range params {
+		if p, _ := v.(object); p["in"] == "query" {
+			annotated = append(annotated, fmt.Sprint(p["name"]))
+		}
+	}
+	slices.Sort(annotated)
+	if taken := slices.Sorted(slices.Values(r.Query)); !slices.Equal(annotated, taken) {
+		return fmt.Errorf("is annotated with the query's parameters %v and takes %v", annotated, taken)
+	}
+	return nil
 }
 
 func addParameters(op object, r route.Route) {

@@ -154,6 +154,7 @@ func TestFinishRefuses(t *testing.T) {
 		"NoOperationID":           {routes(), strings.Replace(raw, `"operationId": "getThing", `, ``, 1), "GET /v1/things/{id}: has no operationId"},
 		"NoSuccess":               {routes(), strings.NewReplacer(`"201"`, `"409"`, `"202"`, `"410"`).Replace(raw), "POST /v1/things: has no successful response"},
 		"Unexpected":              {routes(), strings.Replace(raw, `"externalDocs"`, `"surprise"`, 1), `"surprise"`},
+		"ParameterNotTaken":       {routes(), strings.Replace(raw, `"operationId": "getThing"`, `"parameters": [{"in": "query", "name": "at"}], "operationId": "getThing"`, 1), "GET /v1/things/{id}: is annotated with the query's parameters [at] and takes []"},
 		"NoExample":               {routes(), strings.Replace(raw, `"$ref": "#/components/schemas/Page-Thing"`, `"type": "integer"`, 1), "answer 200 has no example"},
 		"NothingToBeLike":         {routes(), strings.Replace(raw, `"Upgrade"`, `"Upgrades"`, 1), "no Upgrade.status for problems to be like"},
 		"NotJSON":                 {routes(), "x", "read what swag made"},

@@ -79,6 +79,7 @@ type Route struct {
 	// without a query or with strict=false.
 	MayAge time.Duration
 
+	Query    []string // names of the query's parameters; any other is refused, and any at all where there are none
 	Consumes []string // media types of the body; application/json if empty
 	Produces []string // media types of the answer; application/json if empty
 	MaxBody  int64    // bytes after decompression; DefaultMaxBody if zero

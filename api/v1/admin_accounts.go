@@ -27,7 +27,7 @@ func adminAccountRoutes(d Deps) []route.Route {
 			Method: http.MethodPost, Path: "/v1/admin/accounts", Scope: auth.Operator, Account: route.AccountNone, Class: route.Money,
 			Idempotent: true, Handler: h.create,
 		},
-		{Method: http.MethodGet, Path: "/v1/admin/accounts", Scope: auth.Operator, Account: route.AccountNone, Handler: h.list},
+		{Method: http.MethodGet, Path: "/v1/admin/accounts", Scope: auth.Operator, Account: route.AccountNone, Query: paged("status", "level", "external_id", "q"), Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/admin/accounts/{id}", Scope: auth.Operator, Account: route.AccountNone, Tagged: true, Handler: h.get},
 		{Method: http.MethodPatch, Path: "/v1/admin/accounts/{id}", Scope: auth.Operator, Account: route.AccountNone, Class: route.Money, IfMatch: true, Handler: h.patch},
 	}
@@ -156,7 +156,7 @@ func (h adminAccounts) newAccount(body NewAccount) (in billing.NewAccount, err e
 //	@Failure	422			{object}	problem.Problem	"invalid_request"
 //	@Router		/v1/admin/accounts [get]
 func (h adminAccounts) list(c echo.Context) error {
-	r, q, err := h.Lists.request(c, "status", "level", "external_id", "q")
+	r, q, err := h.Lists.request(c)
 	if err != nil {
 		return err
 	}

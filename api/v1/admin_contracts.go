@@ -187,9 +187,6 @@ func (h adminContracts) create(c echo.Context) error {
 //	@Success	200	{object}	Page[Contract]
 //	@Router		/v1/admin/contracts [get]
 func (h adminContracts) list(c echo.Context) error {
-	if _, err := query(c); err != nil {
-		return err
-	}
 	all, err := billing.Reader{Core: h.Billing}.Contracts(c.Request().Context(), middleware.Account(c))
 	if err != nil {
 		return err
@@ -207,9 +204,6 @@ func (h adminContracts) list(c echo.Context) error {
 //	@Failure	404	{object}	problem.Problem	"contract_not_found"
 //	@Router		/v1/admin/contracts/{id} [get]
 func (h adminContracts) get(c echo.Context) error {
-	if _, err := query(c); err != nil {
-		return err
-	}
 	kid, err := param[subscription.Contract](c, "id", subscription.ErrContractNotFound)
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ func adminCreditRoutes(d Deps) []route.Route {
 			Method: http.MethodPost, Path: "/v1/admin/credits", Scope: auth.Operator, Class: route.Money, Idempotent: true,
 			Handler: h.grant,
 		},
-		{Method: http.MethodGet, Path: "/v1/admin/credits", Scope: auth.Operator, Handler: h.list},
+		{Method: http.MethodGet, Path: "/v1/admin/credits", Scope: auth.Operator, Query: paged(), Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/admin/credits/{id}", Scope: auth.Operator, Handler: h.get},
 		{Method: http.MethodPost, Path: "/v1/admin/credits/{id}/void", Scope: auth.Operator, Class: route.Money, Idempotent: true, Handler: h.void},
 	}

@@ -215,9 +215,6 @@ func (h adminMigrations) create(c echo.Context) error {
 //	@Failure	404		{object}	problem.Problem	"plan_not_found"
 //	@Router		/v1/admin/plans/{code}/migrations [get]
 func (h adminMigrations) list(c echo.Context) error {
-	if _, err := query(c); err != nil {
-		return err
-	}
 	ctx, code := c.Request().Context(), plan.Code(c.Param("code"))
 	if _, err := h.Billing.DB.Plans().Plan(ctx, code); err != nil {
 		return err
@@ -240,9 +237,6 @@ func (h adminMigrations) list(c echo.Context) error {
 //	@Failure	404		{object}	problem.Problem	"migration_not_found"
 //	@Router		/v1/admin/plans/{code}/migrations/{id} [get]
 func (h adminMigrations) get(c echo.Context) error {
-	if _, err := query(c); err != nil {
-		return err
-	}
 	mid, err := param[subscription.Migration](c, "id", subscription.ErrMigrationNotFound)
 	if err != nil {
 		return err

@@ -153,9 +153,6 @@ func (h adminPlans) store() plan.Store { return h.Billing.DB.Plans() }
 //	@Success	200	{object}	Page[AdminPlan]
 //	@Router		/v1/admin/plans [get]
 func (h adminPlans) list(c echo.Context) error {
-	if _, err := query(c); err != nil {
-		return err
-	}
 	ctx := c.Request().Context()
 	all, err := h.store().Plans(ctx)
 	if err != nil {
@@ -193,9 +190,6 @@ func (h adminPlans) list(c echo.Context) error {
 //	@Failure	404		{object}	problem.Problem	"plan_not_found"
 //	@Router		/v1/admin/plans/{code}/versions [get]
 func (h adminPlans) versions(c echo.Context) error {
-	if _, err := query(c); err != nil {
-		return err
-	}
 	ctx, code := c.Request().Context(), plan.Code(c.Param("code"))
 	all, err := h.store().Versions(ctx, code)
 	if err != nil {
@@ -229,9 +223,6 @@ func versionNumber(c echo.Context) (int, error) {
 //	@Failure	404		{object}	problem.Problem	"plan_version_not_found"
 //	@Router		/v1/admin/plans/{code}/versions/{version} [get]
 func (h adminPlans) version(c echo.Context) error {
-	if _, err := query(c); err != nil {
-		return err
-	}
 	n, err := versionNumber(c)
 	if err != nil {
 		return err

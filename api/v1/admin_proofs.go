@@ -21,7 +21,7 @@ func adminProofRoutes(d Deps) []route.Route {
 	return []route.Route{
 		{Method: http.MethodGet, Path: "/v1/admin/checks", Scope: auth.Operator, Account: route.AccountNone, Class: route.Money, Timeout: checksTimeout, Handler: h.checks},
 		{Method: http.MethodGet, Path: "/v1/admin/proofs/{date}", Scope: auth.Operator, Account: route.AccountNone, Handler: h.proof},
-		{Method: http.MethodGet, Path: "/v1/admin/audit-log", Scope: auth.Operator, Account: route.AccountOptional, Handler: h.audit},
+		{Method: http.MethodGet, Path: "/v1/admin/audit-log", Scope: auth.Operator, Account: route.AccountOptional, Query: paged("actor", "action"), Handler: h.audit},
 	}
 }
 
@@ -78,9 +78,6 @@ type adminProofs struct{ Deps }
 //	@Success		200	{object}	CheckReport
 //	@Router			/v1/admin/checks [get]
 func (h adminProofs) checks(c echo.Context) error {
-	if _, err := query(c); err != nil {
-		return err
-	}
 	results, err := invariant.Run(c.Request().Context(), h.Proofs.Source, invariant.Options{Clock: h.Billing.Clock, Gateway: h.Billing.Gateway})
 	if err != nil {
 		return err
@@ -155,7 +152,7 @@ func toAuditEntry(e account.Entry) AuditEntry {
 //	@Failure		422		{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/admin/audit-log [get]
 func (h adminProofs) audit(c echo.Context) error {
-	r, q, err := h.Lists.request(c, "actor", "action")
+	r, q, err := h.Lists.request(c)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ func adminRefundRoutes(d Deps) []route.Route {
 			Method: http.MethodPost, Path: "/v1/admin/refunds", Scope: auth.Operator, Class: route.Money, Idempotent: true,
 			Timeout: providerTimeout, Handler: h.create,
 		},
-		{Method: http.MethodGet, Path: "/v1/admin/refunds", Scope: auth.Operator, Handler: h.list},
+		{Method: http.MethodGet, Path: "/v1/admin/refunds", Scope: auth.Operator, Query: paged(), Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/admin/refunds/{id}", Scope: auth.Operator, Handler: h.get},
 	}
 }

@@ -19,7 +19,7 @@ func adminSupportRoutes(d Deps) []route.Route {
 	h := adminSupport{d}
 	const inquiries = "/v1/admin/sales-inquiries"
 	return []route.Route{
-		{Method: http.MethodGet, Path: "/v1/admin/removal-requests", Scope: auth.Operator, Account: route.AccountOptional, Handler: h.removals},
+		{Method: http.MethodGet, Path: "/v1/admin/removal-requests", Scope: auth.Operator, Account: route.AccountOptional, Query: paged("status"), Handler: h.removals},
 		{
 			Method: http.MethodPost, Path: "/v1/admin/removal-requests/{id}/resolve", Scope: auth.Operator, Class: route.Money, Idempotent: true,
 			Timeout: providerTimeout, Handler: h.resolveRemoval,
@@ -28,7 +28,7 @@ func adminSupportRoutes(d Deps) []route.Route {
 			Method: http.MethodPost, Path: "/v1/admin/payment-methods/{id}/remove", Scope: auth.Operator, Class: route.Money, Idempotent: true,
 			Timeout: providerTimeout, Handler: h.removeCard,
 		},
-		{Method: http.MethodGet, Path: inquiries, Scope: auth.Operator, Account: route.AccountOptional, Handler: h.inquiries},
+		{Method: http.MethodGet, Path: inquiries, Scope: auth.Operator, Account: route.AccountOptional, Query: paged("status"), Handler: h.inquiries},
 		{Method: http.MethodGet, Path: inquiries + "/{id}", Scope: auth.Operator, Tagged: true, Handler: h.inquiry},
 		{Method: http.MethodPatch, Path: inquiries + "/{id}", Scope: auth.Operator, Class: route.Money, IfMatch: true, Handler: h.changeInquiry},
 	}
@@ -60,7 +60,7 @@ type adminSupport struct{ Deps }
 //	@Failure		422		{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/admin/removal-requests [get]
 func (h adminSupport) removals(c echo.Context) error {
-	r, q, err := h.Lists.request(c, "status")
+	r, q, err := h.Lists.request(c)
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func checkInquiryStatus(checks *validate.Checks, s string) {
 //	@Failure		422		{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/admin/sales-inquiries [get]
 func (h adminSupport) inquiries(c echo.Context) error {
-	r, q, err := h.Lists.request(c, "status")
+	r, q, err := h.Lists.request(c)
 	if err != nil {
 		return err
 	}

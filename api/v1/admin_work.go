@@ -24,7 +24,7 @@ func adminWorkRoutes(d Deps) []route.Route {
 		}
 	}
 	return []route.Route{
-		{Method: http.MethodGet, Path: "/v1/admin/parked-payments", Scope: auth.Operator, Account: route.AccountOptional, Handler: h.parked},
+		{Method: http.MethodGet, Path: "/v1/admin/parked-payments", Scope: auth.Operator, Account: route.AccountOptional, Query: paged(), Handler: h.parked},
 		{
 			Method: http.MethodPost, Path: "/v1/admin/parked-payments/{id}/resolve", Scope: auth.Operator, Class: route.Money, Idempotent: true,
 			Timeout: providerTimeout, Handler: h.resolve,

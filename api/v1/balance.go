@@ -21,8 +21,8 @@ import (
 func balanceRoutes(d Deps) []route.Route {
 	h := balances{d}
 	return []route.Route{
-		{Method: http.MethodGet, Path: "/v1/balance", Scope: auth.BillingRead, OfState: true, Handler: h.get},
-		{Method: http.MethodGet, Path: "/v1/balance/transactions", Scope: auth.BillingRead, Handler: h.transactions},
+		{Method: http.MethodGet, Path: "/v1/balance", Scope: auth.BillingRead, OfState: true, Query: []string{"at"}, Handler: h.get},
+		{Method: http.MethodGet, Path: "/v1/balance/transactions", Scope: auth.BillingRead, Query: paged("part"), Handler: h.transactions},
 		{Method: http.MethodGet, Path: "/v1/balance/runway", Scope: auth.BillingRead, Handler: h.runway},
 	}
 }
@@ -59,10 +59,7 @@ type balances struct{ Deps }
 //	@Failure		422	{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/balance [get]
 func (h balances) get(c echo.Context) error {
-	q, err := query(c, "at")
-	if err != nil {
-		return err
-	}
+	q := middleware.Query(c)
 	if q.Get("at") != "" {
 		return h.past(c, q.Get("at"))
 	}
@@ -130,7 +127,7 @@ func toBalanceTransaction(e ledger.Entry) BalanceTransaction {
 //	@Failure		422		{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/balance/transactions [get]
 func (h balances) transactions(c echo.Context) error {
-	r, q, err := h.Lists.request(c, "part")
+	r, q, err := h.Lists.request(c)
 	if err != nil {
 		return err
 	}

@@ -23,8 +23,8 @@ type entitlementChecker interface {
 func entitlementRoutes(d Deps) []route.Route {
 	h := entitlements{d}
 	return []route.Route{
-		{Method: http.MethodGet, Path: "/v1/entitlements", Scope: auth.UsageRead, OfState: true, MayAge: freshFor, Handler: h.list},
-		{Method: http.MethodGet, Path: "/v1/entitlements/{meter}", Scope: auth.UsageRead, OfState: true, MayAge: freshFor, Handler: h.get},
+		{Method: http.MethodGet, Path: "/v1/entitlements", Scope: auth.UsageRead, OfState: true, MayAge: freshFor, Query: []string{"strict"}, Handler: h.list},
+		{Method: http.MethodGet, Path: "/v1/entitlements/{meter}", Scope: auth.UsageRead, OfState: true, MayAge: freshFor, Query: []string{"strict"}, Handler: h.get},
 	}
 }
 
@@ -74,10 +74,7 @@ type entitlements struct{ Deps }
 // checkStrict checks the parameter. Its value changes nothing here: whatever is computed is as of this
 // moment, and what the chain answers from memory instead was not asked for with strict=true.
 func checkStrict(c echo.Context) error {
-	q, err := query(c, "strict")
-	if err != nil {
-		return err
-	}
+	q := middleware.Query(c)
 	switch q.Get("strict") {
 	case "", "false", "true":
 		return nil

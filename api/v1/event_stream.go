@@ -103,9 +103,6 @@ type eventStreams struct {
 //	@Failure		503				{object}	problem.Problem	"stream_stopping, streams_exhausted"
 //	@Router			/v1/events/stream [get]
 func (h eventStreams) get(c echo.Context) error {
-	if _, err := query(c); err != nil {
-		return err
-	}
 	ctx, a := c.Request().Context(), middleware.Account(c)
 	sub, err := h.Streams.Hub.Subscribe(a) // before the first look: what is committed after it is heard
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 func accountEventRoutes(d Deps) []route.Route {
 	h := accountEvents{d}
 	return []route.Route{
-		{Method: http.MethodGet, Path: "/v1/events", Scope: auth.BillingRead, Handler: h.list},
+		{Method: http.MethodGet, Path: "/v1/events", Scope: auth.BillingRead, Query: []string{"after", "limit"}, Handler: h.list},
 	}
 }
 
@@ -56,11 +56,9 @@ type accountEvents struct{ Deps }
 //	@Failure		422		{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/events [get]
 func (h accountEvents) list(c echo.Context) error {
-	q, err := query(c, "after", "limit")
-	if err != nil {
-		return err
-	}
+	q := middleware.Query(c)
 	after, limit := int64(0), page.DefaultLimit
+	var err error
 	if s := q.Get("after"); s != "" {
 		if after, err = strconv.ParseInt(s, 10, 64); err != nil || after < 0 {
 			return errs.InvalidField("#/after", "out_of_range", "must be the sequence of an event, or 0")

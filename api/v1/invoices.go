@@ -25,11 +25,11 @@ import (
 func invoiceRoutes(d Deps) []route.Route {
 	h := invoices{d}
 	return []route.Route{
-		{Method: http.MethodGet, Path: "/v1/invoices", Scope: auth.BillingRead, Handler: h.list},
+		{Method: http.MethodGet, Path: "/v1/invoices", Scope: auth.BillingRead, Query: paged("status"), Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/invoices/upcoming", Scope: auth.BillingRead, Handler: h.upcoming},
 		{Method: http.MethodGet, Path: "/v1/invoices/{id}", Scope: auth.BillingRead, Tagged: true, Handler: h.get},
 		{Method: http.MethodPost, Path: "/v1/invoices/{id}/pay", Scope: auth.PaymentsWrite, Class: route.Money, Idempotent: true, Timeout: paymentTimeout, Handler: h.pay},
-		{Method: http.MethodGet, Path: "/v1/credit-notes", Scope: auth.BillingRead, Handler: h.creditNotes},
+		{Method: http.MethodGet, Path: "/v1/credit-notes", Scope: auth.BillingRead, Query: paged(), Handler: h.creditNotes},
 		{Method: http.MethodGet, Path: "/v1/credit-notes/{id}", Scope: auth.BillingRead, Handler: h.creditNote},
 	}
 }
@@ -128,7 +128,7 @@ type invoices struct{ Deps }
 //	@Failure		422		{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/invoices [get]
 func (h invoices) list(c echo.Context) error {
-	r, q, err := h.Lists.request(c, "status")
+	r, q, err := h.Lists.request(c)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -12,7 +11,6 @@ import (
 
 	"github.com/accrue-billing/accrue/api/cursor"
 	"github.com/accrue-billing/accrue/api/middleware"
-	"github.com/accrue-billing/accrue/api/strictjson"
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/page"
@@ -31,14 +29,12 @@ type Lists struct {
 	PublicURL string
 }
 
-// request reads limit and cursor from the query, and returns the filters, which must be among those
-// named.
-func (l Lists) request(c echo.Context, filters ...string) (page.Request, url.Values, error) {
-	r := page.Request{Limit: page.DefaultLimit}
-	q, err := query(c, append([]string{"limit", "cursor"}, filters...)...)
-	if err != nil {
-		return r, nil, err
-	}
+// paged are the query's parameters of a list: the page's, and its filters.
+func paged(filters ...string) []string { return append([]string{"limit", "cursor"}, filters...) }
+
+// request reads limit and cursor from the query, and returns the query with its filters.
+func (l Lists) request(c echo.Context) (r page.Request, q url.Values, err error) {
+	r.Limit, q = page.DefaultLimit, middleware.Query(c)
 	if s := q.Get("limit"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 || n > page.MaxLimit {
@@ -60,7 +56,7 @@ func list[D, T any](c echo.Context, l Lists, p page.Page[D], convert func(D) T) 
 	for i, d := range p.Data {
 		out.Data[i] = convert(d)
 	}
-	q := c.QueryParams() // request has checked them
+	q := middleware.Query(c)
 	b := binding(c, q)
 	links := []string{l.link(c, q, "", "first")}
 	if p.Next != "" {
@@ -102,8 +98,6 @@ func (l Lists) link(c echo.Context, q url.Values, cursor, rel string) string {
 	return "<" + u + `>; rel="` + rel + `"`
 }
 
-var errQuery = errs.New(errs.Malformed, "malformed_query", "The query of the address cannot be read.")
-
 // binding is what the cursors of this request's list are bound to.
 func binding(c echo.Context, q url.Values) cursor.List {
 	filter := url.Values{}
@@ -115,29 +109,4 @@ func binding(c echo.Context, q url.Values) cursor.List {
 	return cursor.List{
 		Account: middleware.AccountIfAny(c), Route: c.Path(), Path: c.Request().URL.EscapedPath(), Filter: filter,
 	}
-}
-
-// query returns the query's parameters: those named, each at most once and fit to be stored. A name that
-// is not known is refused, since a filter with a typing error would silently give the whole list.
-func query(c echo.Context, known ...string) (url.Values, error) {
-	if c.Request().URL.RawQuery == "" {
-		return nil, nil //nolint:nilnil // no parameter is set, which nil says as well
-	}
-	q, err := url.ParseQuery(c.Request().URL.RawQuery)
-	if err != nil {
-		return nil, errQuery
-	}
-	for name, values := range q {
-		pointer := strictjson.Fragment("/" + name)
-		if !slices.Contains(known, name) {
-			return nil, errs.InvalidField(pointer, "unknown_parameter", "is not a parameter of this operation")
-		}
-		if len(values) > 1 {
-			return nil, errs.InvalidField(pointer, "duplicate_member", "stands twice in the query")
-		}
-		if values[0], err = strictjson.CheckText(values[0]); err != nil { // as it is stored: in normal form
-			return nil, errs.InvalidField(pointer, "invalid_text", "%s", err.Error())
-		}
-	}
-	return q, nil
 }

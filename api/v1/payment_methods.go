@@ -37,7 +37,7 @@ func paymentMethodRoutes(d Deps) []route.Route {
 		write(http.MethodPost, "/{id}/default", h.use),
 		write(http.MethodPost, "/{id}/confirm", h.confirm),
 		askRemoval,
-		{Method: http.MethodGet, Path: "/v1/removal-requests", Scope: auth.BillingRead, Handler: h.removals},
+		{Method: http.MethodGet, Path: "/v1/removal-requests", Scope: auth.BillingRead, Query: paged(), Handler: h.removals},
 	}
 }
 
@@ -216,9 +216,6 @@ func (h paymentMethods) create(c echo.Context) error {
 //	@Success		200	{object}	Page[PaymentMethod]
 //	@Router			/v1/payment-methods [get]
 func (h paymentMethods) list(c echo.Context) error {
-	if _, err := query(c); err != nil {
-		return err
-	}
 	all, err := h.Billing.DB.Payments().Methods(c.Request().Context(), middleware.Account(c))
 	if err != nil {
 		return err

@@ -18,10 +18,10 @@ import (
 func paymentRoutes(d Deps) []route.Route {
 	h := payments{d}
 	return []route.Route{
-		{Method: http.MethodGet, Path: "/v1/payments", Scope: auth.BillingRead, Handler: h.list},
+		{Method: http.MethodGet, Path: "/v1/payments", Scope: auth.BillingRead, Query: paged(), Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/payments/{id}", Scope: auth.BillingRead, Tagged: true, Handler: h.get},
 		{Method: http.MethodGet, Path: "/v1/payments/{id}/receipt", Scope: auth.BillingRead, Handler: h.receipt},
-		{Method: http.MethodGet, Path: "/v1/refunds", Scope: auth.BillingRead, Handler: h.refunds},
+		{Method: http.MethodGet, Path: "/v1/refunds", Scope: auth.BillingRead, Query: paged(), Handler: h.refunds},
 		{Method: http.MethodGet, Path: "/v1/refunds/{id}", Scope: auth.BillingRead, Handler: h.refund},
 	}
 }

@@ -70,9 +70,6 @@ type planFit struct{ Deps }
 //	@Failure		404	{object}	problem.Problem	"subscription_not_found: the account is closed"
 //	@Router			/v1/plan-fit [get]
 func (h planFit) get(c echo.Context) error {
-	if _, err := query(c); err != nil {
-		return err
-	}
 	f, err := billing.Reader{Core: h.Billing}.PlanFit(c.Request().Context(), middleware.Account(c))
 	if err != nil {
 		return err

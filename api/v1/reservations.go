@@ -36,7 +36,7 @@ func reservationRoutes(d Deps) []route.Route {
 	}
 	return []route.Route{
 		write("/v1/usage/reservations", h.create),
-		{Method: http.MethodGet, Path: "/v1/usage/reservations", Scope: auth.UsageRead, Handler: h.list},
+		{Method: http.MethodGet, Path: "/v1/usage/reservations", Scope: auth.UsageRead, Query: paged("status"), Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/usage/reservations/{id}", Scope: auth.UsageRead, Handler: h.get},
 		write("/v1/usage/reservations/{id}/extend", h.extend),
 		write("/v1/usage/reservations/{id}/commit", h.commit),
@@ -274,7 +274,7 @@ func (h reservations) keys(c echo.Context) error {
 //	@Success	200		{object}	Page[Reservation]
 //	@Router		/v1/usage/reservations [get]
 func (h reservations) list(c echo.Context) error {
-	r, q, err := h.Lists.request(c, "status")
+	r, q, err := h.Lists.request(c)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func salesInquiryRoutes(d Deps) []route.Route {
 	h := salesInquiries{d}
 	return []route.Route{
 		{Method: http.MethodPost, Path: "/v1/sales-inquiries", Scope: auth.BillingWrite, Class: route.Money, Repeatable: true, Handler: h.create},
-		{Method: http.MethodGet, Path: "/v1/sales-inquiries", Scope: auth.BillingRead, Handler: h.list},
+		{Method: http.MethodGet, Path: "/v1/sales-inquiries", Scope: auth.BillingRead, Query: paged(), Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/sales-inquiries/{id}", Scope: auth.BillingRead, Handler: h.get},
 	}
 }

@@ -27,7 +27,7 @@ func topUpRoutes(d Deps) []route.Route {
 			Method: http.MethodPost, Path: "/v1/top-ups", Scope: auth.PaymentsWrite, Class: route.Money, Idempotent: true,
 			Timeout: providerTimeout, Handler: h.create,
 		},
-		{Method: http.MethodGet, Path: "/v1/top-ups", Scope: auth.BillingRead, Handler: h.list},
+		{Method: http.MethodGet, Path: "/v1/top-ups", Scope: auth.BillingRead, Query: paged(), Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/top-ups/{id}", Scope: auth.BillingRead, Handler: h.get},
 		{
 			Method: http.MethodPost, Path: "/v1/top-ups/{id}/confirm", Scope: auth.PaymentsWrite, Class: route.Money,

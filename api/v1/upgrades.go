@@ -30,7 +30,7 @@ func upgradeRoutes(d Deps) []route.Route {
 	return []route.Route{
 		{Method: http.MethodPost, Path: "/v1/upgrades/preview", Scope: auth.BillingRead, Handler: h.preview},
 		create,
-		{Method: http.MethodGet, Path: "/v1/upgrades", Scope: auth.BillingRead, Handler: h.list},
+		{Method: http.MethodGet, Path: "/v1/upgrades", Scope: auth.BillingRead, Query: paged(), Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/upgrades/{id}", Scope: auth.BillingRead, Handler: h.get},
 		write("/{id}/confirm", h.confirm),
 		write("/{id}/cancel", h.cancel),

@@ -51,8 +51,8 @@ type accountNames interface {
 func usageRoutes(d Deps) []route.Route {
 	h := usage{d}
 	return []route.Route{
-		{Method: http.MethodGet, Path: "/v1/usage", Scope: auth.UsageRead, OfState: true, Handler: h.get},
-		{Method: http.MethodGet, Path: "/v1/usage/series", Scope: auth.UsageRead, Handler: h.series},
+		{Method: http.MethodGet, Path: "/v1/usage", Scope: auth.UsageRead, OfState: true, Query: []string{"from", "to", "meter", "group_by"}, Handler: h.get},
+		{Method: http.MethodGet, Path: "/v1/usage/series", Scope: auth.UsageRead, Query: []string{"meter", "interval", "from", "to", "group_by"}, Handler: h.series},
 	}
 }
 
@@ -102,10 +102,7 @@ type usage struct{ Deps }
 //	@Failure		422			{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/usage [get]
 func (h usage) get(c echo.Context) error {
-	q, err := query(c, "from", "to", "meter", "group_by")
-	if err != nil {
-		return err
-	}
+	q := middleware.Query(c)
 	b, err := bounds(q.Get("from"), q.Get("to"))
 	if err != nil {
 		return err
@@ -200,10 +197,7 @@ type UsagePoint struct {
 //	@Failure		422			{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/usage/series [get]
 func (h usage) series(c echo.Context) error {
-	q, err := query(c, "meter", "interval", "from", "to", "group_by")
-	if err != nil {
-		return err
-	}
+	q := middleware.Query(c)
 	b, err := bounds(q.Get("from"), q.Get("to"))
 	if err != nil {
 		return err

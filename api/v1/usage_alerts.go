@@ -133,9 +133,6 @@ func (h usageAlerts) create(c echo.Context) error {
 //	@Success	200	{object}	Page[UsageAlert]
 //	@Router		/v1/usage-alerts [get]
 func (h usageAlerts) list(c echo.Context) error {
-	if _, err := query(c); err != nil {
-		return err
-	}
 	ctx := c.Request().Context()
 	acct, err := h.Billing.DB.Accounts().Get(ctx, middleware.Account(c))
 	if err != nil {

@@ -32,7 +32,7 @@ func usageCorrectionRoutes(d Deps) []route.Route {
 	h := usageCorrections{d}
 	return []route.Route{
 		{Method: http.MethodPost, Path: "/v1/usage/corrections", Scope: auth.UsageWrite, Class: route.Money, Idempotent: true, Handler: h.create},
-		{Method: http.MethodGet, Path: "/v1/usage/corrections", Scope: auth.UsageRead, Handler: h.list},
+		{Method: http.MethodGet, Path: "/v1/usage/corrections", Scope: auth.UsageRead, Query: paged("id", "source", "meter", "from", "to"), Handler: h.list},
 		{Method: http.MethodPost, Path: "/v1/usage/reconciliations", Scope: auth.UsageRead, MaxBody: 1 << 20, Handler: h.reconcile},
 	}
 }

@@ -46,9 +46,10 @@ func usageEventRoutes(d Deps) []route.Route {
 			Class: route.Ingest, MaxBody: maxUsageBody, Timeout: 25 * time.Second,
 			Consumes: []string{echo.MIMEApplicationJSON, mediaNDJSON, mediaCloudEvent, mediaCloudBatch}, Handler: h.create,
 		},
-		{Method: http.MethodGet, Path: "/v1/usage/events", Scope: auth.UsageRead, Handler: h.list},
+		{Method: http.MethodGet, Path: "/v1/usage/events", Scope: auth.UsageRead, Query: paged("id", "source", "meter", "from", "to"), Handler: h.list},
 		{
 			Method: http.MethodGet, Path: "/v1/usage/export", Scope: auth.UsageRead, Timeout: -1,
+			Query:    []string{"format", "meter", "source", "from", "to"},
 			Produces: []string{mediaNDJSON, "text/csv"}, Handler: h.export,
 		},
 	}
@@ -271,7 +272,7 @@ func (h usageEvents) list(c echo.Context) error {
 
 // listSelected answers with a page of what is about the events that the query selects.
 func listSelected[D, T any](c echo.Context, d Deps, convert func(D) T, read func(context.Context, account.ID, metering.Filter, page.Request) (page.Page[D], error)) error {
-	r, q, err := d.Lists.request(c, "id", "source", "meter", "from", "to")
+	r, q, err := d.Lists.request(c)
 	if err != nil {
 		return err
 	}
@@ -339,10 +340,7 @@ func timeParam(name, s string) (time.Time, error) {
 //	@Failure		503		{object}	problem.Problem	"exports_busy"
 //	@Router			/v1/usage/export [get]
 func (h usageEvents) export(c echo.Context) error {
-	q, err := query(c, "format", "meter", "source", "from", "to")
-	if err != nil {
-		return err
-	}
+	q := middleware.Query(c)
 	f, err := h.Metering.filter(q)
 	if err != nil {
 		return err
