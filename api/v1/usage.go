@@ -30,6 +30,7 @@ type Metering struct {
 	Checker      entitlementChecker
 	Leases       *entitlement.LeaseSigner
 	Accounts     accountNames
+	Answered     func(metering.Summary) // is told what became of the events of each request; nil: nobody asks
 	// Zone returns the account's time zone, in which charts are drawn.
 	Zone func(ctx context.Context, a account.ID) (*time.Location, error)
 	// Cost prices the current period by meter, as it stands. Nil leaves prices out.

@@ -162,7 +162,12 @@ func (h usageEvents) create(c echo.Context) error {
 			return err
 		}
 	}
-	return c.JSONBlob(http.StatusOK, appendUsageResults(nil, in, results, listed))
+	results = mergeResults(in, results)
+	counts := metering.Summarize(results)
+	if h.Metering.Answered != nil {
+		h.Metering.Answered(counts)
+	}
+	return c.JSONBlob(http.StatusOK, appendUsageResults(nil, in, results, counts, listed))
 }
 
 // decodeUsage reads events in whatever form they come, and whether they came as a list.

@@ -8,24 +8,30 @@ import (
 	"github.com/accrue-billing/accrue/internal/metering"
 )
 
-// appendUsageResults writes UsageResults. Nearly all results are an id and a status, and those are
-// written by hand: a batch of 10,000 would otherwise spend more time here than in the database. A test
-// compares the bytes with encoding/json's.
-func appendUsageResults(b []byte, in []incoming, results []metering.Result, listed bool) []byte {
-	if cap(b) == 0 {
-		b = make([]byte, 0, 80+len(in)*48)
+// mergeResults returns what became of each event that came in: some could not be read, and the others have results.
+func mergeResults(in []incoming, results []metering.Result) []metering.Result {
+	if len(results) == len(in) {
+		return results
 	}
-	var counts [4]int
 	merged := make([]metering.Result, len(in))
 	next := 0
 	for i := range in {
 		if in[i].problem != nil {
-			merged[i] = metering.Result{Problem: in[i].problem}
+			merged[i].Problem = in[i].problem
 		} else {
 			merged[i] = results[next]
 			next++
 		}
-		counts[merged[i].Status]++
+	}
+	return merged
+}
+
+// appendUsageResults writes UsageResults. Nearly all results are an id and a status, and those are
+// written by hand: a batch of 10,000 would otherwise spend more time here than in the database. A test
+// compares the bytes with encoding/json's.
+func appendUsageResults(b []byte, in []incoming, results []metering.Result, counts metering.Summary, listed bool) []byte {
+	if cap(b) == 0 {
+		b = make([]byte, 0, 80+len(in)*48)
 	}
 	b = append(b, `{"accepted":`...)
 	b = strconv.AppendInt(b, int64(counts[metering.Accepted]), 10)
@@ -36,11 +42,11 @@ func appendUsageResults(b []byte, in []incoming, results []metering.Result, list
 	b = append(b, `,"rejected":`...)
 	b = strconv.AppendInt(b, int64(counts[metering.Rejected]), 10)
 	b = append(b, `,"results":[`...)
-	for i := range merged {
+	for i := range results {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendUsageResult(b, &in[i], merged[i], i, listed)
+		b = appendUsageResult(b, &in[i], results[i], i, listed)
 	}
 	return append(b, "]}"...)
 }

@@ -57,6 +57,7 @@ func (a *App) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	gateway = payment.Watch(gateway, a.clock, a.metrics.ObserveProviderCall)
 	a.svc.core = &billing.Core{DB: a.db, Gateway: gateway, Clock: a.clock, Policy: a.cfg.policy(), Log: a.log}
 	if err := a.catalogue(ctx); err != nil {
 		return err
@@ -86,7 +87,8 @@ func (a *App) assemble(ctx context.Context) error {
 		return err
 	}
 	alarm := &billing.Alarm{Core: a.svc.core}
-	a.watch(alarm)
+	prover := &invariant.Prover{Source: a.db, Store: a.db.Proofs(), Options: invariant.Options{Clock: a.clock, Gateway: gateway}, Log: a.log}
+	a.measure(alarm, prover)
 	jobs, err := worker.New(worker.Config{
 		Core: a.svc.core, Pool: a.db.Pool(),
 		Sweepers: []worker.Sweeper{
@@ -94,6 +96,7 @@ func (a *App) assemble(ctx context.Context) error {
 			{Name: "alarm", Sweep: alarm.Look},
 			{Name: "retention", Sweep: billing.Retention{Core: a.svc.core, Events: a.cfg.WebhookRetention}.Sweep},
 		},
+		Swept: a.countSweeps(),
 	})
 	if err != nil {
 		return err
@@ -102,28 +105,8 @@ func (a *App) assemble(ctx context.Context) error {
 		part{"usage", a.svc.ingester.Run}, part{"reservations", expirer.Run}, part{"retention", retention.Run},
 		part{"jobs", jobs.Run}, part{"funds", watch.Run}, part{"changes", a.svc.hub.Run},
 		part{"identity providers' keys", a.svc.auth.Tokens.Run},
-		part{"proofs", invariant.Prover{Source: a.db, Store: a.db.Proofs(), Options: invariant.Options{Clock: a.clock, Gateway: gateway}, Log: a.log}.Run})
+		part{"proofs", prover.Run})
 	return nil
-}
-
-// watch shows what is overdue to whoever reads the metrics.
-func (a *App) watch(alarm *billing.Alarm) {
-	for name, of := range map[string]func(payment.Overdue) int{
-		"accrue_overdue_payments":        func(o payment.Overdue) int { return o.Payments },
-		"accrue_overdue_refunds":         func(o payment.Overdue) int { return o.Refunds },
-		"accrue_overdue_cards":           func(o payment.Overdue) int { return o.Cards },
-		"accrue_overdue_provider_events": func(o payment.Overdue) int { return o.Events },
-	} {
-		a.metrics.Gauge(name, "What has waited for the payment provider's word for longer than alarm-after.",
-			func() float64 { return float64(of(alarm.Last())) })
-	}
-	a.metrics.Gauge("accrue_parked_payments", "Payments and refunds that wait for a person.", func() float64 { return float64(alarm.Last().Parked) })
-	a.metrics.Gauge("accrue_overdue_oldest_seconds", "How long the oldest of what is overdue has waited.", func() float64 {
-		if since := alarm.Last().Oldest; !since.IsZero() {
-			return a.clock().Sub(since).Seconds()
-		}
-		return 0
-	})
 }
 
 // bind takes every address before anything is built on it, so that a port in use is found first and
@@ -395,6 +378,7 @@ func (a *App) resources() v1.Deps {
 			Ingester: a.svc.ingester, Store: a.db.Usage(), Catalogue: a.svc.meters, Accounts: a.svc.directory,
 			Reader: metering.Reader{Store: a.db.Usage(), Entitlements: a.db.Entitlements(), Catalogue: a.svc.meters},
 			Zone:   a.zone, Cost: a.costs,
+			Answered: a.countUsage(),
 			Reserver: a.svc.ingester, Reservations: a.db.Reservations(), Checker: a.svc.checker, Leases: a.leases(),
 		},
 	}

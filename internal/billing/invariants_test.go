@@ -295,11 +295,14 @@ func TestProofs(t *testing.T) {
 
 	// Yesterday is proved by itself, once, and what does not hold is told.
 	var log bytes.Buffer
-	prover := invariant.Prover{Source: w.db, Store: w.db.Proofs(), Options: o, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	prover := &invariant.Prover{Source: w.db, Store: w.db.Proofs(), Options: o, Log: slog.New(slog.NewTextHandler(&log, nil))}
 	for range 2 {
 		if err := prover.Yesterday(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if n := prover.Broken(); n != 0 {
+		t.Errorf("%d checks are broken", n)
 	}
 	yesterday, err := w.db.Proofs().Proof(t.Context(), w.clock().AddDate(0, 0, -1))
 	if err != nil || strings.Count(log.String(), "day proved") != 1 || strings.Contains(log.String(), "does not hold") {

@@ -29,6 +29,7 @@ func TestStory_DeveloperUpgradesAddsFundsAndKeepsTheCard(t *testing.T) {
 	s.mayNotRemoveTheActiveCard()
 	s.contactsSales()
 	s.looksBack()
+	s.isWatched()
 
 	h.checkBooks()
 	h.report()
@@ -224,4 +225,22 @@ func (s *story) looksBack() {
 	s.get("/v1/overview").want(http.StatusOK).says("pro", "account", "level").says(nil, "payment_history", "message").
 		says(2000, "payment_history", "data", 0, "amount", "amount").says(5000, "payment_history", "data", 1, "amount", "amount").
 		says(5000, "balance", "funds", "amount")
+}
+
+// Whoever runs the service sees what happened in its metrics.
+func (s *story) isWatched() {
+	s.t.Helper()
+	measures := string(s.get("/metrics").want(http.StatusOK).body)
+	for _, want := range []string{
+		`accrue_usage_events_total{result="accepted"} 2`,
+		`accrue_provider_call_duration_seconds_count{call="attach",outcome="declined"} 1`,
+		`accrue_provider_call_duration_seconds_count{call="charge",outcome="succeeded"} 1`,
+		`accrue_provider_call_duration_seconds_count{call="charge",outcome="declined"} 1`,
+		`accrue_sweeps_total{result="incomplete"} 0`,
+		`accrue_broken_invariants 0`,
+	} {
+		if !strings.Contains(measures, "\n"+want+"\n") {
+			s.t.Errorf("no %s among the metrics", want)
+		}
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/clock"
@@ -116,7 +117,12 @@ type Prover struct {
 	Store   ProofStore
 	Options Options // its Clock is required
 	Log     *slog.Logger
+
+	broken atomic.Int64
 }
+
+// Broken returns how many of the checks did not hold when yesterday was proved, by whichever replica; 0 until it is known.
+func (p *Prover) Broken() int { return int(p.broken.Load()) }
 
 // proveEvery is how often the Prover looks whether yesterday is proved. The checks read everything, so
 // they do not begin at once with the process, which has better things to do then.
@@ -124,7 +130,7 @@ const proveEvery = 10 * time.Minute
 
 // Run proves until ctx ends. What fails is logged and tried again. Several replicas may run it: the
 // first proof of a day stands.
-func (p Prover) Run(ctx context.Context) error {
+func (p *Prover) Run(ctx context.Context) error {
 	tick := time.NewTicker(proveEvery)
 	defer tick.Stop()
 	for {
@@ -141,21 +147,26 @@ func (p Prover) Run(ctx context.Context) error {
 
 // Yesterday proves the day before today unless it is proved, and tells the log of every invariant that
 // did not hold.
-func (p Prover) Yesterday(ctx context.Context) error {
+func (p *Prover) Yesterday(ctx context.Context) error {
 	day := Day(p.Options.Clock()).Add(-24 * time.Hour)
-	if _, err := p.Store.Proof(ctx, day); !errors.Is(err, ErrNoProof) {
-		return err
+	proof, err := p.Store.Proof(ctx, day)
+	known := err == nil
+	if errors.Is(err, ErrNoProof) {
+		proof, err = Prove(ctx, p.Source, p.Store, day, p.Options)
 	}
-	proof, err := Prove(ctx, p.Source, p.Store, day, p.Options)
 	if err != nil {
 		return err
+	}
+	passed, made := Passed(proof.Results)
+	p.broken.Store(int64(made - passed))
+	if known {
+		return nil // and told of, by whoever proved it
 	}
 	for _, r := range proof.Results {
 		if !r.OK && r.Skipped == "" {
 			p.Log.ErrorContext(ctx, "an invariant does not hold", "check", string(r.ID), "title", r.Title, "findings", r.Findings)
 		}
 	}
-	passed, made := Passed(proof.Results)
 	p.Log.InfoContext(ctx, "day proved", "day", day.Format(time.DateOnly), "root", hex.EncodeToString(proof.Root[:]), "passed", passed, "checks", made)
 	return nil
 }

@@ -70,23 +70,14 @@ func tooMuch(most money.Decimal) error {
 	return ErrTotalRange.Details("With it the period's total would pass %s, the most that can be billed of this meter.", most)
 }
 
-// Summary counts results by status.
-type Summary struct{ Accepted, Duplicates, Conflicts, Rejected int }
+// Summary counts results by Status.
+type Summary [len(statusNames)]int
 
 // Summarize counts results.
 func Summarize(results []Result) Summary {
 	var s Summary
 	for i := range results {
-		switch results[i].Status {
-		case Accepted:
-			s.Accepted++
-		case Duplicate:
-			s.Duplicates++
-		case Conflict:
-			s.Conflicts++
-		case Rejected:
-			s.Rejected++
-		}
+		s[results[i].Status]++
 	}
 	return s
 }

@@ -222,6 +222,11 @@ func (d *DB) Pool() *pgxpool.Pool { return d.pool }
 // answers from memory stand on. However busy the other pool is, these do not wait for it.
 func (d *DB) ByKey() *pgxpool.Pool { return d.byKey }
 
+// Pools returns the pools by what they are for, for whoever watches them.
+func (d *DB) Pools() map[string]*pgxpool.Pool {
+	return map[string]*pgxpool.Pool{"general": d.pool, "usage": d.byKey, "operations": d.shared}
+}
+
 // Ping reports whether the database answers.
 func (d *DB) Ping(ctx context.Context) error { return d.pool.Ping(ctx) }
 

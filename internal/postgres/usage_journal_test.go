@@ -525,7 +525,7 @@ func TestHardLimits(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					granted[i] = metering.Summarize(results).Accepted
+					granted[i] = metering.Summarize(results)[metering.Accepted]
 				})
 			}
 			wg.Wait()

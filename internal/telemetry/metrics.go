@@ -18,6 +18,7 @@ import (
 type Metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.HistogramVec
+	calls    *prometheus.HistogramVec // to the payment provider
 
 	mu       sync.RWMutex
 	observer map[kindOfRequest]prometheus.Observer // of requests, so that their labels are looked up once
@@ -39,13 +40,18 @@ func NewMetrics(version string) *Metrics {
 			Help:    "Time to answer a request, by route, method and status class.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
 		}, []string{"route", "method", "status"}),
+		calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "accrue_provider_call_duration_seconds",
+			Help:    "Time that a call to the payment provider took, by call and what came of it.",
+			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"call", "outcome"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "accrue_build_info", Help: "Always 1; the label says which version runs.",
 		ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.requests, build)
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.requests, m.calls, build)
 	return m
 }
 
@@ -64,17 +70,34 @@ func (m *Metrics) ObserveRequest(route, method string, status int, took time.Dur
 	o.Observe(took.Seconds())
 }
 
-// Gauge adds a measure that is read when it is asked for. value must be safe for concurrent use.
-func (m *Metrics) Gauge(name, help string, value func() float64) {
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+// ObserveProviderCall counts one call to the payment provider: payment.Told.
+func (m *Metrics) ObserveProviderCall(call, outcome string, took time.Duration) {
+	m.calls.WithLabelValues(call, outcome).Observe(took.Seconds())
 }
 
-// Counter adds a counter and returns the function that adds to it. labels name its dimensions, whose
-// values are given in the same order.
-func (m *Metrics) Counter(name, help string, labels ...string) func(n float64, values ...string) {
-	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+// Labels tell measures of one name apart.
+type Labels = prometheus.Labels
+
+// Gauge adds a measure that is read when it is asked for. value must be safe for concurrent use.
+func (m *Metrics) Gauge(name, help string, labels Labels, value func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
+}
+
+// Total is Gauge for a measure that only grows.
+func (m *Metrics) Total(name, help string, labels Labels, value func() float64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, value))
+}
+
+// Counter adds a counter with a label and returns the function that adds to it. It begins at 0 for each of the values, which
+// are all that there are: a rate of what has not happened yet is 0, and not unknown.
+func (m *Metrics) Counter(name, help, label string, values ...string) func(value string, n int) {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	m.registry.MustRegister(c)
-	return func(n float64, values ...string) { c.WithLabelValues(values...).Add(n) }
+	of := map[string]prometheus.Counter{}
+	for _, v := range values {
+		of[v] = c.WithLabelValues(v)
+	}
+	return func(value string, n int) { of[value].Add(float64(n)) }
 }
 
 // Handler serves the measures in Prometheus' format.

@@ -71,12 +71,17 @@ func TestMetrics_AreServed(t *testing.T) {
 	t.Parallel()
 	m := telemetry.NewMetrics("v1.2.3")
 	m.ObserveRequest("/v1/usage", "GET", 404, 3*time.Millisecond)
-	m.Gauge("accrue_test_depth", "Depth.", func() float64 { return 7 })
-	m.Counter("accrue_test_total", "Total.", "kind")(2, "a")
+	m.ObserveProviderCall("charge", "declined", 3*time.Millisecond)
+	for pool, n := range map[string]float64{"a": 7, "b": 8} {
+		m.Gauge("accrue_test_depth", "Depth.", telemetry.Labels{"pool": pool}, func() float64 { return n })
+		m.Total("accrue_test_waits_total", "Waits.", telemetry.Labels{"pool": pool}, func() float64 { return n })
+	}
+	m.Counter("accrue_test_total", "Total.", "kind", "a", "b")("a", 2)
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, want := range []string{
-		`accrue_build_info{version="v1.2.3"} 1`, `accrue_test_depth 7`, `accrue_test_total{kind="a"} 2`,
+		`accrue_build_info{version="v1.2.3"} 1`, `accrue_test_depth{pool="a"} 7`, `accrue_test_depth{pool="b"} 8`, `accrue_test_waits_total{pool="a"} 7`,
+		`accrue_test_total{kind="a"} 2`, `accrue_test_total{kind="b"} 0`, `accrue_provider_call_duration_seconds_count{call="charge",outcome="declined"} 1`,
 		`accrue_http_request_duration_seconds_count{method="GET",route="/v1/usage",status="4xx"} 1`, "go_goroutines",
 	} {
 		if !strings.Contains(w.Body.String(), want) {

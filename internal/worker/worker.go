@@ -42,6 +42,8 @@ type Config struct {
 	Within time.Duration
 	// Sweepers are run with each sweep, after billing's own: upkeep of other rooms.
 	Sweepers []Sweeper
+	// Swept, if set, is told after every sweep whether it did all that was due.
+	Swept func(all bool)
 }
 
 // Sweeper does what is due of one kind, once. It may run on several replicas at once.
@@ -190,8 +192,14 @@ func (w *Worker) sweep(running context.Context) {
 			err = errors.Join(err, fmt.Errorf("%s: %w", s.Name, serr))
 		}
 	}
-	if err != nil && running.Err() == nil {
+	if running.Err() != nil {
+		return // it was cut short
+	}
+	if err != nil {
 		w.log.ErrorContext(ctx, "some of what is due could not be done; tried again with the next sweep", "error", err)
+	}
+	if w.cfg.Swept != nil {
+		w.cfg.Swept(err == nil)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -237,7 +238,11 @@ func TestSweep_ThatIsStuckEndsAndComesAgain(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}}
-	w, err := worker.New(worker.Config{Core: core, Pool: db.Pool(), SweepEvery: 10 * time.Millisecond, Within: 100 * time.Millisecond, Sweepers: []worker.Sweeper{stuck}})
+	var swept []bool
+	w, err := worker.New(worker.Config{
+		Core: core, Pool: db.Pool(), SweepEvery: 10 * time.Millisecond, Within: 100 * time.Millisecond, Sweepers: []worker.Sweeper{stuck},
+		Swept: func(all bool) { swept = append(swept, all) },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,5 +259,8 @@ func TestSweep_ThatIsStuckEndsAndComesAgain(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+	if len(swept) < 2 || slices.Contains(swept, true) {
+		t.Errorf("told %v; want that the sweeps that were cut off did not do all", swept)
 	}
 }
