@@ -36,7 +36,7 @@ type Config struct {
 	DataDir     string `group:"Deployment" help:"Folder of the private database and of generated keys; by default /var/lib/accrue for root, else ~/.local/state/accrue."`
 
 	// Database.
-	DatabaseURL      secret.Text   `group:"Database" name:"database-url" help:"URL of a PostgreSQL 15 or newer; of several hosts the primary is used. Without it a private one is started in data-dir."`
+	DatabaseURL      secret.Text   `group:"Database" name:"database-url" help:"URL of a PostgreSQL 15 or newer; of several hosts the primary is used. Without it a private one is started in data-dir; required in live mode."`
 	DatabaseConns    int           `group:"Database" default:"16" help:"Connections in the pool. Usage is stored and looked up over others: those of ingest-committers, and two."`
 	PgBin            string        `group:"Database" help:"Folder of PostgreSQL's programs, for the private database; by default the usual places are searched."`
 	MigrateOnStart   bool          `group:"Database" negatable:"" default:"true" help:"Apply missing migrations when the service starts."`

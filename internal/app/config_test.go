@@ -161,6 +161,7 @@ func live() []string {
 		"--mode=live", "--env=production", "--provider=stripe", "--stripe-secret-key=sk_live_1", "--stripe-publishable-key=pk_live_1",
 		"--stripe-webhook-secret=whsec_1", "--api-key-pepper=9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c",
 		"--jwt-issuer=issuer=https://a.example/,audience=billing,jwks=https://a.example/keys", "--public-url=https://billing.acme.example",
+		"--database-url=postgres://accrue@db.example/accrue",
 	}
 }
 
@@ -196,6 +197,7 @@ func TestCheck(t *testing.T) {
 		"ShortLeaseKey":                {test, []string{"--lease-key=short"}, "lease-key: one is shorter"},
 		"LeaseKeyOfOneLetter":          {live(), []string{"--lease-key=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}, "lease-key: one looks like a default"},
 		"ShortPepper":                  {test, []string{"--api-key-pepper=short"}, "api-key-pepper: is shorter"},
+		"PrivateDatabaseInLive":        {without("--database-url"), nil, "database-url: is required"},
 		"NoPepperInLive":               {live(), []string{"--api-key-pepper="}, "api-key-pepper: is required"},
 		"NoIssuerInLive":               {without("--jwt-issuer"), nil, "jwt-issuer: is required"},
 		"PlainKeySetInLive":            {live(), []string{"--jwt-issuer=issuer=b,audience=c,jwks=http://b.example"}, "jwt-issuer: the key set of b"},

@@ -162,6 +162,9 @@ func (c Config) checkLive(p *problems) {
 	if c.StripeAPIURL != "https://api.stripe.com" {
 		p.add("stripe-api-url", "only https://api.stripe.com is accepted in live mode")
 	}
+	if c.DatabaseURL == "" {
+		p.add("database-url", "is required in live mode: the private database is for trying things out")
+	}
 	if c.APIKeyPepper == "" {
 		p.add("api-key-pepper", "is required in live mode")
 	}
