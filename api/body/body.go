@@ -25,8 +25,10 @@ import (
 // AcceptEncoding is what may be sent, for the header of that name in a 415.
 const AcceptEncoding = "gzip, zstd"
 
-// maxWindow bounds the memory that a zstd frame can ask for.
-const maxWindow = 8 << 20
+const (
+	maxWindow = 8 << 20   // bounds the memory that a zstd frame can ask for
+	maxBlock  = 128 << 10 // is what one block of a zstd frame unfolds to, says RFC 8878
+)
 
 // Errors of reading a body.
 var (
@@ -63,9 +65,16 @@ func read(req *http.Request, limit int64, room func(int64) error) ([]byte, error
 		}
 		return decompressed(z, limit, room)
 	case "zstd":
+		if limit <= Small {
+			data, err := readAll(req.Body, req.ContentLength, limit, room)
+			if err != nil {
+				return nil, explain(err, ErrCorrupt)
+			}
+			return unfold(data, limit)
+		}
 		raw, window := bufio.NewReaderSize(io.LimitReader(req.Body, limit+1), 4<<10), uint64(Small)
 		if unpacksInMore(raw) { // its decoder takes much memory before the first byte
-			if err := room(limit); err != nil {
+			if err := room(max(limit, maxWindow)); err != nil {
 				return nil, err
 			}
 			room, window = func(int64) error { return nil }, maxWindow
@@ -80,6 +89,22 @@ func read(req *http.Request, limit int64, room func(int64) error) ([]byte, error
 	default:
 		return nil, ErrEncoding
 	}
+}
+
+// unfold decompresses zstd in the memory of what comes out of it. Read as a stream, a frame of a few bytes takes that of the
+// window that it asks for, before its first byte is there.
+func unfold(data []byte, limit int64) ([]byte, error) {
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecodeAllCapLimit(true))
+	if err != nil {
+		return nil, ErrCorrupt.Because(err)
+	}
+	defer z.Close()
+	// A block more than is taken: it is the limit that a body passes first, whatever the decoder calls it.
+	out, err := z.DecodeAll(data, make([]byte, 0, limit+maxBlock))
+	if int64(len(out)) > limit {
+		return nil, ErrTooLarge.With("limit_bytes", limit)
+	}
+	return out, unpacking(err, limit)
 }
 
 // explain says what was wrong with a body that could not be read, which is its sender's fault or the network's.
@@ -104,13 +129,18 @@ func unpacksInMore(r *bufio.Reader) bool {
 
 func decompressed(r io.Reader, limit int64, room func(int64) error) ([]byte, error) {
 	data, err := readAll(r, -1, limit, room)
+	return data, unpacking(err, limit)
+}
+
+// unpacking says what was wrong with a body that could not be decompressed.
+func unpacking(err error, limit int64) error {
 	switch {
 	case errors.Is(err, zstd.ErrWindowSizeExceeded):
-		return nil, ErrWindow.Because(err)
+		return ErrWindow.Because(err)
 	case errors.Is(err, zstd.ErrDecoderSizeExceeded): // a frame says so before it unfolds
-		return nil, ErrTooLarge.With("limit_bytes", limit).Because(err)
+		return ErrTooLarge.With("limit_bytes", limit).Because(err)
 	}
-	return data, explain(err, ErrCorrupt)
+	return explain(err, ErrCorrupt)
 }
 
 func readAll(r io.Reader, size, limit int64, room func(int64) error) ([]byte, error) {

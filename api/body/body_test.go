@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"runtime"
 	"syscall"
 	"testing"
 	"testing/iotest"
@@ -106,5 +107,84 @@ func TestRead_FramesToBeSkipped(t *testing.T) {
 	req.Header.Set("Content-Encoding", "zstd")
 	if got, err := body.Read(req, 1<<20); err != nil || len(got) != 20 {
 		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+// frame is a zstd frame of that many blocks of that size, each a byte repeated, and says that it wants a window of 8 MiB.
+func frame(blocks, size int) []byte {
+	out := []byte("\x28\xb5\x2f\xfd\x00\x68")
+	for i := range blocks {
+		head := size<<3 | 1<<1 // of a block that is one byte, repeated
+		if i == blocks-1 {
+			head |= 1
+		}
+		out = append(out, byte(head), byte(head>>8), byte(head>>16), 'x')
+	}
+	return out
+}
+
+func TestRead_SmallZstdBodiesAreBoundedByWhatTheyUnfoldTo(t *testing.T) {
+	t.Parallel()
+	const limit = 64 << 10
+	var packed bytes.Buffer
+	z, err := zstd.NewWriter(&packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := z.Write(bytes.Repeat([]byte("abcdefghi"), limit)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		sent []byte
+		want error
+		size int
+	}{
+		"AsMuchAsTaken":       {frame(1, limit), nil, limit},
+		"InParts":             {frame(4, limit/4), nil, limit},
+		"InFrames":            {append(frame(1, limit/2), frame(1, limit/2)...), nil, limit},
+		"More":                {frame(2, limit/2+1), body.ErrTooLarge, 0},
+		"MoreInFrames":        {append(frame(1, limit), frame(1, 1)...), body.ErrTooLarge, 0},
+		"ABomb":               {frame(1000, 128<<10), body.ErrTooLarge, 0},
+		"ABombThatIsNoRepeat": {packed.Bytes(), body.ErrTooLarge, 0},
+		"CutShort":            {frame(2, 1000)[:12], body.ErrCorrupt, 0},
+		"Nothing":             {nil, nil, 0},
+		"NoFrame":             {[]byte("{}"), body.ErrCorrupt, 0},
+		"AWindowOf16MiB":      {append([]byte("\x28\xb5\x2f\xfd\x00\x70"), frame(1, 1)[6:]...), body.ErrWindow, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, size := range []int64{-1, int64(len(c.sent))} {
+				req := post(t, bytes.NewReader(c.sent), size)
+				req.Header.Set("Content-Encoding", "zstd")
+				got, err := body.Read(req, limit)
+				if !errors.Is(err, c.want) || len(got) != c.size && err == nil {
+					t.Errorf("of %d bytes: %d bytes, %v; want %d, %v", size, len(got), err, c.size, c.want)
+				}
+			}
+		})
+	}
+}
+
+// Anybody may send a small body: one that asks for a window of 8 MiB must not get it.
+//
+//nolint:paralleltest // it looks at the memory of the process
+func TestRead_ASmallZstdBodyTakesLittleMemory(t *testing.T) {
+	const times = 10
+	sent := frame(2, 1000)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range times {
+		req := post(t, bytes.NewReader(sent), -1)
+		req.Header.Set("Content-Encoding", "zstd")
+		if got, err := body.Read(req, 64<<10); err != nil || len(got) != 2000 {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if n := (after.TotalAlloc - before.TotalAlloc) / times; n > 1<<20 {
+		t.Errorf("%d bytes", n)
 	}
 }

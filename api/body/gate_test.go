@@ -166,3 +166,30 @@ func TestGate_ALaterFrameHasNoLargerWindow(t *testing.T) {
 		t.Errorf("a large one behind a small one: %s, %v", data, err)
 	}
 }
+
+// A window takes memory whatever the operation's limit is: room is asked for all of it.
+func TestGate_AWindowTakesRoom(t *testing.T) {
+	t.Parallel()
+	const limit = 1 << 20
+	synctest.Test(t, func(t *testing.T) {
+		gate := body.NewGate(8 << 20)
+		windowed := func() error {
+			req := post(t, bytes.NewReader(frame(1, 1000)), -1)
+			req.Header.Set("Content-Encoding", "zstd")
+			_, done, err := gate.Read(httptest.NewRecorder(), req, limit)
+			done()
+			return err
+		}
+		if err := windowed(); err != nil {
+			t.Fatalf("alone: %v", err)
+		}
+		_, done, err := gate.Read(httptest.NewRecorder(), post(t, bytes.NewReader(make([]byte, limit)), limit), limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer done()
+		if err := windowed(); !errors.Is(err, body.ErrBusy) {
+			t.Errorf("beside another body: %v, want busy", err)
+		}
+	})
+}

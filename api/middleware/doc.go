@@ -9,7 +9,8 @@
 //
 // What it finds out about a request is kept in the request's context (call), which is one allocation.
 // The tripwire stands before everything that could keep what it reads, and the account is settled
-// before any handler runs, so that a handler cannot forget either.
+// before any handler runs, so that a handler cannot forget either. Where large bodies are taken the
+// credential alone is looked at first: the room that there is for them is not for strangers.
 package middleware
 
 import (
@@ -69,12 +70,20 @@ func NewChain(cfg Config) *Chain {
 
 // Wrap puts the middleware of a route around its handler, once and for all requests.
 func (ch *Chain) Wrap(r route.Route) echo.HandlerFunc {
-	m := []echo.MiddlewareFunc{deprecation(r), deadline(r), accept(r), ch.takeBody(r)}
+	large := !r.Public && r.MaxBody > body.Small
+	m := []echo.MiddlewareFunc{deprecation(r), deadline(r), accept(r)}
+	if large {
+		m = append(m, ch.authenticate(r))
+	}
+	m = append(m, ch.takeBody(r))
 	if !r.Signed {
 		m = append(m, tripwire)
 	}
+	if !r.Public && !large {
+		m = append(m, ch.authenticate(r))
+	}
 	if !r.Public {
-		m = append(m, ch.authenticate(r), ch.settleAccount(r))
+		m = append(m, ch.settleAccount(r))
 	}
 	m = append(m, ch.limit(r))
 	if !r.Signed { // the provider calls the address that it was given

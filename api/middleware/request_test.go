@@ -5,8 +5,10 @@ import (
 	"compress/gzip"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -176,6 +178,31 @@ func TestBodies(t *testing.T) {
 				t.Errorf("Accept-Encoding %q", a.header.Get("Accept-Encoding"))
 			}
 		})
+	}
+}
+
+// The room for large bodies is not for strangers: two that trickle would keep out everybody else's.
+func TestLargeBodies_OfStrangersAreNotRead(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil, route.Route{Method: http.MethodPost, Path: "/v1/usage/events", Scope: auth.UsageWrite, MaxBody: body.Small + 1})
+	unread := iotest.ErrReader(errors.New("read"))
+	for name, c := range map[string]struct {
+		headers []string
+		status  int
+	}{
+		"WithoutACredential": {nil, http.StatusUnauthorized},
+		"WithoutTheScope":    {bearer(b.token("usage:read", nil)), http.StatusForbidden},
+		"Known":              {bearer(b.token("usage:write", nil)), http.StatusBadRequest},
+	} {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/usage/events", unread)
+		req.ContentLength = body.Small + 1
+		for i := 0; i < len(c.headers); i += 2 {
+			req.Header.Set(c.headers[i], c.headers[i+1])
+		}
+		w := httptest.NewRecorder()
+		if b.e.ServeHTTP(w, req); w.Code != c.status {
+			t.Errorf("%s: %d %s, want %d", name, w.Code, w.Body, c.status)
+		}
 	}
 }
 

@@ -21,8 +21,9 @@ func gatewayEventRoutes(d Deps) []route.Route {
 	}
 }
 
-// maxGatewayEvent bounds a provider's event. Stripe's are at most some tens of kilobytes.
-const maxGatewayEvent = 512 << 10
+// maxGatewayEvent bounds a provider's event. Stripe's are at most some tens of kilobytes. It is less than body.Small: whoever
+// sends here is not known before the body is read, and must not take the room of large ones.
+const maxGatewayEvent = 128 << 10
 
 // ErrUnknownProvider says that events of this provider are not taken here.
 var ErrUnknownProvider = errs.New(errs.NotFound, "provider_not_found", "There is no such payment provider here.")
