@@ -37,7 +37,7 @@ func (ch *Chain) authenticate(r route.Route) echo.MiddlewareFunc {
 			p, err := ch.cfg.Auth.Authenticate(c.Request().Context(), credential)
 			if errs.KindOf(err) == errs.Unauthenticated {
 				// Good credentials are asked nothing of: many callers can share an address with one who guesses.
-				if left, wait := ch.failures.take(loginClass, who{name: c.RealIP()}, ch.now(c)); left < 0 {
+				if left, wait := ch.failures.take(loginClass, who{name: network(c.RealIP())}, ch.now(c)); left < 0 {
 					return ErrRateLimited.With("violated-policies", []string{string(loginClass)}).After(wait)
 				}
 			}

@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"math"
 	"math/rand/v2"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -67,11 +68,21 @@ func caller(c echo.Context) who {
 	p, ok := principal(c)
 	switch {
 	case !ok:
-		return who{name: "ip:" + c.RealIP()}
+		return who{name: "ip:" + network(c.RealIP())}
 	case p.ActsForAny(): // an operator must not use up the quota of the account being helped
 		return who{name: "p:" + p.Subject}
 	}
 	return who{account: AccountIfAny(c)}
+}
+
+// network returns whom an address is counted as: of IPv6 everybody has 2^64 addresses or more, which differ behind the
+// first 64 bits.
+func network(address string) string {
+	ip, err := netip.ParseAddr(address)
+	if err != nil || ip.Unmap().Is4() {
+		return address
+	}
+	return netip.PrefixFrom(ip, 64).Masked().String()
 }
 
 // limiter counts requests by the generic cell rate algorithm: a quota of q in a window w lets q

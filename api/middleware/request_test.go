@@ -258,6 +258,32 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
+// Of IPv6 a caller has more addresses than could ever be counted.
+func TestRateLimit_OneNetworkIsOneStranger(t *testing.T) {
+	t.Parallel()
+	limits := map[route.Class]middleware.Limit{route.Reads: {Quota: 1, Window: time.Minute}}
+	b := setup(t, limits, route.Route{Method: http.MethodGet, Path: "/v1/plans", Public: true})
+	for _, c := range []struct {
+		from   string
+		status int
+	}{
+		{"[2001:db8:1:2::1]:443", 200},
+		{"[2001:db8:1:2:ffff::9]:443", 429},
+		{"[2001:db8:1:3::1]:443", 200},
+		{"[fe80::1%eth0]:443", 200},
+		{"192.0.2.1:443", 200},
+		{"192.0.2.2:443", 200},
+		{"192.0.2.1:444", 429},
+	} {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v1/plans", nil)
+		req.RemoteAddr = c.from
+		w := httptest.NewRecorder()
+		if b.e.ServeHTTP(w, req); w.Code != c.status {
+			t.Errorf("from %s: %d, want %d", c.from, w.Code, c.status)
+		}
+	}
+}
+
 func TestDeprecation(t *testing.T) {
 	t.Parallel()
 	since := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
