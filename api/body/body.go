@@ -80,7 +80,7 @@ func read(req *http.Request, limit int64, room func(int64) error) ([]byte, error
 			room, window = func(int64) error { return nil }, maxWindow
 		}
 		// No later frame may have a window that the first one did not ask room for.
-		z, err := zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window), zstd.WithDecoderMaxMemory(uint64(limit)+maxWindow)) //nolint:gosec // a limit is positive
+		z, err := zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window), zstd.WithDecoderMaxMemory(uint64(limit)+maxWindow))
 		if err != nil {
 			return nil, ErrCorrupt.Because(err)
 		}

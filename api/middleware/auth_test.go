@@ -9,6 +9,7 @@ import (
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/page"
 )
 
 func TestWhoMayDoWhat(t *testing.T) {
@@ -129,11 +130,11 @@ func TestRevokedKeyStopsWithinASecond(t *testing.T) {
 	if a := b.do(http.MethodGet, "/v1/balance", "", bearer(key)...); a.status != 200 {
 		t.Fatalf("a fresh key: %d %s", a.status, a.body)
 	}
-	list, err := b.keys.List(t.Context(), b.accounts.mine)
-	if err != nil || len(list) != 1 {
+	list, err := b.keys.List(t.Context(), b.accounts.mine, page.Request{Limit: 2})
+	if err != nil || len(list.Data) != 1 {
 		t.Fatalf("List = %v, %v", list, err)
 	}
-	if err := b.keys.Revoke(t.Context(), b.accounts.mine, list[0].ID); err != nil {
+	if err := b.keys.Revoke(t.Context(), b.accounts.mine, list.Data[0].ID); err != nil {
 		t.Fatal(err)
 	}
 	b.advance(time.Second)

@@ -26,12 +26,12 @@ func apiKeyRoutes(d Deps) []route.Route {
 	own, platform := apiKeys{d, ofAccount}, apiKeys{d, ofPlatform}
 	return []route.Route{
 		{Method: http.MethodPost, Path: "/v1/api-keys", Scope: auth.KeysManage, Class: route.Money, Idempotent: true, Handler: own.create},
-		{Method: http.MethodGet, Path: "/v1/api-keys", Scope: auth.KeysManage, Handler: own.list},
+		{Method: http.MethodGet, Path: "/v1/api-keys", Scope: auth.KeysManage, Query: paged(), Handler: own.list},
 		{Method: http.MethodPost, Path: "/v1/api-keys/{id}/rotate", Scope: auth.KeysManage, Class: route.Money, Idempotent: true, Handler: own.rotate},
 		{Method: http.MethodPost, Path: "/v1/api-keys/{id}/revoke", Scope: auth.KeysManage, Class: route.Money, Handler: own.revoke},
 
 		{Method: http.MethodPost, Path: "/v1/admin/api-keys", Scope: auth.Operator, Account: route.AccountNone, Class: route.Money, Idempotent: true, Handler: platform.createPlatform},
-		{Method: http.MethodGet, Path: "/v1/admin/api-keys", Scope: auth.Operator, Account: route.AccountNone, Handler: platform.listPlatform},
+		{Method: http.MethodGet, Path: "/v1/admin/api-keys", Scope: auth.Operator, Account: route.AccountNone, Query: paged(), Handler: platform.listPlatform},
 		{Method: http.MethodPost, Path: "/v1/admin/api-keys/{id}/rotate", Scope: auth.Operator, Account: route.AccountNone, Class: route.Money, Idempotent: true, Handler: platform.rotatePlatform},
 		{Method: http.MethodPost, Path: "/v1/admin/api-keys/{id}/revoke", Scope: auth.Operator, Account: route.AccountNone, Class: route.Money, Handler: platform.revokePlatform},
 	}
@@ -40,6 +40,7 @@ func apiKeyRoutes(d Deps) []route.Route {
 // Bounds of API keys.
 const (
 	maxKeys        = 100 // of one owner that are good
+	maxRotated     = 200 // the same, while some of them overlap with their successors
 	maxOverlap     = 7 * 24 * time.Hour
 	defaultOverlap = 24 * time.Hour
 )
@@ -117,22 +118,21 @@ func (h apiKeys) create(c echo.Context) error {
 		return err
 	}
 	return h.make(c, "api_key.create", func(ctx context.Context) (made, error) {
-		list, err := h.Keys.List(ctx, in.Account)
-		if err != nil {
+		if err := h.fewerThan(ctx, in.Account, maxKeys); err != nil {
 			return made{}, err
-		}
-		good := 0
-		for _, k := range list {
-			if h.status(k) == "active" {
-				good++
-			}
-		}
-		if good >= maxKeys {
-			return made{}, ErrTooManyKeys
 		}
 		k, text, err := h.Keys.Create(ctx, middleware.Principal(c), in)
 		return made{k, text}, err
 	})
+}
+
+// fewerThan returns ErrTooManyKeys where an owner has as many good keys.
+func (h apiKeys) fewerThan(ctx context.Context, owner account.ID, n int) error {
+	good, err := h.Keys.Good(ctx, owner)
+	if err == nil && good >= n {
+		err = ErrTooManyKeys
+	}
+	return err
 }
 
 // createPlatform makes a key of the operator's own services.
@@ -230,14 +230,12 @@ func (h apiKeys) audit(ctx context.Context, c echo.Context, action string, k aut
 //	@Summary	List API keys, the newest first
 //	@Tags		api keys
 //	@Security	Token[keys:manage]
-//	@Success	200	{object}	Page[APIKey]
+//	@Param		limit	query		int		false	"How many at most"	minimum(1)	maximum(100)	default(20)
+//	@Param		cursor	query		string	false	"next_cursor of the page before"
+//	@Success	200		{object}	Page[APIKey]
 //	@Router		/v1/api-keys [get]
 func (h apiKeys) list(c echo.Context) error {
-	keys, err := h.Keys.List(c.Request().Context(), h.owner(c))
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, Page[APIKey]{Data: convert(keys, h.wire)})
+	return listOf(c, h.Lists, h.wire, h.Keys.List) // AccountIfAny is none for the platform's
 }
 
 // listPlatform shows the platform's keys.
@@ -246,7 +244,9 @@ func (h apiKeys) list(c echo.Context) error {
 //	@Summary	List platform API keys, the newest first
 //	@Tags		admin
 //	@Security	Token[operator]
-//	@Success	200	{object}	Page[APIKey]
+//	@Param		limit	query		int		false	"How many at most"	minimum(1)	maximum(100)	default(20)
+//	@Param		cursor	query		string	false	"next_cursor of the page before"
+//	@Success	200		{object}	Page[APIKey]
 //	@Router		/v1/admin/api-keys [get]
 func (h apiKeys) listPlatform(c echo.Context) error { return h.list(c) }
 
@@ -262,6 +262,7 @@ func (h apiKeys) listPlatform(c echo.Context) error { return h.list(c) }
 //	@Success		201		{object}	APIKey			"The successor"
 //	@Failure		403		{object}	problem.Problem	"insufficient_scope: the key is wider than who rotates it"
 //	@Failure		404		{object}	problem.Problem	"api_key_not_found: unknown, or no longer good"
+//	@Failure		409		{object}	problem.Problem	"too_many_api_keys: old ones have yet to end"
 //	@Failure		422		{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/api-keys/{id}/rotate [post]
 func (h apiKeys) rotate(c echo.Context) error {
@@ -283,6 +284,9 @@ func (h apiKeys) rotate(c echo.Context) error {
 		}
 	}
 	return h.make(c, "api_key.rotate", func(ctx context.Context) (made, error) {
+		if err := h.fewerThan(ctx, h.owner(c), maxRotated); err != nil {
+			return made{}, err
+		}
 		k, text, err := h.Keys.Rotate(ctx, middleware.Principal(c), h.owner(c), id, overlap)
 		return made{k, text}, err
 	})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
@@ -92,6 +93,32 @@ func TestAPIKeys(t *testing.T) {
 			t.Errorf("%d entries, %v; want 4", len(log.Data), err)
 		}
 	})
+}
+
+// Each rotation leaves a key that goes on for days: however often it is done, what has to be listed, and could leak, is bounded.
+func TestAPIKeys_AreNotMadeWithoutEndByRotation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t)
+	ada := w.user(t, a.ID)
+	by := auth.Principal{Kind: auth.User, Account: a.ID, Scopes: []auth.Scope{auth.UsageWrite}}
+	first, _, err := w.keys.Create(t.Context(), by, auth.NewKey{Account: a.ID, Name: "server", Scopes: by.Scopes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 198 {
+		if _, _, err := w.keys.Rotate(t.Context(), by, a.ID, first.ID, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := first.ID.String()
+	ada.post(t, "/v1/api-keys/"+id+"/rotate", "").want(t, http.StatusCreated)
+	ada.post(t, "/v1/api-keys/"+id+"/rotate", "").problem(t, http.StatusConflict, "too_many_api_keys")
+	ada.post(t, "/v1/api-keys", `{"name":"another","scopes":["usage:write"]}`).problem(t, http.StatusConflict, "too_many_api_keys")
+	w.user(t, w.open(t).ID).post(t, "/v1/api-keys", `{"name":"server","scopes":["usage:write"]}`).want(t, http.StatusCreated)
+	if list := ada.get(t, "/v1/api-keys").want(t, http.StatusOK); len(list.at(t, "data").([]any)) != 20 || list.at(t, "has_more") != true {
+		t.Errorf("the first page: %d keys", len(list.at(t, "data").([]any)))
+	}
 }
 
 func TestPlatformKeys(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/secret"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
@@ -73,8 +74,10 @@ type KeyStore interface {
 	ByHash(ctx context.Context, hash KeyHash) (APIKey, error)
 	// Get returns a key of the account (of the platform if zero), or ErrKeyNotFound.
 	Get(ctx context.Context, owner account.ID, k KeyID) (APIKey, error)
-	// List returns the keys of the account (of the platform if zero), the newest first.
-	List(ctx context.Context, owner account.ID) ([]APIKey, error)
+	// List returns keys of the account (of the platform if zero), the newest first.
+	List(ctx context.Context, owner account.ID, r page.Request) (page.Page[APIKey], error)
+	// Good counts the keys of the account that are neither revoked nor expired at the given time.
+	Good(ctx context.Context, owner account.ID, at time.Time) (int, error)
 	// Revoke ends a key of the account at the given time. Revoking twice keeps the first time. It
 	// returns ErrKeyNotFound.
 	Revoke(ctx context.Context, owner account.ID, k KeyID, at time.Time) error
@@ -252,9 +255,14 @@ func (s *Keys) Revoke(ctx context.Context, owner account.ID, k KeyID) error {
 	return s.store.Revoke(ctx, owner, k, s.clock())
 }
 
-// List returns the keys of an account, or those of the platform for the zero ID.
-func (s *Keys) List(ctx context.Context, owner account.ID) ([]APIKey, error) {
-	return s.store.List(ctx, owner)
+// List returns keys of an account, or of the platform for the zero ID, the newest first.
+func (s *Keys) List(ctx context.Context, owner account.ID, r page.Request) (page.Page[APIKey], error) {
+	return s.store.List(ctx, owner, r)
+}
+
+// Good counts the keys of an account, or of the platform for the zero ID, that can be used now.
+func (s *Keys) Good(ctx context.Context, owner account.ID) (int, error) {
+	return s.store.Good(ctx, owner, s.clock())
 }
 
 // within checks the subset rule.

@@ -16,6 +16,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/secret"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
@@ -116,8 +117,8 @@ func TestKeyLife(t *testing.T) {
 		if _, err := b.keys.Authenticate(t.Context(), text); err != nil || b.store.Lookups() != 2 {
 			t.Errorf("after a second: %v, %d look-ups", err, b.store.Lookups())
 		}
-		list, err := b.keys.List(t.Context(), b.owner)
-		if err != nil || len(list) != 1 || !list[0].LastUsedAt.Equal(now) {
+		list, err := b.keys.List(t.Context(), b.owner, page.Request{Limit: 2})
+		if err != nil || len(list.Data) != 1 || !list.Data[0].LastUsedAt.Equal(now) {
 			t.Errorf("last used: %+v, %v", list, err)
 		}
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -123,14 +124,29 @@ func (s keyStore) Get(ctx context.Context, a account.ID, k auth.KeyID) (_ auth.A
 	return s.one(ctx, `SELECT `+keyColumns+` FROM api_keys WHERE `+ownedBy+` AND id = $2`, owner(a), k.UUID())
 }
 
-func (s keyStore) List(ctx context.Context, a account.ID) (_ []auth.APIKey, err error) {
+func (s keyStore) List(ctx context.Context, a account.ID, r page.Request) (_ page.Page[auth.APIKey], err error) {
 	defer errs.Wrap(&err, "list API keys")
-	rows, err := s.pool.Query(ctx, `SELECT `+keyColumns+` FROM api_keys WHERE `+ownedBy+` ORDER BY id DESC`, owner(a))
+	query, args := `SELECT `+keyColumns+` FROM api_keys WHERE `+ownedBy, []any{owner(a), r.Limit + 1}
+	if r.After != "" {
+		after, err := id.Parse[auth.APIKey](r.After)
+		if err != nil {
+			return page.Page[auth.APIKey]{}, err
+		}
+		query, args = query+` AND id < $3`, append(args, after.UUID())
+	}
+	rows, err := s.pool.Query(ctx, query+` ORDER BY id DESC LIMIT $2`, args...)
 	if err != nil {
-		return nil, translate(err)
+		return page.Page[auth.APIKey]{}, translate(err)
 	}
 	list, err := pgx.CollectRows(rows, scanKey)
-	return list, translate(err)
+	return page.Cut(list, r.Limit, func(k auth.APIKey) string { return k.ID.String() }), translate(err)
+}
+
+func (s keyStore) Good(ctx context.Context, a account.ID, at time.Time) (n int, err error) {
+	defer errs.Wrap(&err, "count API keys")
+	err = s.pool.QueryRow(ctx, `SELECT count(*) FROM api_keys WHERE `+ownedBy+` AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)`,
+		owner(a), at).Scan(&n)
+	return n, translate(err)
 }
 
 func (s keyStore) Revoke(ctx context.Context, a account.ID, k auth.KeyID, at time.Time) (err error) {

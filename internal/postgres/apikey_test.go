@@ -10,6 +10,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/id"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
 )
@@ -55,9 +56,18 @@ func TestAPIKeys(t *testing.T) {
 	if err := store.Rotate(t.Context(), mine.ID, noon, noon.Add(time.Hour), next, auth.KeyHash{3}); err != nil {
 		t.Fatal(err)
 	}
-	list, err := store.List(t.Context(), a)
-	if err != nil || len(list) != 2 || list[0].ID != next.ID || !list[1].ExpiresAt.Equal(noon.Add(time.Hour)) || !list[1].LastUsedAt.Equal(noon.Add(time.Minute)) {
-		t.Errorf("after the rotation: %+v, %v", list, err)
+	first, err := store.List(t.Context(), a, page.Request{Limit: 1})
+	if err != nil || len(first.Data) != 1 || first.Data[0].ID != next.ID || first.Next != next.ID.String() {
+		t.Errorf("after the rotation: %+v, %v", first, err)
+	}
+	second, err := store.List(t.Context(), a, page.Request{Limit: 1, After: first.Next})
+	if err != nil || len(second.Data) != 1 || second.Next != "" || !second.Data[0].ExpiresAt.Equal(noon.Add(time.Hour)) || !second.Data[0].LastUsedAt.Equal(noon.Add(time.Minute)) {
+		t.Errorf("the one before: %+v, %v", second, err)
+	}
+	for at, want := range map[time.Time]int{noon: 2, noon.Add(time.Hour): 1} {
+		if n, err := store.Good(t.Context(), a, at); err != nil || n != want {
+			t.Errorf("good at %s: %d, %v; want %d", at, n, err, want)
+		}
 	}
 	late := next
 	late.ID = id.New[auth.APIKey]()

@@ -3,11 +3,14 @@ package authtest
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/page"
 )
 
 // KeyStore is an auth.KeyStore in memory. It counts the look-ups by hash.
@@ -56,16 +59,30 @@ func (s *KeyStore) Get(_ context.Context, owner account.ID, id auth.KeyID) (k au
 }
 
 // List implements auth.KeyStore.
-func (s *KeyStore) List(_ context.Context, owner account.ID) ([]auth.APIKey, error) {
+func (s *KeyStore) List(_ context.Context, owner account.ID, r page.Request) (page.Page[auth.APIKey], error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	position := func(k auth.APIKey) string { return k.ID.String() }
 	var keys []auth.APIKey
 	for _, k := range s.byHash {
-		if k.Account == owner {
+		if k.Account == owner && (r.After == "" || position(k) < r.After) {
 			keys = append(keys, k)
 		}
 	}
-	return keys, nil
+	slices.SortFunc(keys, func(a, b auth.APIKey) int { return strings.Compare(position(b), position(a)) })
+	return page.Cut(keys, r.Limit, position), nil
+}
+
+// Good implements auth.KeyStore.
+func (s *KeyStore) Good(_ context.Context, owner account.ID, at time.Time) (n int, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.byHash {
+		if k.Account == owner && k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || at.Before(k.ExpiresAt)) {
+			n++
+		}
+	}
+	return n, nil
 }
 
 // Revoke implements auth.KeyStore.
