@@ -130,20 +130,30 @@ func ignoreMissingRule(err error) error {
 }
 
 // tripAutoTopUp opens the breaker at the first decline: nothing more is charged by itself until the
-// customer saves the rule again or brings another card.
-func (c *Core) tripAutoTopUp(ctx context.Context, tx Tx, acct account.Account, t payment.TopUp, now time.Time) error {
+// customer saves the rule again or brings another card. One that has come while its predecessor was asked is asked now.
+func (c *Core) tripAutoTopUp(ctx context.Context, tx Tx, acct account.Account, t payment.TopUp, p payment.Payment, now time.Time) error {
 	if t.Origin != payment.Auto {
 		return nil
+	}
+	if p.Status != payment.Parked {
+		other, err := chargesAnother(ctx, tx, p)
+		if err != nil {
+			return err
+		}
+		if other {
+			return c.watch(ctx, tx, acct.ID)
+		}
 	}
 	reason := ""
 	if t.Failure != nil {
 		reason = t.Failure.Code
 	}
-	return trip(ctx, tx, acct, reason, map[string]any{"top_up": t.ID, "failure": t.Failure}, now)
+	return trip(ctx, tx, acct, p.Method, reason, map[string]any{"top_up": t.ID, "failure": t.Failure}, now)
 }
 
-// trip opens the breaker of automatic top-ups, if the account has a rule for them that is in force.
-func trip(ctx context.Context, tx Tx, acct account.Account, reason string, about map[string]any, now time.Time) error {
+// trip opens the breaker of automatic top-ups for a card, if the account has a rule for them that is in force. That is written
+// down with the card, so that bringing it again does not close the breaker, whatever has opened it.
+func trip(ctx context.Context, tx Tx, acct account.Account, mid payment.MethodID, reason string, about map[string]any, now time.Time) error {
 	rule, err := tx.Wallet().AutoTopUp(ctx, acct.ID)
 	if err != nil || !rule.Enabled || rule.Tripped {
 		return ignoreMissingRule(err)
@@ -151,6 +161,15 @@ func trip(ctx context.Context, tx Tx, acct account.Account, reason string, about
 	rule.Tripped, rule.TrippedReason, rule.TrippedAt, rule.UpdatedAt = true, reason, now, now
 	if err := tx.Wallet().SaveAutoTopUp(ctx, &rule); err != nil {
 		return err
+	}
+	m, err := tx.Payments().Method(ctx, acct.ID, mid)
+	if err != nil {
+		return err
+	}
+	if m.Card.Fingerprint != "" {
+		if err := tx.Payments().AddAttempt(ctx, m.Card.Fingerprint, payment.Attempt{At: now}); err != nil {
+			return err
+		}
 	}
 	return tx.Outbox().Publish(ctx, acct.ID, outbox.AutoTopUpTripped, about, now)
 }

@@ -232,9 +232,28 @@ func TestAutoTopUp_NotAfterADispute(t *testing.T) {
 	if got := w.checkedFunds(t, a); got != 0 {
 		t.Errorf("funds of %d, want none: what was fetched back was taken again", got)
 	}
+	w.addCard(t, a, sandbox.TokenVisa) // the same card, as another method
+	if got := w.checkedFunds(t, a); got != 0 {
+		t.Errorf("funds of %d, want none: the disputed card was charged, as it was brought again", got)
+	}
 	w.saveRule(t, a, 100_000)
 	if got := w.checkedFunds(t, a); got != 5000 {
 		t.Errorf("funds of %d after the rule was saved again", got)
+	}
+}
+
+// A card that was replaced while it was being asked pauses nothing: the one that has come in its place is asked.
+func TestAutoTopUp_OfACardThatWasReplacedMeanwhile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.keepFunds(t, sandbox.TokenProcessing, 100_000)
+	if got := w.checkedFunds(t, a); got != 0 {
+		t.Fatalf("funds of %d before the provider has said yes", got)
+	}
+	w.addCard(t, a, sandbox.TokenMastercard)
+	w.settledAs(t, a, "lost_card")
+	if got := w.checkedFunds(t, a); got != 5000 || w.told(t, a, outbox.AutoTopUpTripped) != 0 {
+		t.Errorf("funds of %d, and paused %d times; want the new card to have been asked", got, w.told(t, a, outbox.AutoTopUpTripped))
 	}
 }
 

@@ -388,7 +388,7 @@ func (l Listener) openDispute(ctx context.Context, tx Tx, acct account.Account, 
 		return d, err
 	}
 	// Nor is the gap that it leaves filled by itself.
-	if err := trip(ctx, tx, acct, "disputed", map[string]any{"dispute": d.ID}, now); err != nil {
+	if err := trip(ctx, tx, acct, p.Method, "disputed", map[string]any{"dispute": d.ID}, now); err != nil {
 		return d, err
 	}
 	return d, tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentDisputed, map[string]any{"payment": p.ID, "dispute": d.ID, "amount": d.Amount}, now)

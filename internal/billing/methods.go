@@ -15,7 +15,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/failpoint"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/invoice"
-	"github.com/accrue-billing/accrue/internal/job"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/upgrade"
@@ -346,7 +345,7 @@ func saveProfile(ctx context.Context, tx Tx, a account.ID, b payment.Billing, no
 }
 
 // newCardCollects takes up what an old card could not pay, but not what was given or fetched back. The breaker of
-// automatic top-ups closes for another card only, not for the one whose decline has opened it, brought again.
+// automatic top-ups closes for another card only, not for the one that has opened it, brought again.
 func (c *Core) newCardCollects(ctx context.Context, tx Tx, acct account.Account, fingerprint string, now time.Time) error {
 	open, err := tx.Invoices().Unpaid(ctx, acct.ID)
 	if err != nil {
@@ -360,11 +359,7 @@ func (c *Core) newCardCollects(ctx context.Context, tx Tx, acct account.Account,
 		if open[i].Dunning == invoice.Stopped || slices.Contains(paying, open[i].ID) {
 			continue
 		}
-		open[i].NextAttempt, open[i].Attempts = now, 0
-		if err := tx.Invoices().Save(ctx, &open[i]); err != nil {
-			return err
-		}
-		if err := tx.Jobs().Enqueue(ctx, acct.ID, job.CollectInvoice, map[string]any{"invoice": open[i].ID}, now); err != nil {
+		if err := collectAnew(ctx, tx, acct, &open[i], now); err != nil {
 			return err
 		}
 	}
@@ -377,7 +372,7 @@ func (c *Core) newCardCollects(ctx context.Context, tx Tx, acct account.Account,
 	}
 	if fingerprint != "" {
 		since, err := tx.Payments().Attempts(ctx, fingerprint, rule.TrippedAt)
-		if err != nil || slices.ContainsFunc(since, func(a payment.Attempt) bool { return a.Declined }) {
+		if err != nil || len(since) > 0 {
 			return err
 		}
 	}

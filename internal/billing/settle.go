@@ -279,7 +279,41 @@ func (c *Core) declined(ctx context.Context, tx Tx, acct account.Account, p *pay
 	if err != nil {
 		return err
 	}
+	other, err := chargesAnother(ctx, tx, *p)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !other:
+	case p.OffSession && inv.Status == invoice.Open && inv.Dunning != invoice.Stopped:
+		return collectAnew(ctx, tx, acct, &inv, now) // by the card that has come while this one was being asked
+	case inv.Dunning != invoice.Suspended:
+		why = nil // it says nothing of the card that is charged by itself
+	}
 	return c.dun(ctx, tx, acct, &inv, why, now)
+}
+
+// chargesAnother reports whether the account's default card is another than the one that a payment has asked: not the same
+// brought again.
+func chargesAnother(ctx context.Context, tx Tx, p payment.Payment) (bool, error) {
+	m, err := tx.Payments().DefaultMethod(ctx, p.Account)
+	if noMethod(err) {
+		return false, nil
+	}
+	if err != nil || m.ID == p.Method {
+		return false, err
+	}
+	asked, err := tx.Payments().Method(ctx, p.Account, p.Method)
+	return asked.Card.Fingerprint == "" || asked.Card.Fingerprint != m.Card.Fingerprint, err
+}
+
+// collectAnew has an invoice collected now, by a card of which nothing is known yet.
+func collectAnew(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, now time.Time) error {
+	inv.NextAttempt, inv.Attempts = now, 0
+	if err := tx.Invoices().Save(ctx, inv); err != nil {
+		return err
+	}
+	return tx.Jobs().Enqueue(ctx, acct.ID, job.CollectInvoice, map[string]any{"invoice": inv.ID}, now)
 }
 
 // dun plans what follows a failed attempt to collect an invoice.
@@ -382,7 +416,7 @@ func (c *Core) mirrorTopUp(ctx context.Context, tx Tx, acct account.Account, p *
 			return err
 		}
 	case payment.Failed, payment.Canceled:
-		if err := c.tripAutoTopUp(ctx, tx, acct, t, now); err != nil {
+		if err := c.tripAutoTopUp(ctx, tx, acct, t, *p, now); err != nil {
 			return err
 		}
 		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.TopUpFailed, map[string]any{"top_up": t.ID, "amount": t.Amount, "failure": t.Failure}, now); err != nil {
@@ -390,7 +424,7 @@ func (c *Core) mirrorTopUp(ctx context.Context, tx Tx, acct account.Account, p *
 		}
 	case payment.Parked:
 		// The next one would be reported as this one was, and charge the card again.
-		return c.tripAutoTopUp(ctx, tx, acct, t, now)
+		return c.tripAutoTopUp(ctx, tx, acct, t, *p, now)
 	case payment.Processing, payment.RequiresAction:
 		return nil
 	}

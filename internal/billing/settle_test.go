@@ -12,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
@@ -127,6 +128,64 @@ func TestDunningSuspendsAndPaymentReinstates(t *testing.T) {
 		t.Errorf("status %s after payment, want active", acct.Status)
 	}
 	w.use(t, a.ID, "voice", "60001")
+}
+
+// settledAs has the provider decline the account's only charge, which was processing, and tells us.
+func (w *world) settledAs(t *testing.T, a account.ID, decline string) {
+	t.Helper()
+	for c, err := range w.Gateway.ListCharges(t.Context(), start.Add(-time.Hour), w.clock().Add(time.Hour)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.AccountRef != a.String() || c.Outcome != payment.OutcomeProcessing {
+			continue
+		}
+		if err := w.control.Settle(t.Context(), c.Ref, decline); err != nil {
+			t.Fatal(err)
+		}
+		w.tell(t, c.Ref)
+		return
+	}
+	t.Fatal("nothing is processing")
+}
+
+// A card that was replaced while it was being asked suspends nobody, whatever its bank says: its successor is asked at once.
+func TestDunning_OfACardThatWasReplacedMeanwhile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenProcessing)
+	w.use(t, a, "voice", "120000")
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	w.addCard(t, a, sandbox.TokenMastercard)
+	w.settledAs(t, a, "lost_card")
+	w.sweep(t)
+	w.paidInvoice(t, a, 2700)
+	if n := w.told(t, a, outbox.AccountSuspended); n != 0 {
+		t.Errorf("suspended %d times", n)
+	}
+}
+
+// What becomes of another card, with which its customer tries to pay, says nothing of the one that is charged by schedule.
+func TestDunning_GoesOnAfterAnotherCardWasTried(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	lost := func() payment.MethodID { w.upgrade(t, a, sandbox.TokenLost); return w.defaultCard(t, a).ID }()
+	w.addCard(t, a, sandbox.TokenInsufficientFunds)
+	w.use(t, a, "voice", "120000")
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+	if err != nil || len(open) != 1 {
+		t.Fatalf("%d unpaid invoices, %v", len(open), err)
+	}
+	paid, err := billing.Collector{Core: w.Core}.Pay(t.Context(), asked(a, newKey()), open[0].ID, lost, nil)
+	if err != nil || paid.Record.Status != payment.Failed || w.told(t, a, outbox.AccountSuspended) != 0 {
+		t.Fatalf("%+v, %v; suspended %d times", paid.Record, err, w.told(t, a, outbox.AccountSuspended))
+	}
+	w.behave(t, a, sandbox.TokenVisa)
+	w.until(t, w.clock().Add(4*24*time.Hour))
+	w.paidInvoice(t, a, 2700)
 }
 
 // A debt that was written off stays owed: it is not another invoice's payment that takes its suspension back, but its own.

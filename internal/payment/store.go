@@ -43,7 +43,7 @@ type Located struct {
 	Method  MethodID
 }
 
-// Attempt is one try at a card, by whomever.
+// Attempt is one try at a card, by whomever, or that a card has paused automatic top-ups.
 type Attempt struct {
 	At       time.Time
 	Declined bool
