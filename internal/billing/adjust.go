@@ -34,8 +34,8 @@ var (
 )
 
 // Credit issues a credit note: it takes off what is still due of the invoice, then gives back what cards and funds have
-// paid of it, to the account's funds, and last what promotional credit has paid, which is credit again. They pay other
-// open invoices at once. The notes of an invoice never come to more than the invoice. While a card is being charged for it, it waits: payment.ErrPaymentPending.
+// paid of it, to the account's funds, and last what promotional credit has paid, or a correction of usage has given back
+// already, which is credit again. They pay other open invoices at once. The notes of an invoice never come to more than the invoice. While a card is being charged for it, it waits: payment.ErrPaymentPending.
 func (a Adjuster) Credit(ctx context.Context, asked Asked, in CreditInput, render Renderer[invoice.CreditNote]) (_ Result[invoice.CreditNote], err error) {
 	defer errs.Wrap(&err, "credit %s", in.Invoice)
 	return once(ctx, a.Core, asked, render, func(tx Tx) (note invoice.CreditNote, err error) {
@@ -174,7 +174,7 @@ func (a Adjuster) creditable(ctx context.Context, tx Tx, inv invoice.Invoice) (m
 // issue writes a credit note of an amount that is not more than can be credited, and books it. The
 // invoice's Credited is raised and not saved.
 func (a Adjuster) issue(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, amount money.Amount, actor, reason string, now time.Time) (invoice.CreditNote, error) {
-	paid, err := paidWithMoney(ctx, tx, *inv)
+	paid, err := standsPaid(ctx, tx, *inv)
 	if err != nil {
 		return invoice.CreditNote{}, err
 	}

@@ -168,7 +168,7 @@ func (c Closer) finalizeDrafts(ctx context.Context, tx Tx, acct account.Account,
 }
 
 // giveBack commits refunds of what is left of the funds, to the cards that it came from, the latest first: top-ups, and
-// then payments of invoices, as much of them as credit notes, or the steps of a provider, have made funds.
+// then payments of invoices, as much of them as credit notes, corrections of usage or the steps of a provider have made funds.
 func (e Ender) giveBack(ctx context.Context, tx Tx, acct account.Account, asked Asked) ([]payment.Refund, error) {
 	b, err := tx.Ledger().Balances(ctx, acct.ID)
 	if err != nil {
@@ -189,6 +189,9 @@ func (e Ender) giveBack(ctx context.Context, tx Tx, acct account.Account, asked 
 	slices.SortStableFunc(paid, func(a, b payment.Payment) int { return cmp.Compare(rank(a), rank(b)) })
 	var out []payment.Refund
 	for i, p := range paid {
+		if left < limits.Step {
+			break
+		}
 		part := min(left, p.Refundable().Minor)
 		if p.Purpose == payment.ForInvoice {
 			beyond, err := beyondInvoice(ctx, tx, p, paid)
@@ -225,14 +228,14 @@ func rank(p payment.Payment) int {
 	return 1
 }
 
-// beyondInvoice is what has become funds of what cards have paid for the invoice of p: what credit notes have given back of
-// it, and what was more than it. What was refunded of that is no longer among the payments.
+// beyondInvoice is what has become funds of what cards have paid for the invoice of p: what credit notes and corrections of
+// usage have given back of it, and what was more than it. What was refunded of that is no longer among the payments.
 func beyondInvoice(ctx context.Context, tx Tx, p payment.Payment, paid []payment.Payment) (int64, error) {
 	inv, err := tx.Invoices().Get(ctx, p.Account, p.Invoice)
 	if err != nil {
 		return 0, err
 	}
-	stands, err := paidWithMoney(ctx, tx, inv)
+	stands, err := standsPaid(ctx, tx, inv)
 	if err != nil {
 		return 0, err
 	}

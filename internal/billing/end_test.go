@@ -102,6 +102,23 @@ func TestEnd_WhatWasCreditedOfAnInvoiceGoesToTheCardThatPaidIt(t *testing.T) {
 	w.wantInvoice(t, a, inv, invoice.Open, 1700)
 }
 
+// So does what a correction of usage has given back.
+func TestEnd_WhatACorrectionHasGivenBackGoesToTheCardThatPaidIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	w.useAs(t, a, "call", "voice", "120000", w.clock()) // 27.00
+	w.closed(t, day(time.April, 10))
+	w.paidInvoice(t, a, 2700)
+	w.correct(t, a, "call", "")
+	w.closed(t, day(time.May, 10))
+	if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.wantBalance(t, a, 0, 0)
+	w.wantRefunded(t, a, 2700)
+}
+
 // Of an invoice that credit has paid in part, no more than the card's part of it is paid out: the rest is credit again, and ends.
 func TestEnd_WhatCreditHasPaidIsNotPaidOut(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package billing_test
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -10,43 +11,70 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/books"
+	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
+	"github.com/accrue-billing/accrue/internal/wallet"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
-// Whatever comes in (cards, credit) and whatever goes out or back (credit notes, refunds, disputes, corrections of usage, write-offs),
-// in any order: an account's funds are never more than the real money that its cards have paid and have not been given back, with
-// what is due and has yet to be paid from them. So no credit becomes money, and closing gives back no more than came in.
+// Whatever comes in (cards by hand and by themselves, credit) and whatever goes out or back (credit notes, refunds of ours and of the
+// provider's, disputes, corrections of usage, voids, write-offs, spend limits, credit that runs out), on a plan or another, in any order:
+// an account's funds are never more than the real money that its cards have paid and have not been given back, with what is due and has
+// yet to be paid from them. So no credit becomes money, and closing gives back no more than came in. No more is given back than was
+// taken, and the credit in the books is what is left of the gifts.
 func TestMoney_PropertyFundsAreNeverMoreThanWasPaid(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
-	for round := range often(4, 60) {
+	for round := range often(6, 60) {
 		r := rand.New(rand.NewPCG(seed, uint64(round)))
 		w := newWorld(t)
 		m := mover{world: w, r: r, a: w.onPro(t)}
 		var done []string
-		for range 14 {
-			name := m.step(t)
-			done = append(done, name)
-			b, err := w.DB.Ledger().Balances(t.Context(), m.a)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := books.StandingOf(b, money.USD)
-			if s.Funds.Minor > b[books.Cash]+s.Due.Minor {
-				t.Fatalf("seed %d, round %d: after %v funds are %s and %s is due, of %d that was paid", seed, round, done, s.Funds, s.Due, b[books.Cash])
+		for range 20 {
+			done = append(done, m.step(t))
+			if wrong := m.wrong(t); wrong != "" {
+				t.Fatalf("seed %d, round %d: after %v %s", seed, round, done, wrong)
 			}
 		}
 		_, err := billing.Ender{Core: w.Core}.End(t.Context(), asked(m.a, newKey()), "test", nil)
 		if _, refused := errors.AsType[*errs.Error](err); err != nil && !refused {
 			t.Errorf("seed %d, round %d: after %v the account does not close: %v", seed, round, done, err)
 		}
+		if wrong := m.wrong(t); wrong != "" {
+			t.Fatalf("seed %d, round %d: closed after %v %s", seed, round, done, wrong)
+		}
 	}
+}
+
+// wrong says what in the account's books cannot be.
+func (m *mover) wrong(t *testing.T) string {
+	t.Helper()
+	b, err := m.DB.Ledger().Balances(t.Context(), m.a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	grants, err := m.DB.Wallet().Unspent(t.Context(), m.a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := int64(0)
+	for _, g := range grants {
+		left += g.Remaining.Minor
+	}
+	switch s := books.StandingOf(b, money.USD); {
+	case s.Funds.Minor > b[books.Cash]+s.Due.Minor:
+		return fmt.Sprintf("funds are %s and %s is due, of %d that was paid", s.Funds, s.Due, b[books.Cash])
+	case b[books.Cash] < 0:
+		return fmt.Sprintf("%d more was given back than taken", -b[books.Cash])
+	case s.Due.Minor < 0 || s.Promo.Minor != left:
+		return fmt.Sprintf("%s is due, and credit is %s, of which %d are left", s.Due, s.Promo, left)
+	}
+	return ""
 }
 
 // mover does to one account what moves money.
@@ -120,6 +148,22 @@ func (m *mover) step(t *testing.T) string {
 			_, err = billing.Adjuster{Core: m.Core}.WriteOff(ctx, asked(m.a, newKey()), open[0].ID, "test", nil)
 			return err
 		}},
+		{"void", func() error {
+			open, err := m.DB.Invoices().Unpaid(ctx, m.a)
+			if err != nil || len(open) == 0 {
+				return err
+			}
+			_, err = billing.Adjuster{Core: m.Core}.Void(ctx, asked(m.a, newKey()), open[m.r.IntN(len(open))].ID, "test", nil)
+			return err
+		}},
+		{"pay", func() error {
+			all, err := m.DB.Invoices().List(ctx, m.a, "", page.Request{Limit: 20})
+			if err != nil || len(all.Data) == 0 {
+				return err
+			}
+			_, err = billing.Collector{Core: m.Core}.Pay(ctx, asked(m.a, newKey()), all.Data[m.r.IntN(len(all.Data))].ID, payment.MethodID{}, nil)
+			return err
+		}},
 		{"refund", func() error {
 			p, err := m.anyPayment(t)
 			if err != nil || p.ID.IsZero() {
@@ -128,9 +172,36 @@ func (m *mover) step(t *testing.T) string {
 			_, err = billing.Refunder{Core: m.Core}.Refund(ctx, asked(m.a, newKey()), billing.RefundInput{Payment: p.ID, Amount: m.amount(p.Refundable().Minor), Reason: "test", Origin: payment.ByOperator}, nil)
 			return err
 		}},
+		{"refund at the provider", func() error {
+			p, err := m.anyPayment(t)
+			if err != nil || p.ID.IsZero() || slices.Contains(m.taken, p.ID) {
+				return err
+			}
+			m.refundOutside(t, p.ProviderRef, m.amount(p.Refundable().Minor).Minor)
+			return nil
+		}},
+		{"a refund fails", func() error {
+			p, err := m.anyPayment(t)
+			if err != nil || p.ID.IsZero() || slices.Contains(m.taken, p.ID) {
+				return err
+			}
+			refunds, err := m.DB.Payments().RefundsOf(ctx, m.a, p.ID)
+			if err != nil || len(refunds) == 0 {
+				return err
+			}
+			ref := refunds[m.r.IntN(len(refunds))]
+			if ref.Status != payment.Succeeded {
+				return nil
+			}
+			if err := m.control.SettleRefund(ctx, ref.ProviderRef, "expired_or_canceled_card"); err != nil {
+				return err
+			}
+			m.tell(t, ref.ProviderRef)
+			return nil
+		}},
 		{"dispute", func() error {
 			p, err := m.anyPayment(t)
-			if err != nil || p.ID.IsZero() || p.Refunded.Minor > 0 || slices.Contains(m.taken, p.ID) {
+			if err != nil || p.ID.IsZero() || slices.Contains(m.taken, p.ID) {
 				return err // the sandbox's bank takes a charge back once
 			}
 			m.taken = append(m.taken, p.ID)
@@ -143,6 +214,42 @@ func (m *mover) step(t *testing.T) string {
 				m.open = m.open[1:]
 			}
 			return nil
+		}},
+		{"lose a dispute", func() error {
+			if len(m.open) == 0 {
+				return nil
+			}
+			lost := m.open[0]
+			m.open = m.open[1:]
+			if err := m.control.CloseDispute(ctx, lost, false); err != nil {
+				return err
+			}
+			m.tell(t, lost)
+			return nil
+		}},
+		{"automatic top-ups", func() error {
+			rule, err := m.DB.Wallet().AutoTopUp(ctx, m.a)
+			if err != nil && !errors.Is(err, wallet.ErrNoAutoTopUp) {
+				return err
+			}
+			rule.Enabled, rule.Threshold, rule.Target = true, usd(1000), usd(3000)
+			if _, err = (billing.Funder{Core: m.Core}).SetAutoTopUp(ctx, asked(m.a, ""), rule); err == nil {
+				m.check(t, m.a)
+			}
+			return err
+		}},
+		{"spend limit", func() error { m.limitSpend(t, m.a, m.r.Int64N(4000), entitlement.Soft); return nil }},
+		{"downgrade", func() error {
+			_, err := billing.Downgrader{Core: m.Core}.Plan(ctx, asked(m.a, newKey()), plan.Developer, nil)
+			return err
+		}},
+		{"upgrade", func() error {
+			_, err := billing.Upgrader{Core: m.Core}.Upgrade(ctx, asked(m.a, newKey()), billing.UpgradeInput{Plan: plan.Pro}, nil)
+			return err
+		}},
+		{"another card", func() error { m.addCard(t, m.a, sandbox.TokenMastercard); return nil }},
+		{"the provider does not answer", func() error {
+			return m.control.Plan(ctx, sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset}, sandbox.Fault{Op: "refund", Kind: sandbox.FaultReset})
 		}},
 		{"the card declines", func() error {
 			m.behave(t, m.a, []string{sandbox.TokenVisa, sandbox.TokenChargeDeclined}[m.r.IntN(2)])

@@ -36,6 +36,21 @@ func paidWithMoney(ctx context.Context, tx Tx, inv invoice.Invoice) (int64, erro
 	return paid, nil
 }
 
+// standsPaid is what of paidWithMoney no correction of usage has given back either. What a correction takes back, money has
+// paid first.
+func standsPaid(ctx context.Context, tx Tx, inv invoice.Invoice) (int64, error) {
+	paid, err := paidWithMoney(ctx, tx, inv)
+	if err != nil || paid <= 0 {
+		return paid, err
+	}
+	err = takings(ctx, tx, inv.Account, func(_, of invoice.ID, part money.Amount) {
+		if of == inv.ID {
+			paid -= min(paid, part.Minor)
+		}
+	})
+	return paid, err
+}
+
 // creditAgain makes what promotional credit had paid of an invoice credit again; f has booked it. It has the time that it
 // had: what has run out meanwhile runs out at once. What no credit had paid, as the invoice was given back before,
 // is new credit.

@@ -144,3 +144,43 @@ func TestCreditNote_OfCreditThatHasEnded(t *testing.T) {
 		t.Errorf("funds are %s and credit is %s", b.Funds, b.Promo)
 	}
 }
+
+// What is given back twice is credit, whichever comes first: the correction of the usage, or the credit note.
+func TestCreditNote_OfWhatACorrectionHasGivenBackIsCredit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	w.useAs(t, a, "call", "voice", "120000", w.clock()) // 27.00
+	w.closed(t, day(time.April, 10))
+	inv := w.paidInvoice(t, a, 2700)
+	w.correct(t, a, "call", "")
+	w.closed(t, day(time.May, 10))
+	w.wantBalance(t, a, 2700, 0)
+	w.credit(t, a, inv, 2000)
+	if b := w.balance(t, a); b.Funds != usd(2700) || b.Promo != usd(2000) {
+		t.Errorf("funds are %s and credit is %s, want what the card has paid, and credit", b.Funds, b.Promo)
+	}
+}
+
+// A payment is disputed whose invoice a correction has given back already: the money that it became goes, and no gift pays in
+// its place.
+func TestDispute_OfWhatACorrectionHasGivenBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	w.useAs(t, a, "call", "voice", "120000", w.clock()) // 27.00
+	w.closed(t, day(time.April, 10))
+	inv := w.paidInvoice(t, a, 2700)
+	paid, err := w.DB.Payments().PaymentsOf(t.Context(), a, inv)
+	if err != nil || len(paid) != 1 {
+		t.Fatal(paid, err)
+	}
+	w.correct(t, a, "call", "")
+	w.closed(t, day(time.May, 10))
+	g := w.grant(t, a, 700, 0, 0)
+	w.disputed(t, paid[0])
+	w.wantBalance(t, a, 0, 0)
+	if left := w.left(t, a, g); left != 700 {
+		t.Errorf("%d of the gift are left, want all of it", left)
+	}
+}

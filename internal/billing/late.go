@@ -208,21 +208,27 @@ type taken struct {
 	now, before int64
 }
 
-// takenBy returns of which invoices an issued one takes something back.
-func takenBy(ctx context.Context, tx Tx, acct account.Account, by invoice.ID) (out []taken, err error) {
-	periods, err := tx.Subscriptions().Periods(ctx, acct.ID, maxTerm)
+// takings tells what each issued invoice of an account takes back of which.
+func takings(ctx context.Context, tx Tx, a account.ID, each func(by, of invoice.ID, part money.Amount)) error {
+	periods, err := tx.Subscriptions().Periods(ctx, a, maxTerm)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	starts := make([]time.Time, len(periods))
 	for i, p := range periods {
 		starts[i] = p.Bounds.Start
 	}
-	parts, err := tx.Invoices().Parts(ctx, acct.ID, starts)
+	parts, err := tx.Invoices().Parts(ctx, a, starts)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	new(takingBack).replay(parts, func(i, of invoice.ID, part money.Amount) {
+	new(takingBack).replay(parts, each)
+	return nil
+}
+
+// takenBy returns of which invoices an issued one takes something back.
+func takenBy(ctx context.Context, tx Tx, acct account.Account, by invoice.ID) (out []taken, err error) {
+	err = takings(ctx, tx, acct.ID, func(i, of invoice.ID, part money.Amount) {
 		at := slices.IndexFunc(out, func(t taken) bool { return t.of == of })
 		if at < 0 {
 			at, out = len(out), append(out, taken{of: of})
@@ -233,7 +239,7 @@ func takenBy(ctx context.Context, tx Tx, acct account.Account, by invoice.ID) (o
 			out[at].before += part.Minor
 		}
 	})
-	return slices.DeleteFunc(out, func(t taken) bool { return t.now == 0 }), nil
+	return slices.DeleteFunc(out, func(t taken) bool { return t.now == 0 }), err
 }
 
 // take takes an amount back of what was billed for a period, and returns what of it was never paid.

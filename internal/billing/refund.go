@@ -144,7 +144,7 @@ type recipe func(f books.Fact, ofInvoice, ofFunds money.Amount) *ledger.Transact
 // takenBack books what was given or fetched back of a payment. What it had paid of an invoice is due again, and paid from
 // credit and funds where there are any. Dunning stops: no card is charged again by itself for that. Of an invoice that was
 // written off it is written off too. What cards have paid beyond the invoice has gone to the funds, and comes from them;
-// so does what a credit note has given back of what they have paid, so far as it is still there.
+// so does what a credit note, or a correction of usage, has given back of what they have paid, so far as it is still there.
 func (c *Core) takenBack(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, amount money.Amount, by recipe, f books.Fact) error {
 	if err := c.watch(ctx, tx, p.Account); err != nil {
 		return err
@@ -164,7 +164,7 @@ func (c *Core) takenBack(ctx context.Context, tx Tx, acct account.Account, p *pa
 	for _, other := range paid {
 		cards += other.Refundable().Minor
 	}
-	stands, err := paidWithMoney(ctx, tx, inv)
+	stands, err := standsPaid(ctx, tx, inv)
 	if err != nil {
 		return err
 	}
