@@ -169,7 +169,7 @@ func toFailure(f *payment.Failure) *Failure {
 		return nil
 	}
 	out := Failure{Code: f.Code, Class: textIf(f.Class), Retry: textIf(f.Advice), Message: f.Message}
-	if f.Class == payment.DeclineFraud { // whoever holds a stolen card must not learn that it is known
+	if f.Class == payment.DeclineFraud || f.Class == payment.DeclineLost { // whoever holds a stolen card must not learn that it is known
 		hard := string(payment.DeclineHard)
 		out.Code, out.Class = "generic_decline", &hard
 	}

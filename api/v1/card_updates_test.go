@@ -59,6 +59,14 @@ func TestCardChangesAtTheProvider(t *testing.T) {
 			if n := ada.happened(t, outbox.PaymentMethodExpires); n != 1 {
 				t.Fatalf("told %d times that the card runs out, want 1", n)
 			}
+			// Another address is no other expiry.
+			ada.with("If-Match", ada.get(t, path).Header.Get("ETag")).do(t, http.MethodPatch, path, `{"billing_profile":{"name":"Ada King","email":"ada@example.com",
+				"address":{"line1":"1 Elsewhere","city":"London","postal_code":"SW1Y 4JH","country":"GB"}}}`).want(t, http.StatusOK)
+			changes := ada.happened(t, outbox.PaymentMethodChanged)
+			w.sweep(t)
+			if n := ada.happened(t, outbox.PaymentMethodExpires); n != 1 {
+				t.Errorf("told %d times that the card runs out, once more for another address", n)
+			}
 
 			if err := w.control.Renew(t.Context(), m.ProviderRef, 4, 2026); err != nil {
 				t.Fatal(err)
@@ -76,7 +84,7 @@ func TestCardChangesAtTheProvider(t *testing.T) {
 			if got := ada.get(t, "/v1/overview").str(t, "payment_method", "card", "last_four"); got != "1881" {
 				t.Errorf("the Billing page shows %q", got)
 			}
-			if n := ada.happened(t, outbox.PaymentMethodChanged); n != 1 {
+			if n := ada.happened(t, outbox.PaymentMethodChanged) - changes; n != 1 {
 				t.Errorf("told %d times of the change, want 1", n)
 			}
 			// Who has read the old card cannot change the new one by mistake.

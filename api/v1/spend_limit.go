@@ -65,7 +65,11 @@ func (in SpendLimitInput) limit() (billing.SpendLimit, error) {
 	if in.Mode != "" {
 		checks.OneOf("#/mode", in.Mode, string(entitlement.Hard), string(entitlement.Soft))
 	}
-	if in.Amount != nil {
+	switch {
+	case in.Amount == nil:
+	case *in.Amount == Money{}:
+		checks.Fail("#/amount", "required", "is required: null takes the limit away")
+	default:
 		a := in.Amount.amount()
 		checks.Positive("#/amount", a)
 		l.Amount = &a
@@ -85,7 +89,7 @@ func (in SpendLimitInput) limit() (billing.SpendLimit, error) {
 //	@Failure		422		{object}	problem.Problem	"invalid_request, currency_mismatch"
 //	@Router			/v1/spend-limit [put]
 func (h spendLimits) set(c echo.Context) error {
-	var in SpendLimitInput
+	in := SpendLimitInput{Amount: new(Money)} // null takes the limit away, what is left out does not
 	if err := strictjson.Decode(c, &in); err != nil {
 		return err
 	}

@@ -19,6 +19,8 @@ func TestSpendLimit(t *testing.T) {
 		return ada.with("If-Match", tag).do(t, http.MethodPut, "/v1/spend-limit", body)
 	}
 	put(none.Header.Get("ETag"), `{"amount":{"amount":0,"currency":"USD"}}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	put(none.Header.Get("ETag"), `{}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	put(none.Header.Get("ETag"), `{"mode":"soft"}`).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 	put(none.Header.Get("ETag"), `{"amount":{"amount":100,"currency":"EUR"}}`).problem(t, http.StatusUnprocessableEntity, "currency_mismatch")
 	set := put(none.Header.Get("ETag"), `{"amount":{"amount":10000,"currency":"USD"}}`).want(t, http.StatusOK).golden(t, "spend_limit")
 	put(none.Header.Get("ETag"), `{"amount":null}`).problem(t, http.StatusPreconditionFailed, "stale_version")

@@ -419,7 +419,8 @@ func (l Listener) method(ctx context.Context, provider string, res payment.Metho
 			return nil
 		}
 		now := acct.Now(l.Clock())
-		m.Card, m.Billing, m.UpdatedAt, m.NoticedAt = res.Card, res.Billing, now, time.Time{}
+		m.Renew(res.Card)
+		m.Billing, m.UpdatedAt = res.Billing, now
 		if err := tx.Payments().SaveMethod(ctx, &m); err != nil {
 			return err
 		}

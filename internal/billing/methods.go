@@ -565,7 +565,8 @@ func (c Cards) Change(ctx context.Context, asked Asked, mid payment.MethodID, in
 			return account.ErrStale
 		}
 		now := acct.Now(c.Clock())
-		m.Billing, m.Card, m.UpdatedAt, m.NoticedAt = billing, res.Card, now, time.Time{}
+		m.Renew(res.Card)
+		m.Billing, m.UpdatedAt = billing, now
 		if err := tx.Payments().SaveMethod(ctx, &m); err != nil {
 			return err
 		}

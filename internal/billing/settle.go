@@ -346,7 +346,7 @@ func final(f *payment.Failure) bool {
 		return false
 	}
 	switch f.Class {
-	case payment.DeclineHard, payment.DeclineFraud, payment.DeclineExpired, payment.DeclineAuthentication, payment.DeclineData:
+	case payment.DeclineHard, payment.DeclineFraud, payment.DeclineLost, payment.DeclineExpired, payment.DeclineAuthentication, payment.DeclineData:
 		return true
 	case payment.DeclineSoft:
 	}
@@ -454,16 +454,15 @@ func (c *Core) mayTry(ctx context.Context, tx Tx, m payment.Method, now time.Tim
 	if m.Card.Fingerprint == "" {
 		return nil
 	}
-	policy := c.Policy.Dunning
-	past, err := tx.Payments().Attempts(ctx, m.Card.Fingerprint, now.Add(-policy.CardWindow))
+	past, err := tx.Payments().Attempts(ctx, m.Card.Fingerprint, time.Time{})
 	if err != nil {
 		return err
 	}
 	tries := make([]dunning.Attempt, 0, len(past))
 	for _, a := range past {
-		tries = append(tries, dunning.Attempt{At: a.At, Declined: a.Declined, Final: a.Class == payment.DeclineFraud})
+		tries = append(tries, dunning.Attempt{At: a.At, Declined: a.Declined, Final: a.Class == payment.DeclineFraud, Lost: a.Class == payment.DeclineLost})
 	}
-	ok, again := policy.MayTry(tries, now)
+	ok, again := c.Policy.Dunning.MayTry(tries, now)
 	switch {
 	case ok:
 		return nil

@@ -296,6 +296,20 @@ func TestCardBudget_OfACardThatIsNeverAskedAgain(t *testing.T) {
 	if !ok || !errors.Is(e, billing.ErrCardBudget) || e.Params["retry_after"] != nil {
 		t.Errorf("%v with %v, want ErrCardBudget and no time", err, e.Params)
 	}
+	w.advance(500 * 24 * hour)
+	w.retain(t, time.Now().Add(500*24*hour)) // nor is it forgotten
+	if _, err := (billing.Funder{Core: w.Core}).TopUp(t.Context(), asked(a, newKey()), billing.TopUpInput{Amount: usd(5000)}, nil); !errors.Is(err, billing.ErrCardBudget) {
+		t.Errorf("after a year and more %v, want ErrCardBudget", err)
+	}
+	// Until the networks give it another number.
+	if err := w.control.Replace(t.Context(), w.defaultCard(t, a).ProviderRef, "1881", 4, 2031); err != nil {
+		t.Fatal(err)
+	}
+	w.behave(t, a, sandbox.TokenVisa)
+	w.tell(t, w.defaultCard(t, a).ProviderRef)
+	if top := w.topUp(t, a, 5000); top.Status != payment.Succeeded {
+		t.Errorf("the top-up by the card's new number is %s", top.Status)
+	}
 }
 
 // A suspension stops paid use and does not end the plan: its fee is due until the account is moved or closed, as its customer may

@@ -52,18 +52,22 @@ func (p Policy) Next(f Failure, now time.Time) Step {
 	return Step{RetryAt: now.Add(p.Retries[max(f.Attempts, 1)-1])}
 }
 
-// Attempt is one try at a card that is still within the window.
+// Attempt is one try at a card.
 type Attempt struct {
 	At       time.Time
 	Declined bool
-	Final    bool
+	Final    bool // no further try within the window
+	Lost     bool // no further try ever: the networks forbid it
 }
 
-// MayTry reports whether a card may be asked at now, and if not, when it may again. Where a decline of the window is final
-// that is the zero time: what helps is another card, not to wait.
+// MayTry reports whether a card may be asked at now, and if not, when it may again. Where it was lost, or a decline of the
+// window is final, that is the zero time: what helps is another card, not to wait.
 func (p Policy) MayTry(attempts []Attempt, now time.Time) (bool, time.Time) {
 	var declined []time.Time
 	for _, a := range attempts {
+		if a.Lost {
+			return false, time.Time{}
+		}
 		if !a.Declined || !a.At.After(now.Add(-p.CardWindow)) {
 			continue
 		}

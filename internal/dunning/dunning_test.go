@@ -97,6 +97,9 @@ func TestAFinalDeclineStands(t *testing.T) {
 	if ok, _ := dunning.Default().MayTry([]dunning.Attempt{{At: now.Add(-window), Declined: true, Final: true}}, now); !ok {
 		t.Errorf("it stands for longer than %s", window)
 	}
+	if ok, again := dunning.Default().MayTry([]dunning.Attempt{{At: now.Add(-100 * window), Declined: true, Lost: true}}, now); ok || !again.IsZero() {
+		t.Errorf("MayTry = %v, %s of a card that was lost; want never", ok, again)
+	}
 }
 
 func TestWriteOff(t *testing.T) {

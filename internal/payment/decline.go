@@ -17,6 +17,7 @@ const (
 	DeclineHard           DeclineClass = "hard"           // will never pass with this card
 	DeclineAuthentication DeclineClass = "authentication" // the customer must be there and prove it
 	DeclineFraud          DeclineClass = "fraud"          // suspected; the customer is told nothing
+	DeclineLost           DeclineClass = "lost"           // lost, stolen or to be picked up: never to be tried again; the customer is told nothing
 	DeclineExpired        DeclineClass = "expired"        // the card is out of date
 	DeclineData           DeclineClass = "data"           // a detail of the card is wrong
 )
@@ -49,7 +50,7 @@ func DeclineFor(code string) Decline {
 		d.Advice, d.Message = RetryNewMethod, "Your card has expired. Use another card."
 	case DeclineData:
 		d.Advice, d.Message = RetryNewMethod, "A detail of your card is not right. Check the card and enter it again."
-	case DeclineHard, DeclineFraud:
+	case DeclineHard, DeclineFraud, DeclineLost:
 		d.Advice, d.Message = RetryNewMethod, "Your card was declined. Use another card, or ask your bank."
 	default:
 		d.Advice, d.Message = RetryLater, "Your card was declined. Try again later, use another card, or ask your bank."
@@ -61,7 +62,7 @@ func DeclineFor(code string) Decline {
 }
 
 // declineClasses holds the codes that both gateways use. Codes that are left out are soft. Those of
-// the card networks' "never try again" lists are hard or fraud.
+// the card networks' "never try again" lists are hard, fraud or lost.
 var declineClasses = map[string]DeclineClass{
 	"insufficient_funds":              DeclineSoft,
 	"generic_decline":                 DeclineSoft,
@@ -95,11 +96,12 @@ var declineClasses = map[string]DeclineClass{
 
 	"fraudulent":         DeclineFraud,
 	"highest_risk_level": DeclineFraud,
-	"lost_card":          DeclineFraud,
 	"merchant_blacklist": DeclineFraud,
-	"pickup_card":        DeclineFraud,
 	"security_violation": DeclineFraud,
-	"stolen_card":        DeclineFraud,
+
+	"lost_card":   DeclineLost,
+	"pickup_card": DeclineLost,
+	"stolen_card": DeclineLost,
 
 	"authentication_required":               DeclineAuthentication,
 	"authentication_not_handled":            DeclineAuthentication,

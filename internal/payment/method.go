@@ -66,6 +66,14 @@ func (m Method) Pending() bool {
 	return m.Status == MethodProcessing || m.Status == MethodRequiresAction
 }
 
+// Renew takes over what the provider now has of the card. Another expiry is told of anew when its time comes.
+func (m *Method) Renew(c Card) {
+	if c.ExpYear != m.Card.ExpYear || c.ExpMonth != m.Card.ExpMonth {
+		m.NoticedAt = time.Time{}
+	}
+	m.Card = c
+}
+
 // Failure is why a provider refused, kept with what was refused.
 type Failure struct {
 	Code    string       `json:"code"`

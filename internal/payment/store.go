@@ -162,6 +162,7 @@ type Store interface {
 	// AddAttempt counts a try at a card; Attempts returns those since t, of any account.
 	AddAttempt(ctx context.Context, fingerprint string, a Attempt) error
 	Attempts(ctx context.Context, fingerprint string, since time.Time) ([]Attempt, error)
-	// DropAttempts removes up to limit attempts that were counted before t, in real time, and returns their number.
+	// DropAttempts removes up to limit attempts that were counted before t, in real time, and returns their number. Those at a
+	// card that was lost stay: it is never asked again.
 	DropAttempts(ctx context.Context, t time.Time, limit int) (int, error)
 }

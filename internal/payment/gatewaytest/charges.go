@@ -94,7 +94,7 @@ func declines(t *testing.T, h Harness) {
 	}{
 		{h.Tokens.ChargeDeclined, "generic_decline", payment.DeclineSoft, payment.RetryLater},
 		{h.Tokens.InsufficientFunds, "insufficient_funds", payment.DeclineSoft, payment.RetryLater},
-		{h.Tokens.Lost, "lost_card", payment.DeclineFraud, payment.RetryNewMethod},
+		{h.Tokens.Lost, "lost_card", payment.DeclineLost, payment.RetryNewMethod},
 	} {
 		a := attach(t, h, c.token)
 		r := a.request(500)
