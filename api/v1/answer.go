@@ -168,12 +168,8 @@ func toFailure(f *payment.Failure) *Failure {
 	if f == nil {
 		return nil
 	}
-	out := Failure{Code: f.Code, Class: textIf(f.Class), Retry: textIf(f.Advice), Message: f.Message}
-	if f.Class == payment.DeclineFraud || f.Class == payment.DeclineLost { // whoever holds a stolen card must not learn that it is known
-		hard := string(payment.DeclineHard)
-		out.Code, out.Class = "generic_decline", &hard
-	}
-	return &out
+	f = f.Told()
+	return &Failure{Code: f.Code, Class: textIf(f.Class), Retry: textIf(f.Advice), Message: f.Message}
 }
 
 // declined is the problem of a card that was refused. member and id name the record that stays.

@@ -3,11 +3,13 @@ package v1_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/auth"
+	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -81,6 +83,25 @@ func TestTopUp(t *testing.T) {
 		res := ada.post(t, "/v1/top-ups", funds(5000)).problem(t, http.StatusPaymentRequired, "card_declined")
 		if code := res.str(t, "decline_code"); code != "generic_decline" {
 			t.Errorf("decline code %s", code)
+		}
+	})
+
+	t.Run("SuspectedFraudIsToldToNobodyAfterwards", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a, eve := w.upgraded(t, sandbox.TokenLost)
+		eve.with("If-Match", `"v0"`).do(t, http.MethodPut, "/v1/auto-top-up", `{"enabled":true,"threshold":{"amount":1000,"currency":"USD"},"target":{"amount":5000,"currency":"USD"}}`).
+			want(t, http.StatusOK)
+		if _, err := (billing.Funder{Core: w.Core}).AutoTopUp(t.Context(), a.ID); err != nil {
+			t.Fatal(err)
+		}
+		if reason := eve.get(t, "/v1/auto-top-up").str(t, "paused_reason"); reason != "generic_decline" {
+			t.Errorf("paused for %s", reason)
+		}
+		for _, told := range []response{eve.get(t, "/v1/events?limit=100"), eve.get(t, "/v1/payments"), eve.get(t, "/v1/top-ups"), eve.get(t, "/v1/overview")} {
+			if body := string(told.want(t, http.StatusOK).Body); strings.Contains(body, "lost") || strings.Contains(body, "fraud") {
+				t.Errorf("the customer is told that the card was lost: %s", body)
+			}
 		}
 	})
 

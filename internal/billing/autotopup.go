@@ -144,11 +144,11 @@ func (c *Core) tripAutoTopUp(ctx context.Context, tx Tx, acct account.Account, t
 			return c.watch(ctx, tx, acct.ID)
 		}
 	}
-	reason := ""
-	if t.Failure != nil {
-		reason = t.Failure.Code
+	reason, why := "", t.Failure.Told()
+	if why != nil {
+		reason = why.Code
 	}
-	return trip(ctx, tx, acct, p.Method, reason, map[string]any{"top_up": t.ID, "failure": t.Failure}, now)
+	return trip(ctx, tx, acct, p.Method, reason, map[string]any{"top_up": t.ID, "failure": why}, now)
 }
 
 // trip opens the breaker of automatic top-ups for a card, if the account has a rule for them that is in force. That is written

@@ -90,7 +90,7 @@ func about(p *payment.Payment) map[string]any {
 		m["top_up"] = p.TopUp
 	}
 	if p.Failure != nil {
-		m["failure"] = p.Failure
+		m["failure"] = p.Failure.Told()
 	}
 	return m
 }
@@ -419,7 +419,7 @@ func (c *Core) mirrorTopUp(ctx context.Context, tx Tx, acct account.Account, p *
 		if err := c.tripAutoTopUp(ctx, tx, acct, t, *p, now); err != nil {
 			return err
 		}
-		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.TopUpFailed, map[string]any{"top_up": t.ID, "amount": t.Amount, "failure": t.Failure}, now); err != nil {
+		if err := tx.Outbox().Publish(ctx, acct.ID, outbox.TopUpFailed, map[string]any{"top_up": t.ID, "amount": t.Amount, "failure": t.Failure.Told()}, now); err != nil {
 			return err
 		}
 	case payment.Parked:

@@ -326,7 +326,7 @@ func failUpgrade(ctx context.Context, tx Tx, acct account.Account, up *upgrade.U
 	if s == payment.Canceled {
 		t = outbox.UpgradeCanceled
 	}
-	return tx.Outbox().Publish(ctx, acct.ID, t, map[string]any{"upgrade": up.ID, "plan": up.Plan, "failure": why}, now)
+	return tx.Outbox().Publish(ctx, acct.ID, t, map[string]any{"upgrade": up.ID, "plan": up.Plan, "failure": why.Told()}, now)
 }
 
 // Confirm carries a pending upgrade on after the customer has acted. A settled one is returned as it is.

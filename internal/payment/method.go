@@ -90,6 +90,16 @@ func FailureOf(d *Decline) *Failure {
 	return &Failure{Code: d.Code, Class: d.Class, Advice: d.Advice, Message: d.Message}
 }
 
+// Told is what the customer is told of a failure: whoever holds a stolen card must not learn that it is known.
+func (f *Failure) Told() *Failure {
+	if f == nil || (f.Class != DeclineFraud && f.Class != DeclineLost) {
+		return f
+	}
+	told := *f
+	told.Code, told.Class = "generic_decline", DeclineHard
+	return &told
+}
+
 // SetupID names a setup.
 type SetupID = id.ID[SavedSetup]
 
