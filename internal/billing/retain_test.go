@@ -1,6 +1,7 @@
 package billing_test
 
 import (
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
 
 const (
@@ -40,6 +42,42 @@ func (w *world) retain(t *testing.T, at time.Time) {
 		})
 	}
 	wg.Wait()
+}
+
+// A setup of which no card came goes a while after it has expired; that of a card on file stays.
+func TestRetention_OfSetups(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	cards := billing.Cards{Core: w.Core}
+	var setups []payment.SavedSetup
+	for range 2 {
+		saved, _, err := cards.Setup(t.Context(), a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		setups = append(setups, saved)
+	}
+	if err := w.control.GiveCard(t.Context(), setups[0].Ref, sandbox.TokenMastercard); err != nil {
+		t.Fatal(err)
+	}
+	in := billing.NewCard{CardSource: billing.CardSource{Setup: setups[0].ID.String()}, Profile: profile}
+	if got, err := cards.Add(t.Context(), asked(a, newKey()), in, nil); err != nil || got.Record.Status != payment.MethodActive {
+		t.Fatalf("%+v, %v", got.Record, err)
+	}
+	for _, step := range []struct {
+		at     time.Time
+		unused error
+	}{
+		{setups[1].ExpiresAt.Add(30*24*hour - 1), nil},
+		{setups[1].ExpiresAt.Add(30*24*hour + hour), payment.ErrSetupNotFound},
+	} {
+		w.retain(t, step.at)
+		_, used := w.DB.Payments().Setup(t.Context(), a, setups[0].Ref)
+		if _, err := w.DB.Payments().Setup(t.Context(), a, setups[1].Ref); used != nil || !errors.Is(err, step.unused) {
+			t.Errorf("at %s the setup of a card is there: %v; the other: %v, want %v", step.at, used, err, step.unused)
+		}
+	}
 }
 
 // Keys and attempts are as old as the database and their identifiers say, which is real time; webhooks are as old as this

@@ -63,6 +63,8 @@ type Store interface {
 	// UseSetup records which card came of a setup. It returns ErrSetupUsed if another did, unless that
 	// one failed.
 	UseSetup(ctx context.Context, a account.ID, s SetupID, m MethodID) error
+	// DropSetups removes up to limit setups that expired before t and of which no card came, and returns their number.
+	DropSetups(ctx context.Context, t time.Time, limit int) (int, error)
 
 	// CreateMethod writes the intent to attach a card.
 	CreateMethod(ctx context.Context, m Method) error

@@ -229,6 +229,14 @@ func (s paymentStore) UseSetup(ctx context.Context, a account.ID, v payment.Setu
 	return payment.ErrSetupUsed
 }
 
+func (s paymentStore) DropSetups(ctx context.Context, t time.Time, limit int) (_ int, err error) {
+	defer errs.Wrap(&err, "drop setups that expired before %s", t)
+	res := s.db.WithContext(ctx).Exec(`
+DELETE FROM payment_setups WHERE used_by IS NULL AND (account_id, id) IN
+	(SELECT account_id, id FROM payment_setups WHERE used_by IS NULL AND expires_at < ? ORDER BY expires_at LIMIT ?)`, t, limit)
+	return int(res.RowsAffected), translate(res.Error)
+}
+
 func (s paymentStore) CreateMethod(ctx context.Context, m payment.Method) (err error) {
 	defer errs.Wrap(&err, "create payment method %s", m.ID)
 	row, err := toMethodRow(m)
