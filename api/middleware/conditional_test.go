@@ -66,7 +66,7 @@ func TestIdempotencyKey(t *testing.T) {
 		return c.NoContent(http.StatusNoContent)
 	}
 	b := setup(t, nil,
-		route.Route{Method: http.MethodPost, Path: "/v1/top-ups", Scope: auth.PaymentsWrite, Class: route.Money, Idempotent: true, Handler: keep},
+		route.Route{Method: http.MethodPost, Path: "/v1/top-ups", Scope: auth.PaymentsWrite, Query: []string{"x"}, Class: route.Money, Idempotent: true, Handler: keep},
 		route.Route{Method: http.MethodPost, Path: "/v1/invoices/{id}/pay", Scope: auth.PaymentsWrite, Class: route.Money, Idempotent: true, Handler: keep},
 	)
 	user := b.token("payments:write", nil)

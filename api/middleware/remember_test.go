@@ -34,9 +34,10 @@ func TestAnswersAreRemembered(t *testing.T) {
 		computed++
 		return c.JSON(http.StatusOK, strconv.Itoa(computed))
 	}
+	known := []string{"meter", "strict"}
 	b := setup(t, nil,
-		route.Route{Method: http.MethodGet, Path: "/exact", Scope: "billing:read", OfState: true, Handler: count},
-		route.Route{Method: http.MethodGet, Path: "/aged", Scope: "billing:read", OfState: true, MayAge: time.Second, Handler: count},
+		route.Route{Method: http.MethodGet, Path: "/exact", Scope: "billing:read", Query: known, OfState: true, Handler: count},
+		route.Route{Method: http.MethodGet, Path: "/aged", Scope: "billing:read", Query: known, OfState: true, MayAge: time.Second, Handler: count},
 	)
 	get := func(path string) func() {
 		return func() {

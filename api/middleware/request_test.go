@@ -41,9 +41,9 @@ func TestNothingPrivateIsLogged(t *testing.T) {
 	t.Parallel()
 	const canary = "tell-no-one"
 	b := setup(t, nil,
-		route.Route{Method: http.MethodPost, Path: "/v1/ok/{name}", Public: true},
-		route.Route{Method: http.MethodPost, Path: "/v1/panic/{name}", Public: true, Handler: func(echo.Context) error { panic("at the disco") }},
-		route.Route{Method: http.MethodPost, Path: "/v1/fail/{name}", Public: true, Handler: func(echo.Context) error { return errors.New("pq: secret internals") }},
+		route.Route{Method: http.MethodPost, Path: "/v1/ok/{name}", Public: true, Query: []string{"q"}},
+		route.Route{Method: http.MethodPost, Path: "/v1/panic/{name}", Public: true, Query: []string{"q"}, Handler: func(echo.Context) error { panic("at the disco") }},
+		route.Route{Method: http.MethodPost, Path: "/v1/fail/{name}", Public: true, Query: []string{"q"}, Handler: func(echo.Context) error { return errors.New("pq: secret internals") }},
 		route.Route{Method: http.MethodGet, Path: "/v1/private", Scope: auth.BillingRead},
 	)
 	doc := `{"x":"` + canary + `"}`

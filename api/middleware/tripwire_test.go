@@ -158,7 +158,7 @@ func TestFieldsForCardDataAreRefused(t *testing.T) {
 
 func TestWhatOnlyLooksLikeACardPasses(t *testing.T) {
 	t.Parallel()
-	b := setup(t, nil, route.Route{Method: http.MethodPost, Path: "/v1/usage/events", Scope: auth.UsageWrite, Idempotent: true})
+	b := setup(t, nil, route.Route{Method: http.MethodPost, Path: "/v1/usage/events", Scope: auth.UsageWrite, Query: []string{"id"}, Idempotent: true})
 	headers := []string{
 		"Authorization", "Bearer " + b.token("usage:write", nil), "Idempotency-Key", "4242424242424241",
 		"X-Cloud-Trace-Context", "105445aa7843bc8bf206b120001000/4242424242424242", "X-Datadog-Trace-Id", "4242424242424242",
