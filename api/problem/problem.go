@@ -96,12 +96,10 @@ func Status(k errs.Kind) int {
 
 // Errors that the edge itself meets.
 var (
-	ErrNoRoute     = errs.New(errs.NotFound, "route_not_found", "There is no such address in this API. Addresses are in lower case, without a slash at the end; /openapi.json lists them.")
-	ErrTimeout     = errs.New(errs.Unavailable, "timeout", "The request took too long and was given up; repeat it with the same Idempotency-Key.").After(time.Second)
-	ErrTooLarge    = errs.New(errs.TooLarge, "body_too_large", "The body is larger than this operation takes.")
-	errInternal    = errs.New(errs.Internal, "internal", "Something went wrong on our side. The instance finds it in our log.")
-	errUnsupported = errs.New(errs.UnsupportedMedia, "unsupported_media_type", "The content type is not spoken here.")
-	errMalformed   = errs.New(errs.Malformed, "malformed_request", "The request cannot be read.")
+	ErrNoRoute   = errs.New(errs.NotFound, "route_not_found", "There is no such address in this API. Addresses are in lower case, without a slash at the end; /openapi.json lists them.")
+	ErrTimeout   = errs.New(errs.Unavailable, "timeout", "The request took too long and was given up; repeat it with the same Idempotency-Key.").After(time.Second)
+	errInternal  = errs.New(errs.Internal, "internal", "Something went wrong on our side. The instance finds it in our log.")
+	errMalformed = errs.New(errs.Malformed, "malformed_request", "The request cannot be read.")
 
 	// Of these two the router alone knows the status: there is no kind for them.
 	errMethod        = errs.New(errs.Malformed, "method_not_allowed", "The address exists, but not for this method; Allow names those it takes.")
@@ -155,9 +153,6 @@ func known(err error) (int, *errs.Error) {
 		}
 		return Status(e.Kind), e
 	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return Status(errs.TooLarge), ErrTooLarge
-	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return Status(errs.Unavailable), ErrTimeout
 	}
@@ -165,10 +160,6 @@ func known(err error) (int, *errs.Error) {
 		switch he.Code {
 		case http.StatusNotFound:
 			return he.Code, ErrNoRoute
-		case http.StatusRequestEntityTooLarge:
-			return he.Code, ErrTooLarge
-		case http.StatusUnsupportedMediaType:
-			return he.Code, errUnsupported
 		case http.StatusMethodNotAllowed: // the router has set Allow
 			return he.Code, errMethod
 		case http.StatusNotAcceptable:
