@@ -35,6 +35,7 @@ func TestCollect_FundsThatCameMeanwhilePayFirst(t *testing.T) {
 	}
 	w.addCard(t, a, sandbox.TokenVisa)
 	w.topUp(t, a, 10000)
+	w.wantBalance(t, a, 10000, 2700) // the card may yet pay, and nobody pays twice
 	if err := w.control.Settle(t.Context(), asked[0].ProviderRef, "generic_decline"); err != nil {
 		t.Fatal(err)
 	}

@@ -57,6 +57,28 @@ func TestPayment_SucceedsAfterItWasGivenUp(t *testing.T) {
 	w.wantBalance(t, a, 5000, 0)
 }
 
+// One that somebody has given back at the provider meanwhile stays given up: nothing is there to be booked.
+func TestPayment_IsGivenBackAfterItWasGivenUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	provider := &forgetful{Gateway: w.Gateway, forgets: true}
+	w.Gateway = provider
+	w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset})
+	top := w.topUp(t, a, 5000)
+	w.advance(payment.KeyRetention + time.Hour)
+	w.sweep(t)
+	provider.forgets = false
+	charge := w.charges(t)[a][0].Ref
+	w.refundOutside(t, charge, 5000)
+	w.tell(t, charge)
+	after, err := billing.Funder{Core: w.Core}.Get(t.Context(), a, top.ID)
+	if err != nil || after.Status != payment.Failed || after.Charge.Status != payment.Failed || w.told(t, a, outbox.TopUpSucceeded) != 0 {
+		t.Errorf("%+v, %v; want it given up", after, err)
+	}
+	w.wantBalance(t, a, 0, 0)
+}
+
 // asking counts the charges that the provider is told to confirm.
 type asking struct {
 	payment.Gateway
