@@ -59,6 +59,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		"UserByExternalID":          {target: "/v1/balance", headers: bearer(byExternal), status: 200, account: mine},
 		"UserOfUnknownAccount":      {target: "/v1/balance", headers: bearer(b.token("billing:read", map[string]any{"account_id": "nobody"})), status: 403, code: "account_unknown"},
 		"UserWithoutAccount":        {target: "/v1/balance", headers: bearer(b.token("billing:read", map[string]any{"account_id": nil})), status: 403, code: "no_account"},
+		"UserNamesItsOwnExternalID": {target: "/v1/balance", headers: append(bearer(byExternal), "Accrue-Account", "customer-1"), status: 200, account: mine},
 		"KeyReads":                  {target: "/v1/balance", headers: bearer(key), status: 200, account: mine},
 		"KeyNamesItsOwnAccount":     {target: "/v1/balance", headers: append(bearer(key), "Accrue-Account", mine.String()), status: 200, account: mine},
 		"KeyNamesAnother":           {target: "/v1/balance", headers: append(bearer(key), "Accrue-Account", other.String()), status: 403, code: "account_not_allowed"},

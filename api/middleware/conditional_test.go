@@ -109,6 +109,7 @@ func TestIdempotencyKey(t *testing.T) {
 			{"/v1/top-ups", `{"a":2}`},
 			{"/v1/top-ups", `{"a":1} `},
 			{"/v1/top-ups?x=1", `{"a":1}`},
+			{"/v1/top-ups?x=1{", `"a":1}`},
 			{"/v1/invoices/1/pay", `{"a":1}`},
 			{"/v1/invoices/2/pay", `{"a":1}`},
 		} {
@@ -117,6 +118,19 @@ func TestIdempotencyKey(t *testing.T) {
 				t.Errorf("%v has the fingerprint of %s (%d)", tc, other, a.status)
 			}
 			seen[r.Fingerprint] = strconv.Itoa(i)
+		}
+	})
+	t.Run("FingerprintOfWhomStaffActFor", func(t *testing.T) {
+		operator := append(bearer(b.token("operator", map[string]any{"account_id": nil})), "Idempotency-Key", "k")
+		seen := map[[32]byte]bool{}
+		for _, a := range []account.ID{b.accounts.mine, b.accounts.other} {
+			if a := b.do(http.MethodPost, "/v1/top-ups", `{}`, append(operator, "Accrue-Account", a.String())...); a.status != 204 {
+				t.Fatalf("%d %s", a.status, a.body)
+			}
+			seen[got.Fingerprint] = true
+		}
+		if len(seen) != 2 {
+			t.Error("the same words for another account are the same request")
 		}
 	})
 	t.Run("Scope", func(t *testing.T) {
