@@ -160,7 +160,7 @@ func TestUsageResultsAreJSON(t *testing.T) {
 		{Status: metering.Accepted},
 		{Status: metering.Duplicate},
 		{Status: metering.Accepted},
-		{Status: metering.Conflict, Stored: &metering.Event{ID: "c", Meter: "voice", Quantity: money.MustDecimal("1")}},
+		{Status: metering.Conflict, Stored: &metering.Record{Event: metering.Event{ID: "c", Meter: "voice", Quantity: money.MustDecimal("1")}}},
 	}
 	results = mergeResults(in, results)
 	got := appendUsageResults(nil, in, results, metering.Summarize(results), true)

@@ -235,7 +235,7 @@ func usageResult(in *incoming, r metering.Result, prefix string) UsageResult {
 		}
 	}
 	if r.Stored != nil {
-		rec := toUsageRecord(metering.Record{Event: *r.Stored})
+		rec := toUsageRecord(*r.Stored)
 		out.Stored = &rec
 	}
 	return out

@@ -309,7 +309,8 @@ func (v *verdict) judge(it *item) {
 		if first.content == it.content {
 			it.result.Status = Duplicate
 		} else {
-			it.result.Status, it.result.Stored = Conflict, first.event
+			it.result.Status = Conflict
+			it.result.Stored = &Record{Event: *first.event, ReceivedAt: v.now, Counted: first.counted, Period: first.period}
 		}
 		return
 	}

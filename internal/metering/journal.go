@@ -128,7 +128,7 @@ type Lookup interface {
 	// Unique returns which of the values are counted already.
 	Unique(ctx context.Context, keys []UniqueKey) (map[UniqueKey]bool, error)
 	// Raw returns the named events so far as they are kept.
-	Raw(ctx context.Context, refs map[Ref]Stored) (map[Ref]*Event, error)
+	Raw(ctx context.Context, refs map[Ref]Stored) (map[Ref]*Record, error)
 	// Uses returns all that an account has used and reserved in a period, by series.
 	Uses(ctx context.Context, a account.ID, period time.Time) ([]entitlement.Use, error)
 }

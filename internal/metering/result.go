@@ -38,7 +38,7 @@ type Result struct {
 	Status  Status
 	Problem *Problem
 	// Stored is, on a conflict, the event that has the identity: nil once it is too old to be kept.
-	Stored *Event
+	Stored *Record
 }
 
 func invalid(field, code, detail string) *Problem {

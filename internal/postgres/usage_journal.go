@@ -69,9 +69,14 @@ JOIN usage_unique_values v ON v.account_id = u.account_id AND v.meter = u.meter
  AND v.period_start = u.period_start AND v.value = u.value`)
 
 	sqlRawEvents = named(`
-SELECT u.i, e.source, e.event_id, e.meter, e.quantity::text, coalesce(e.value, ''), e.occurred_at, e.dimensions::text
+SELECT u.i, e.source, e.event_id, e.meter, e.quantity::text, coalesce(e.value, ''), e.occurred_at, e.dimensions::text,
+       e.received_at, coalesce(c.quantity_after, e.counted, e.quantity)::text, e.period_start, coalesce(c.kind = 'void', false)
 FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[]) WITH ORDINALITY AS u (account_id, occurred_at, key, i)
-JOIN usage_events e ON e.account_id = u.account_id AND e.occurred_at = u.occurred_at AND e.key = u.key`)
+JOIN usage_events e ON e.account_id = u.account_id AND e.occurred_at = u.occurred_at AND e.key = u.key
+LEFT JOIN LATERAL (
+  SELECT c.kind, c.quantity_after FROM usage_corrections c
+  WHERE c.account_id = e.account_id AND c.key = e.key
+  ORDER BY c.sequence DESC LIMIT 1) c ON true`)
 
 	sqlUses = named(`
 SELECT t.meter, t.quantity::text, t.reserved::text, t.events,
@@ -293,8 +298,8 @@ func (f *flush) Unique(ctx context.Context, keys []metering.UniqueKey) (map[mete
 }
 
 // Raw implements metering.Lookup.
-func (f *flush) Raw(ctx context.Context, refs map[metering.Ref]metering.Stored) (map[metering.Ref]*metering.Event, error) {
-	found := make(map[metering.Ref]*metering.Event, len(refs))
+func (f *flush) Raw(ctx context.Context, refs map[metering.Ref]metering.Stored) (map[metering.Ref]*metering.Record, error) {
+	found := make(map[metering.Ref]*metering.Record, len(refs))
 	order := make([]metering.Ref, 0, len(refs))
 	a, o, k := newUUIDs(len(refs)), newTimes(len(refs)), newUUIDs(len(refs))
 	for ref, s := range refs {
@@ -307,11 +312,15 @@ func (f *flush) Raw(ctx context.Context, refs map[metering.Ref]metering.Stored) 
 		ref := order[v.int8(0)-1]
 		q, err1 := stored(v.text(4))
 		dims, err2 := dimensionsOf(v.text(7))
-		found[ref] = &metering.Event{
-			Account: ref.Account, Source: v.text(1), ID: v.text(2), Meter: v.text(3), Quantity: q, Value: v.text(5),
-			OccurredAt: v.time(6), Dimensions: dims,
+		counted, err3 := stored(v.text(9))
+		found[ref] = &metering.Record{
+			Event: metering.Event{
+				Account: ref.Account, Source: v.text(1), ID: v.text(2), Meter: v.text(3), Quantity: q, Value: v.text(5),
+				OccurredAt: v.time(6), Dimensions: dims,
+			},
+			ReceivedAt: v.time(8), Counted: counted, Period: v.time(10), Voided: v.row[11][0] == 1,
 		}
-		return errors.Join(err1, err2)
+		return errors.Join(err1, err2, err3)
 	}, a.b, o.b, k.b)
 	if err != nil {
 		return nil, err

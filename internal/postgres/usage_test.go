@@ -355,6 +355,25 @@ func TestCorrections(t *testing.T) {
 		wantStatuses(t, b.mustAdd(t, b.event("1", "text", "10")), "duplicate")
 	})
 
+	t.Run("AreShownByAConflict", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		b.mustAdd(t, b.event("amended", "text", "10"), b.event("void", "text", "5"))
+		for _, c := range []metering.Correction{correction(b, "amended", metering.Amend, "7.5"), correction(b, "void", metering.Void, "0")} {
+			if _, err := correct(t, b, c, "text"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		results := b.mustAdd(t, b.event("amended", "text", "7.5"), b.event("void", "text", "6"), b.event("new", "text", "1"), b.event("new", "text", "2"))
+		wantStatuses(t, results, "conflict conflict accepted conflict")
+		for i, want := range map[int]string{0: "10 counts 7.5, void false", 1: "5 counts 0, void true", 3: "1 counts 1, void false"} {
+			s := results[i].Stored
+			if got := fmt.Sprintf("%s counts %s, void %t", s.Quantity, s.Counted, s.Voided); got != want || !s.ReceivedAt.Equal(noon) || s.Period.IsZero() {
+				t.Errorf("the conflict shows %s (%+v), want %s", got, s, want)
+			}
+		}
+	})
+
 	t.Run("KeepToTheLimit", func(t *testing.T) {
 		t.Parallel()
 		b := newMeterBench(t, metering.Options{})
