@@ -292,11 +292,12 @@ func (v *verdict) reserve(it *item, ad *Admission) (r entitlement.Reservation, c
 	if err := standing(ad); err != nil {
 		return r, false, err
 	}
-	if err := v.room(ad, it.total, it.period, o.Quantity); err != nil {
+	quantity := it.meter.Counted(o.Quantity) // what it will count
+	if err := v.room(ad, it.total, it.period, quantity); err != nil {
 		return r, false, err
 	}
 	r = entitlement.Reservation{
-		ID: o.ID, Account: o.Account, Meter: o.Meter, Period: it.period, Quantity: o.Quantity, Status: entitlement.Open,
+		ID: o.ID, Account: o.Account, Meter: o.Meter, Period: it.period, Quantity: quantity, Status: entitlement.Open,
 		Lease: o.Lease, Reference: o.Reference, CreatedAt: v.known.Now, ExpiresAt: v.known.Now.Add(o.TTL), Version: 1,
 	}
 	v.hold(r, r.Quantity)
@@ -348,11 +349,15 @@ func (v *verdict) extend(it *item, ad *Admission, r entitlement.Reservation) (en
 	if err := standing(ad); err != nil {
 		return r, false, err
 	}
-	if err := v.room(ad, it.total, it.period, it.op.Quantity); err != nil {
+	more := it.op.Quantity
+	if more.Sign() > 0 && it.meter != nil {
+		more = it.meter.Counted(r.Quantity.Add(more)).Sub(r.Quantity)
+	}
+	if err := v.room(ad, it.total, it.period, more); err != nil {
 		return r, false, err
 	}
-	v.hold(r, it.op.Quantity)
-	r.Quantity = r.Quantity.Add(it.op.Quantity)
+	v.hold(r, more)
+	r.Quantity = r.Quantity.Add(more)
 	if until := v.known.Now.Add(it.op.TTL); until.After(r.ExpiresAt) {
 		r.ExpiresAt = until
 	}
@@ -375,7 +380,12 @@ func (v *verdict) commitUsed(it *item, ad *Admission, r entitlement.Reservation)
 	if r.Status == entitlement.Open && it.period.Equal(r.Period) {
 		granted = r.Quantity
 	}
-	if over := o.Quantity.Sub(granted); over.Sign() > 0 {
+	counts := o.Quantity
+	if it.fresh {
+		used := v.known.Totals[it.total].Used
+		counts = v.after(it, used).Sub(used)
+	}
+	if over := counts.Sub(granted); over.Sign() > 0 {
 		if err := v.room(ad, it.total, it.period, over); err != nil {
 			return r, false, err
 		}

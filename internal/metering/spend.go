@@ -12,7 +12,7 @@ import (
 type spending struct {
 	*verdict
 	admission *Admission
-	prices    map[int64]int64 // by period: what its use cost before this flush
+	prices    map[int64]int64 // by period: what its use costs with what was admitted and let go so far
 	uses      map[int64][]entitlement.Use
 }
 
@@ -57,7 +57,7 @@ func (s *spending) load(ctx context.Context, p int64) error {
 		return err
 	}
 	s.uses[p] = uses
-	s.prices[p], err = s.price(ctx, start, uses)
+	s.prices[p], err = s.price(ctx, start, s.with(p, uses)) // less what is overdue
 	return err
 }
 
@@ -75,6 +75,7 @@ func (s *spending) operate(ctx context.Context, it *item) error {
 		return err
 	}
 	if cost <= *s.admission.SpendLimit || cost <= s.prices[it.total.Period] {
+		s.prices[it.total.Period] = cost
 		return nil
 	}
 	s.rewind(mark, []*item{it})
@@ -129,6 +130,7 @@ func (s *spending) take(ctx context.Context, items []*item) error {
 // within prices every period with the account's accepted events in it. Use that costs nothing more
 // is not refused, even past the limit.
 func (s *spending) within(ctx context.Context, m mark) (bool, error) {
+	costs := map[int64]int64{}
 	for p, before := range s.uses {
 		if !s.touched(p, m) {
 			continue
@@ -141,7 +143,9 @@ func (s *spending) within(ctx context.Context, m mark) (bool, error) {
 		if cost > *s.admission.SpendLimit && cost > s.prices[p] {
 			return false, nil
 		}
+		costs[p] = cost
 	}
+	maps.Copy(s.prices, costs)
 	return true, nil
 }
 

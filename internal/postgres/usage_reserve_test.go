@@ -110,6 +110,68 @@ func TestReservations(t *testing.T) {
 			t.Errorf("used+reserved %s", got)
 		}
 	})
+	// The meter counts a minute at least, and then steps of six seconds.
+	t.Run("HoldWhatTheMeterWillCount", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t, limitOf("minutes", "131"))
+		if _, err := b.reserve(t, "minutes", "127"); !errors.Is(err, entitlement.ErrLimitReached) {
+			t.Errorf("what counts 132 was reserved: %v", err)
+		}
+		r, err := b.reserve(t, "minutes", "61")
+		if err != nil || r.Quantity.String() != "66" {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		if r, err = b.act(t, metering.Extend, r, "0"); err != nil || r.Quantity.String() != "66" {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		if r, err = b.act(t, metering.Extend, r, "1"); err != nil || r.Quantity.String() != "72" {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		if _, err := b.reserve(t, "minutes", "1"); !errors.Is(err, entitlement.ErrLimitReached) {
+			t.Errorf("a minute was reserved where 59 s are left: %v", err)
+		}
+		if r, err = b.act(t, metering.Commit, r, "131"); !errors.Is(err, entitlement.ErrLimitReached) {
+			t.Errorf("what counts 132 was committed: %+v, %v", r, err)
+		}
+	})
+	t.Run("CountWithinWhatTheyHoldThoughTheMeterRoundsUp", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t, limitOf("minutes", "66"))
+		r, err := b.reserve(t, "minutes", "61")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err = b.act(t, metering.Commit, r, "61.5"); err != nil || r.Used.String() != "61.5" {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if got := b.held(t, "minutes"); got != "66+0" {
+			t.Errorf("used+reserved %s", got)
+		}
+		wantRecount(t, b.db)
+	})
+	t.Run("LetNothingPassALoweredSpendLimitByWhatTheyLetGo", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t, nil)
+		b.mustAdd(t, b.event("used", "text", "90"))
+		overdue, err := b.reserve(t, "text", "60")
+		if err != nil {
+			t.Fatal(err)
+		}
+		limit := int64(100)
+		mustEntitle(t, b.db, b.account.ID, func(e *entitlement.Entitlement) { e.SpendLimit = &limit })
+		if _, err := b.db.Pool().Exec(t.Context(), "UPDATE reservations SET expires_at = created_at WHERE id = $1", overdue.ID.UUID()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.reserve(t, "text", "40"); !errors.Is(err, entitlement.ErrSpendLimitReached) {
+			t.Errorf("130 of 100 were granted in place of 150: %v", err)
+		}
+		if _, err := b.reserve(t, "text", "10"); err != nil {
+			t.Error(err)
+		}
+		if got := b.held(t, "text"); got != "90+10" {
+			t.Errorf("used+reserved %s", got)
+		}
+	})
 	t.Run("HoldUnitsUntilTheyAreSettled", func(t *testing.T) {
 		t.Parallel()
 		b := setup(t, limitOf("text", "10"))
