@@ -142,21 +142,31 @@ func lastEventID(header http.Header, newest int64) (int64, error) {
 	return n, nil
 }
 
-// read makes the messages with figures of accounts.
+// read makes the messages with figures of accounts. One whose figures cannot be read is left out, to be asked for again:
+// it keeps none that is read with it from being told.
 func (h eventStreams) read(ctx context.Context, accounts []account.ID) (map[account.ID]figures, error) {
 	out := make(map[account.ID]figures, len(accounts))
 	for _, a := range accounts {
-		u, err := usage{h.Deps}.answer(ctx, a, metering.Question{})
+		f, err := h.figuresOf(ctx, a)
 		if err != nil {
-			return nil, err
+			h.Billing.Log.DebugContext(ctx, "figures not read for a stream", "account", a, "error", err)
+			continue
 		}
-		b, err := billing.Reader{Core: h.Billing}.Balance(ctx, a)
-		if err != nil {
-			return nil, err
-		}
-		out[a] = figures{usage: marshal(u), balance: marshal(toBalance(b))}
+		out[a] = f
 	}
 	return out, nil
+}
+
+func (h eventStreams) figuresOf(ctx context.Context, a account.ID) (figures, error) {
+	u, err := usage{h.Deps}.answer(ctx, a, metering.Question{})
+	if err != nil {
+		return figures{}, err
+	}
+	b, err := billing.Reader{Core: h.Billing}.Balance(ctx, a)
+	if err != nil {
+		return figures{}, err
+	}
+	return figures{usage: marshal(u), balance: marshal(toBalance(b))}, nil
 }
 
 // eventStream is one stream. It is pulled: a nudge says that there is something, and what there is

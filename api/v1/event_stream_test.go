@@ -20,6 +20,7 @@ import (
 
 	"github.com/accrue-billing/accrue/api"
 	v1 "github.com/accrue-billing/accrue/api/v1"
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/changes"
@@ -287,6 +288,33 @@ func TestStream_TellsWithinASecondWhicheverReplicaDidIt(t *testing.T) {
 		t.Errorf("another account was told %+v", m)
 	default:
 	}
+}
+
+// What it used and what it has can still be read.
+func TestStream_OfAClosedAccountShowsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.deps.V1.Metering.Cost = func(ctx context.Context, a account.ID) (map[string]v1.UsageCost, error) {
+		costs, err := billing.Reader{Core: w.Core}.Costs(ctx, a)
+		out := map[string]v1.UsageCost{}
+		for m, c := range costs {
+			out[m] = v1.UsageCost(c)
+		}
+		return out, err
+	}
+	r := w.replica(t, v1.Streams{}, changes.Options{})
+	_, ada := w.upgraded(t, sandbox.TokenVisa)
+	r.post(t, ada, "/v1/usage/events", batch(event("the-last", "60", "")))
+	r.post(t, ada, "/v1/top-ups", `{"amount":{"amount":5000,"currency":"USD"}}`)
+	r.post(t, ada, "/v1/account/close", `{}`)
+	s := r.stream(t, ada)
+	if m := s.until(t, used(t, "voice", "60")); m.has(t, "meters", 3, "cost") != nil {
+		t.Errorf("no period runs, and its usage costs: %s", m.data)
+	}
+	if m := s.event(t, "balance.updated"); m.has(t, "funds", "amount") != 0.0 {
+		t.Errorf("after the closing the balance is %s", m.data)
+	}
+	ada.get(t, "/v1/usage").want(t, http.StatusOK)
 }
 
 func TestStream_ResumesWithoutAGap(t *testing.T) {

@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -13,6 +14,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/period"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/pricing"
+	"github.com/accrue-billing/accrue/internal/subscription"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -170,7 +172,7 @@ type MeterCost struct {
 }
 
 // Costs prices the running period by meter. A meter that the account's terms have neither a price
-// nor an allowance for is left out; one that is not used costs nothing.
+// nor an allowance for is left out; one that is not used costs nothing. A closed account has no running period.
 func (r Reader) Costs(ctx context.Context, a account.ID) (_ map[string]MeterCost, err error) {
 	defer errs.Wrap(&err, "costs of %s", a)
 	acct, err := r.DB.Accounts().Get(ctx, a)
@@ -178,6 +180,9 @@ func (r Reader) Costs(ctx context.Context, a account.ID) (_ map[string]MeterCost
 		return nil, err
 	}
 	sub, err := r.DB.Subscriptions().Active(ctx, a)
+	if errors.Is(err, subscription.ErrNotFound) {
+		return map[string]MeterCost{}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
