@@ -12,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/ledger"
 	"github.com/accrue-billing/accrue/internal/payment"
+	"github.com/accrue-billing/accrue/internal/period"
 	"github.com/accrue-billing/accrue/internal/postgres"
 	"github.com/accrue-billing/accrue/internal/postgres/postgrestest"
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -42,6 +43,8 @@ func mustAge(t *testing.T, db *postgres.DB, a account.ID) (newest payment.ID) {
 		`UPDATE account_counters SET ledger = 5000 WHERE account_id = @account`,
 		`INSERT INTO reservations (account_id, id, meter, period_start, quantity, status, expires_at, created_at)
 			SELECT @account, id, 'text', at, 1, 'open', at + interval '100 years', at` + days,
+		`INSERT INTO usage_rejects (account_id, id, source, event_id, meter, quantity, occurred_at, received_at, reason)
+			SELECT @account, id, 'test', 'e' || n, 'text', 1, at, at, 'limit_reached'` + days,
 		"ANALYZE",
 	} {
 		_, err := db.Pool().Exec(t.Context(), q, pgx.NamedArgs{"account": a.UUID(), "sub": sub.ID.UUID(), "card": card.ID.UUID(), "noon": noon})
@@ -99,6 +102,14 @@ func TestFewAmongMany_AreReadAlone(t *testing.T) {
 		"ReservationsWhoseTimeIsOver": func(tx billing.Tx) (any, any, error) {
 			l, err := reservationsOf(tx).Holders(t.Context(), 20)
 			return len(l), 0, err
+		},
+		"RefusedEventsByTheirIDs": func(tx billing.Tx) (any, any, error) {
+			fates, err := tx.Usage().Fates(t.Context(), a, "test", []string{"e1", "e4000", "e5001"})
+			return len(fates), 2, err
+		},
+		"RefusedEventsOfLatelyByTheHour": func(tx billing.Tx) (any, any, error) {
+			hours, err := tx.Usage().Hours(t.Context(), a, "text", "test", period.Bounds{Start: noon.Add(-7 * day), End: noon})
+			return len(hours), 7, err
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

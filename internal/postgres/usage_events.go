@@ -183,12 +183,15 @@ ORDER BY hour, x.event_id COLLATE "C"`, mustOwner(a), meter, source, b.Start, b.
 			return err
 		}, query, args...)
 	}
+	// Nothing comes long before it happens, but by an account's own clock: what came before the hours is not looked at. What
+	// was refused may have been stored since at another time, or of another meter.
 	err = each(func(h *metering.Hour, n int64) { h.Rejected = n }, `
-SELECT date_trunc('hour', r.occurred_at, 'UTC'), count(DISTINCT (r.source, r.event_id))
-FROM usage_rejects r
-WHERE r.account_id = $1 AND r.meter = $2 AND ($3 = '' OR r.source = $3) AND r.occurred_at >= $4 AND r.occurred_at < $5
-  AND NOT EXISTS (SELECT FROM usage_events e WHERE e.account_id = r.account_id AND e.occurred_at >= $4 AND e.occurred_at < $5
-                  AND e.meter = r.meter AND e.source = r.source AND e.event_id = r.event_id)
+SELECT r.hour, count(*) FROM (
+  SELECT DISTINCT date_trunc('hour', r.occurred_at, 'UTC') AS hour, r.source, r.event_id FROM usage_rejects r
+  WHERE r.account_id = $1 AND r.meter = $2 AND ($3 = '' OR r.source = $3) AND r.occurred_at >= $4 AND r.occurred_at < $5
+    AND r.received_at >= (SELECT CASE WHEN clock_at IS NULL THEN $4 - interval '1 hour' ELSE '-infinity' END FROM accounts WHERE id = $1)
+) r
+WHERE (SELECT k.key FROM usage_event_keys k WHERE k.account_id = $1 AND k.key = `+keyOf("r.source", "r.event_id")+`) IS NULL
 GROUP BY 1 ORDER BY 1`, mustOwner(a), meter, source, b.Start, b.End)
 	if err != nil {
 		return nil, err
@@ -205,6 +208,15 @@ WITH kept AS (
 SELECT hour, c.n - coalesce(k.n, 0) FROM counted c LEFT JOIN kept k USING (hour) WHERE c.n > coalesce(k.n, 0) ORDER BY hour`,
 		mustOwner(a), meter, b.Start, b.End)
 	return hours, err
+}
+
+// keyOf is metering.KeyOf in SQL: of texts with no more than 255 bytes, whose length is two bytes from 128 on.
+func keyOf(source, id string) string {
+	part := func(column string) string {
+		n := `octet_length(` + column + `)`
+		return `set_byte(CASE WHEN ` + n + ` < 128 THEN '\x00' ELSE '\x0001' END::bytea, 0, ` + n + `) || convert_to(` + column + `, 'UTF8')`
+	}
+	return `encode(substring(sha256(` + part(source) + ` || ` + part(id) + `) FOR 16), 'hex')::uuid`
 }
 
 func (s usageStore) Fates(ctx context.Context, a account.ID, source string, ids []string) (_ map[string]metering.Fate, err error) {

@@ -708,6 +708,44 @@ func TestUsageReads(t *testing.T) {
 		if err != nil || len(hours) != 1 || hours[0].Events != 1 || hours[0].Rejected != 1 {
 			t.Errorf("hours %+v, %v", hours, err)
 		}
+		// It may have happened in another hour, or be of another meter, than was said at first.
+		second.Quantity, second.OccurredAt, second.Meter = money.MustDecimal("3"), at.Add(-3*time.Hour), "peak"
+		wantStatuses(t, b.mustAdd(t, second), "accepted")
+		hours, err = b.db.Usage().Hours(t.Context(), b.account.ID, "text", "test", period.Bounds{Start: at, End: at.Add(time.Hour)})
+		if err != nil || len(hours) != 1 || hours[0].Rejected != 0 {
+			t.Errorf("hours %+v, %v", hours, err)
+		}
+	})
+
+	// What was refused is found among the identities by SQL, which must make them as we do.
+	t.Run("HoursKnowTheIdentityOfWhateverWasRefused", func(t *testing.T) {
+		b := newMeterBench(t, metering.Options{})
+		mustEntitle(t, b.db, b.account.ID, limitOf("text", "0"))
+		var refused []metering.Event
+		for _, n := range []int{1, 127, 128, 129, 255} {
+			for _, m := range []int{1, 127, 128, 255} {
+				e := b.event(strings.Repeat("i", n), "text", "1")
+				e.Source = strings.Repeat("é", m/2) + strings.Repeat("s", m%2)
+				refused = append(refused, e)
+			}
+		}
+		b.mustAdd(t, refused...)
+		rejected := func() (n int64) {
+			at := noon.Add(-time.Hour).Truncate(time.Hour)
+			hours, err := b.db.Usage().Hours(t.Context(), b.account.ID, "text", "", period.Bounds{Start: at, End: at.Add(time.Hour)})
+			if err != nil || len(hours) != 1 {
+				t.Fatalf("hours %+v, %v", hours, err)
+			}
+			return hours[0].Rejected
+		}
+		if n := rejected(); n != int64(len(refused)) {
+			t.Fatalf("%d of %d refused", n, len(refused))
+		}
+		mustEntitle(t, b.db, b.account.ID, nil)
+		b.mustAdd(t, refused...)
+		if n := rejected(); n != 0 {
+			t.Errorf("%d of the stored are still called refused", n)
+		}
 	})
 
 	t.Run("HoursAndFatesTellAPartnerWhatIsHere", func(t *testing.T) {
