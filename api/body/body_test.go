@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/accrue-billing/accrue/api/body"
+	"github.com/accrue-billing/accrue/internal/errs"
 )
 
 func zipped(t *testing.T, size int) []byte {
@@ -187,4 +188,22 @@ func TestRead_ASmallZstdBodyTakesLittleMemory(t *testing.T) {
 	if n := (after.TotalAlloc - before.TotalAlloc) / times; n > 1<<20 {
 		t.Errorf("%d bytes", n)
 	}
+}
+
+// FuzzRead: no body is more than what is taken, and whatever is wrong with one is its sender's fault.
+func FuzzRead(f *testing.F) {
+	f.Add(uint8(0), []byte("{}"))
+	f.Add(uint8(1), []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff\x01\x02\x00\xfd\xff{}\x90\x9b\x1b\x3c\x02\x00\x00\x00"))
+	f.Add(uint8(2), []byte("\x28\xb5\x2f\xfd\x04\x00\x11\x00\x00{}\x8b\x4e\xb0\xd2"))
+	f.Fuzz(func(t *testing.T, encoding uint8, sent []byte) {
+		const limit = 64 << 10
+		for _, size := range []int64{-1, int64(len(sent))} {
+			req := post(t, bytes.NewReader(sent), size)
+			req.Header.Set("Content-Encoding", []string{"", "gzip", "zstd"}[encoding%3])
+			got, err := body.Read(req, limit)
+			if len(got) > limit || (err != nil && errs.KindOf(err) == errs.Internal) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		}
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"net/url"
+	"strings"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
@@ -42,7 +43,7 @@ func (c *Codec) Encode(l List, position string) string {
 
 // Decode returns the position of a cursor, or ErrInvalid.
 func (c *Codec) Decode(l List, cursor string) (string, error) {
-	if len(cursor) > 1024 {
+	if len(cursor) > 1024 || strings.ContainsAny(cursor, "\r\n") { // line ends mean nothing to base64
 		return "", ErrInvalid
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(cursor)

@@ -58,3 +58,16 @@ func TestNobodyElseMakesCursors(t *testing.T) {
 		}
 	})
 }
+
+// FuzzDecode: only what was given is taken.
+func FuzzDecode(f *testing.F) {
+	codec, list := cursor.NewCodec("key"), cursor.List{Route: "GET /v1/plans", Path: "/v1/plans"}
+	f.Add(codec.Encode(list, "position"))
+	f.Add(codec.Encode(list, "position") + "\n")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, text string) {
+		if position, err := codec.Decode(list, text); err == nil && codec.Encode(list, position) != text {
+			t.Errorf("%q is taken for %q", text, position)
+		}
+	})
+}

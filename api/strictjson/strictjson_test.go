@@ -2,6 +2,7 @@ package strictjson_test
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -187,6 +188,24 @@ func FuzzUnmarshal(f *testing.F) {
 		case errs.Malformed, errs.Invalid:
 		default:
 			t.Fatalf("Unmarshal(%q) = %v, neither malformed nor invalid", data, err)
+		}
+	})
+}
+
+var grammarOfTime = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
+
+// FuzzRFC3339: what is taken has the form of RFC 3339, and means what it says.
+func FuzzRFC3339(f *testing.F) {
+	for _, s := range []string{"2026-11-23T10:15:00Z", "2026-11-23T10:15:00.123456789+05:45", "2024-02-29T23:59:59-23:59", "2026-11-23T1:15:00Z", "2026-11-23T10:15:00,5Z", "2026-11-23T10:15:00+05:60"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		at, err := strictjson.RFC3339(s)
+		if err != nil {
+			return
+		}
+		if !grammarOfTime.MatchString(s) || !strings.HasPrefix(s, at.Format("2006-01-02T15:04:05")) {
+			t.Errorf("%q is taken for %s", s, at)
 		}
 	})
 }

@@ -31,11 +31,11 @@ func ParseTime(s string) (time.Time, error) {
 }
 
 // RFC3339 reads a time of any year. What time.Parse takes beyond RFC 3339 is refused: an hour of one digit, a comma before
-// the fraction, an offset of a day or more.
+// the fraction, an offset of a day or more, or with sixty minutes.
 func RFC3339(s string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339Nano, s)
 	const toMinute, toSecond, offset = len("2006-01-02T15:04"), len("2006-01-02T15:04:05"), len("07:00")
-	if err != nil || s[toMinute] != ':' || s[toSecond] == ',' || (s[len(s)-1] != 'Z' && s[len(s)-offset:] >= "24") {
+	if err != nil || s[toMinute] != ':' || s[toSecond] == ',' || (s[len(s)-1] != 'Z' && (s[len(s)-offset:] >= "24" || s[len(s)-len("00"):] >= "60")) {
 		return time.Time{}, errNoTime
 	}
 	return t, nil

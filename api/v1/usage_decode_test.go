@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -194,6 +197,29 @@ func FuzzDecodeUsage(f *testing.F) {
 					t.Errorf("the answer to %q is no JSON", data)
 				}
 			}
+		}
+	})
+}
+
+// FuzzDecodeBinary: an event whose attributes are headers is the one that it is in structured mode.
+func FuzzDecodeBinary(f *testing.F) {
+	f.Add("call-1", "/media/eu é", "voice", "2026-11-23T10:15:00Z", "acct", []byte(`{"quantity":"1","dimensions":{"a":"b"}}`))
+	f.Add(`"quoted"`, "%41", "", "2026", "\x00", []byte(`{}`))
+	f.Fuzz(func(t *testing.T, eventID, source, kind, at, subject string, data []byte) {
+		attributes := map[string]string{"specversion": "1.0", "id": eventID, "source": source, "type": kind, "time": at, "subject": subject}
+		h, doc := http.Header{"Content-Type": {"application/json"}}, map[string]any{"data": json.RawMessage(data)}
+		for name, v := range attributes {
+			h.Set("Ce-"+name, url.PathEscape(v))
+			doc[name] = v
+		}
+		in, _, err := decodeUsage(h, data)
+		structured, jsonErr := json.Marshal(doc)
+		if err != nil || jsonErr != nil || !utf8.ValidString(eventID+source+kind+at+subject) || in[0].problem != nil {
+			return
+		}
+		same, _, err := decodeUsage(http.Header{"Content-Type": {mediaCloudEvent}}, structured)
+		if err != nil || same[0].problem != nil || !reflect.DeepEqual(same[0].Event, in[0].Event) || same[0].subject != in[0].subject {
+			t.Errorf("%s is\n%+v in structured mode (%v), and\n%+v in binary mode", structured, same, err, in)
 		}
 	})
 }

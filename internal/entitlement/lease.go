@@ -96,7 +96,7 @@ func (s *LeaseSigner) Keys() []JWK { return s.keys }
 func VerifyLease(key ed25519.PublicKey, token string, now time.Time) (LeaseClaims, error) {
 	var claims LeaseClaims
 	parts := strings.Split(token, ".")
-	if len(parts) != 3 || len(token) > 4096 {
+	if len(parts) != 3 || len(token) > 4096 || strings.ContainsAny(token, "\r\n") { // line ends mean nothing to base64
 		return claims, ErrLease
 	}
 	var raw [3][]byte

@@ -98,6 +98,7 @@ func TestLeases(t *testing.T) {
 		"another type":      other + "." + parts[1] + "." + parts[2],
 		"altered claims":    parts[0] + "." + parts[1][:len(parts[1])-2] + "AA." + parts[2],
 		"no signature":      parts[0] + "." + parts[1] + ".",
+		"a line end":        token + "\n",
 		"something else":    "hello",
 	} {
 		t.Run("Refused/"+name, func(t *testing.T) {

@@ -445,3 +445,34 @@ func TestImport_OfAFileFullOfRowsThatSpoilRequests(t *testing.T) {
 		t.Errorf("%d requests, want 30", n)
 	}
 }
+
+// FuzzImport reads whatever a file may hold: every row is told of once, what is sent is JSON, and a file that was read to its
+// end is not sent a second time.
+func FuzzImport(f *testing.F) {
+	for i, s := range []string{
+		"id,meter,quantity,timestamp,dimensions.project\n1,voice,63.5,2026-11-23T10:15:00Z,helpdesk\n", "\ufeffid\r\n\"a\nb\"\r\n\r\n", "id,id\n1,2\n", "id\n\"",
+		"{\"id\":\"1\"}\n\n{\"id\":\"2\",\"quantity\":1e9}", "\ufeff{\"id\":\"1\",\"id\":\"2\"}\r\n[]\r\nnull", "id\n'=1\nbad\n",
+	} {
+		f.Add(uint8(i), []byte(s))
+	}
+	f.Fuzz(func(t *testing.T, kind uint8, data []byte) {
+		name := []string{"a.csv", "a.ndjson", "a.csv.gz", "a.jsonl.gz"}[kind%4]
+		path := write(t, name, string(data))
+		s := &service{}
+		opt := importer.Options{Batch: 3, Workers: 1, Checkpoint: path + ".checkpoint", Rejects: path + ".rejects"}
+		counts, err := importer.Run(t.Context(), path, s, opt)
+		if counts.Rows != counts.Accepted+counts.Duplicates+counts.Conflicts+counts.Rejected {
+			t.Errorf("%+v", counts)
+		}
+		if err != nil {
+			return
+		}
+		if n := s.requests; counts.Accepted != int64(len(s.stored)) {
+			t.Errorf("%+v, and the service has %d in %d requests", counts, len(s.stored), n)
+		}
+		sent := s.requests
+		if again, err := importer.Run(t.Context(), path, s, opt); err != nil || again != counts || s.requests != sent {
+			t.Errorf("again: %+v in %d requests more, %v; want %+v", again, s.requests-sent, err, counts)
+		}
+	})
+}
