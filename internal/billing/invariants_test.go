@@ -13,6 +13,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/alert"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/page"
@@ -201,6 +202,7 @@ var brokenData = []struct {
 	{"AnotherAmount", invariant.Provider, `UPDATE payments SET amount = amount + 1 WHERE account_id = $payer AND status = 'succeeded'`, "the provider took"},
 	{"AnotherReference", invariant.Provider, `UPDATE payments SET provider_ref = 'ch_other' WHERE account_id = $payer AND status = 'succeeded'`, "at the provider"},
 	{"PaymentIsGone", invariant.Provider, `DELETE FROM refunds WHERE account_id = $payer; DELETE FROM payments WHERE account_id = $payer`, "which is not ours"},
+	{"RefundIsGone", invariant.Provider, `DELETE FROM refunds WHERE account_id = $payer; UPDATE payments SET refunded = 0 WHERE account_id = $payer`, "given back at the provider, and 0.00 USD"},
 
 	{"RefundedWithoutRefund", invariant.Refunds, `UPDATE payments SET refunded = refunded + 1 WHERE account_id = $payer AND refunded > 0`, "its refunds are 700"},
 	{"RefundIsLarger", invariant.Refunds, `UPDATE refunds SET amount = amount + 1 WHERE account_id = $payer`, "its refunds are 701"},
@@ -307,5 +309,46 @@ func TestProofs(t *testing.T) {
 	yesterday, err := w.db.Proofs().Proof(t.Context(), w.clock().AddDate(0, 0, -1))
 	if err != nil || strings.Count(log.String(), "day proved") != 1 || strings.Contains(log.String(), "does not hold") {
 		t.Errorf("yesterday's proof %+v, %v\n%s", yesterday, err, log.String())
+	}
+}
+
+// What a restored backup does not know of, the provider still has. It is named until it was given back, and not for ever after.
+func TestInvariants_LostPaymentIsNamedUntilItIsGivenBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	known := w.topUp(t, a, 5000)
+	c, err := w.Gateway.LookupCharge(t.Context(), payment.ChargeLookup{PaymentRef: known.Payment.String(), Since: start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := id.New[payment.Payment]().String()
+	c, err = w.Gateway.Charge(t.Context(), payment.ChargeRequest{
+		Key: lost, Amount: usd(1200), CustomerRef: c.CustomerRef, MethodRef: c.MethodRef, AccountRef: a.String(), PaymentRef: lost,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	findings := func() string {
+		t.Helper()
+		results, err := invariant.Run(t.Context(), w.db, invariant.Options{Clock: w.clock, Gateway: w.Gateway})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, r := range results {
+			all = append(all, r.Findings...)
+		}
+		return strings.Join(all, "\n")
+	}
+	if got := findings(); !strings.Contains(got, "for payment "+lost+", which is not ours") {
+		t.Errorf("found %q, want the payment that is lost", got)
+	}
+	if err := w.control.Refund(t.Context(), c.Ref, 1200); err != nil {
+		t.Fatal(err)
+	}
+	if got := findings(); got != "" {
+		t.Errorf("found %q after it was given back, want nothing", got)
 	}
 }
