@@ -36,9 +36,12 @@ const (
 	idleInTransaction     = "25P03" // we stood still for too long
 )
 
-// unavailable are the classes of what the server will be able to do later: the connection, its resources (a full disk
-// among them), and what an operator has ended.
-var unavailable = []string{"08", "53", "57"}
+// unavailable are the classes of what the server will be able to do later: the connection, who may have one (a password
+// that is being changed), its resources (a full disk among them), and what an operator has ended.
+var unavailable = []string{"08", notLetIn, "53", "57"}
+
+// notLetIn is the class of credentials that the server does not take.
+const notLetIn = "28"
 
 func sqlState(err error) string {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {

@@ -19,6 +19,7 @@ func TestTranslate(t *testing.T) {
 		"08006": {errs.Unavailable, false}, // connection failure, as a pooler in between says it
 		"25006": {errs.Unavailable, false}, // read only
 		"25P03": {errs.Unavailable, false}, // ended for standing still in a transaction
+		"28P01": {errs.Unavailable, false}, // the password was changed, and this instance is to be restarted yet
 		"40001": {errs.Unavailable, true},
 		"40P01": {errs.Unavailable, true},
 		"53100": {errs.Unavailable, false}, // disk full
