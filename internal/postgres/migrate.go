@@ -12,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -95,6 +96,9 @@ func newMigrator(ctx context.Context, url string, files fs.FS) (_ *Migrator, err
 	}()
 	var version int
 	if err := pool.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
+		if strings.HasPrefix(sqlState(err), notLetIn) {
+			return nil, err // a start that waits does not help
+		}
 		return nil, translate(err)
 	}
 	if version < minServerVersion {
@@ -139,7 +143,7 @@ func (m *Migrator) Up(ctx context.Context) (applied []Migration, err error) {
 func (m *Migrator) up(ctx context.Context) (applied []Migration, err error) {
 	err = m.alone(ctx, func(ctx context.Context) error {
 		results, err := m.goose.Up(ctx)
-		applied = append(applied, fromGoose(results)...)
+		applied = append(applied, fromGoose(done(results, err))...)
 		if err != nil {
 			return gooseError(err)
 		}
@@ -194,7 +198,7 @@ func (m *Migrator) downTo(ctx context.Context, version int64) (undone []Migratio
 		undone = fromRiver(res.Versions, false)
 	}
 	results, err := m.goose.DownTo(ctx, version)
-	return append(undone, fromGoose(results)...), gooseError(err)
+	return append(undone, fromGoose(done(results, err))...), gooseError(err)
 }
 
 // previous returns the version before the given one, and 0 before the first.
@@ -312,6 +316,14 @@ func fromRiver(versions []rivermigrate.MigrateVersion, applied bool) (all []Migr
 		all = append(all, Migration{Set: "river", Version: int64(v.Version), Name: v.Name, Applied: applied})
 	}
 	return all
+}
+
+// done is what goose has done, also before one that failed: of that it tells in the error only.
+func done(results []*goose.MigrationResult, err error) []*goose.MigrationResult {
+	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
+		return partial.Applied
+	}
+	return results
 }
 
 // gooseError names the file that failed.

@@ -323,6 +323,21 @@ func TestMigrate_LetsOthersThroughWhileATableIsHeld(t *testing.T) {
 	}
 }
 
+// What was applied before one that failed stays, and is told of.
+func TestMigrate_TellsWhatWasAppliedBeforeAFailure(t *testing.T) {
+	t.Parallel()
+	dsn := postgrestest.NewEmpty(t)
+	db := postgrestest.Connect(t, dsn)
+	if _, err := db.Exec(t.Context(), "CREATE TABLE meters ()"); err != nil { // the second migration makes it
+		t.Fatal(err)
+	}
+	m := migrator(t, dsn)
+	applied, err := m.Up(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "00002_catalogue.sql") || len(applied) != 1 || applied[0].Version != 1 {
+		t.Errorf("applied %v, %v; want the first, and the name of the second", applied, err)
+	}
+}
+
 // An instance of an older version starts on the schema of a newer one.
 func TestMigrate_LeavesANewerSchemaAlone(t *testing.T) {
 	t.Parallel()
