@@ -303,6 +303,7 @@ func (a *App) identity() (err error) {
 	if err != nil {
 		return err
 	}
+	tokens.Log = a.log
 	if a.svc.keys, err = auth.NewKeys(a.db.APIKeys(), a.secrets.Pepper, mode, a.clock); err != nil {
 		return err
 	}

@@ -145,6 +145,7 @@ type keySource struct {
 	current atomic.Pointer[fetched]
 	mu      sync.Mutex // held for a fetch, so that there is one at a time
 	tried   time.Time  // the last attempt, successful or not; guarded by mu
+	failed  error      // why it was not successful; guarded by mu
 }
 
 type fetched struct {
@@ -168,9 +169,9 @@ func (s *keySource) set(ctx context.Context) (*keySet, error) {
 		return s.static, nil
 	}
 	if s.stale() {
-		s.refresh(ctx, firstFetchRetry)
+		err := s.refresh(ctx, firstFetchRetry)
 		if s.stale() {
-			return nil, errKeysUnavailable
+			return nil, errKeysUnavailable.Because(err)
 		}
 	}
 	return s.current.Load().set, nil
@@ -193,7 +194,7 @@ func (s *keySource) find(ctx context.Context, kid string) (signingKey, *keySet, 
 		return k, set, nil
 	}
 	if s.static == nil {
-		s.refresh(ctx, refreshInterval)
+		_ = s.refresh(ctx, refreshInterval) // the keys that there are go on to serve
 		if set, err = s.set(ctx); err != nil {
 			return signingKey{}, nil, err
 		}
@@ -205,22 +206,25 @@ func (s *keySource) find(ctx context.Context, kid string) (signingKey, *keySet, 
 }
 
 // refresh fetches the keys unless that was tried less than interval ago. Concurrent callers wait for
-// the one fetch. A failure keeps the keys that there are.
-func (s *keySource) refresh(ctx context.Context, interval time.Duration) {
+// the one fetch. A failure keeps the keys that there are; it returns that of the last fetch.
+func (s *keySource) refresh(ctx context.Context, interval time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.clock()
 	if !s.tried.IsZero() && now.Sub(s.tried) < interval {
-		return
+		return s.failed
 	}
 	s.tried = now
 	// The first caller's patience must not decide for those who wait behind it.
-	if set, err := s.fetch(context.WithoutCancel(ctx)); err == nil {
-		if old := s.current.Load(); old != nil && old.set.equal(set) {
-			set = old.set // the same keys stay the same set, so that tokens verified by it stay cached
-		}
-		s.current.Store(&fetched{set, now})
+	set, err := s.fetch(context.WithoutCancel(ctx))
+	if s.failed = err; err != nil {
+		return err
 	}
+	if old := s.current.Load(); old != nil && old.set.equal(set) {
+		set = old.set // the same keys stay the same set, so that tokens verified by it stay cached
+	}
+	s.current.Store(&fetched{set, now})
+	return nil
 }
 
 func (s *keySource) fetch(ctx context.Context) (set *keySet, err error) {

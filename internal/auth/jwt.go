@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -40,6 +41,8 @@ type Issuer struct {
 
 // Verifier checks signed tokens. It is safe for concurrent use.
 type Verifier struct {
+	Log *slog.Logger // told of keys that cannot be fetched; nil: nobody is
+
 	issuers map[string]*issuer
 	parser  *jwt.Parser
 	clock   clock.Clock
@@ -129,7 +132,9 @@ func (v *Verifier) Run(ctx context.Context) error {
 	for {
 		for _, i := range v.issuers {
 			if i.keys.static == nil {
-				i.keys.refresh(ctx, refreshInterval)
+				if err := i.keys.refresh(ctx, refreshInterval); err != nil && v.Log != nil {
+					v.Log.WarnContext(ctx, "an identity provider's keys not fetched; those that are known serve for a day", "issuer", i.Name, "error", err)
+				}
 			}
 		}
 		select {
@@ -187,8 +192,8 @@ func (v *Verifier) verify(ctx context.Context, token string) (verified, error) {
 		return key.key, nil
 	})
 	if err != nil {
-		if u := errKeysUnavailable; errors.Is(err, u) {
-			return verified{}, u
+		if e, ok := errors.AsType[*errs.Error](err); ok && errors.Is(e, errKeysUnavailable) {
+			return verified{}, e
 		}
 		return verified{}, err
 	}

@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -15,6 +16,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -489,12 +491,24 @@ func TestRemoteKeys(t *testing.T) {
 			t.Errorf("once the provider is up: %v", err)
 		}
 	})
+	t.Run("AKeySetThatIsGoneIsToldOfWhileItsKeysServe", func(t *testing.T) {
+		t.Parallel()
+		p, v, _ := setup(t)
+		p.set(nil, true)
+		var log bytes.Buffer
+		v.Log = slog.New(slog.NewTextHandler(&log, nil))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // after the first look
+		if err := v.Run(ctx); err != nil || !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "status 502") {
+			t.Errorf("%v, and the log says %q", err, log.String())
+		}
+	})
 	t.Run("DownFromTheStartIsNotTheCallersFault", func(t *testing.T) {
 		t.Parallel()
 		p, v, offset := setup(t)
 		p.set(nil, true)
-		if _, err := v.Verify(t.Context(), long("ed", k.ed25519)); errs.KindOf(err) != errs.Unavailable {
-			t.Errorf("got %v, want Unavailable", err)
+		if _, err := v.Verify(t.Context(), long("ed", k.ed25519)); errs.KindOf(err) != errs.Unavailable || !strings.Contains(err.Error(), "fetch keys from http://127.0.0.1") {
+			t.Errorf("got %v, want Unavailable, and why", err)
 		}
 		p.set(jwks(t, map[string]crypto.PublicKey{"ed": k.ed25519.Public()}), false)
 		offset.Add(int64(10 * time.Second))
