@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,7 +22,8 @@ const maxAnswer = 16 << 20
 const answerWithin = time.Minute
 
 // HTTPSender sends events to the API. What may succeed later (no connection, 429, 5xx) it tries again,
-// as the service says and with growing pauses, for as long as Patience. It is safe for concurrent use.
+// as the service says and with growing pauses, for as long as Patience. An address at which nothing has answered
+// yet is taken for a mistake, and is not tried again. It is safe for concurrent use.
 type HTTPSender struct {
 	BaseURL  string // without a slash at the end
 	Token    string // an API key or a token, with the scope usage:write
@@ -29,6 +31,9 @@ type HTTPSender struct {
 	Client   *http.Client
 	Patience time.Duration // zero: 10 minutes
 	Log      *slog.Logger
+
+	reached atomic.Bool // something has answered there
+	away    atomic.Bool // it was told that events are not taken
 }
 
 var _ Sender = (*HTTPSender)(nil)
@@ -120,11 +125,16 @@ func (s *HTTPSender) send(ctx context.Context, events []json.RawMessage) ([]Outc
 	pause := 200 * time.Millisecond
 	for {
 		outcomes, wait, err := s.try(ctx, body)
+		if err == nil && s.away.CompareAndSwap(true, false) {
+			s.Log.InfoContext(ctx, "events are taken again")
+		}
 		if err == nil || wait < 0 {
 			return outcomes, err
 		}
 		wait = max(wait, pause)
-		s.Log.DebugContext(ctx, "events not taken, trying again", "error", err, "after", wait)
+		if s.away.CompareAndSwap(false, true) {
+			s.Log.WarnContext(ctx, "events not taken; tried again until they are", "error", err, "for", patience)
+		}
 		select {
 		case <-ctx.Done():
 			return nil, errors.Join(context.Cause(ctx), err)
@@ -155,9 +165,13 @@ func (s *HTTPSender) try(ctx context.Context, body []byte) (_ []Outcome, wait ti
 		client = http.DefaultClient
 	}
 	resp, err := client.Do(req)
+	if err != nil && !s.reached.Load() {
+		return nil, -1, fmt.Errorf("nothing answers there: %w", err)
+	}
 	if err != nil {
 		return nil, 0, err
 	}
+	s.reached.Store(true)
 	defer func() { _ = resp.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {

@@ -1,6 +1,7 @@
 package importer_test
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -371,6 +372,37 @@ func (g *guarded) sender(t *testing.T) *importer.HTTPSender {
 	server := httptest.NewServer(g)
 	t.Cleanup(server.Close)
 	return &importer.HTTPSender{BaseURL: server.URL, Token: "key", Client: server.Client(), Log: slog.New(slog.DiscardHandler)}
+}
+
+// A mistyped address is told at once; one that has answered may be away for a while, which is told once.
+func TestHTTPSender_TellsOfAServiceThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	var tries atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		switch tries.Add(1) {
+		case 2, 3:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case 4:
+			panic(http.ErrAbortHandler) // the connection breaks
+		default:
+			_, _ = w.Write([]byte(`{"results":[]}`))
+		}
+	}))
+	var log bytes.Buffer
+	s := &importer.HTTPSender{BaseURL: server.URL, Token: "key", Client: server.Client(), Log: slog.New(slog.NewTextHandler(&log, nil))}
+	for range 2 { // the first is taken at once, the second after three tries
+		if _, err := s.Send(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "level=WARN") || !strings.Contains(got, "taken again") {
+		t.Errorf("the log says %q, want one line of the outage and one of its end", got)
+	}
+	server.Close()
+	s = &importer.HTTPSender{BaseURL: server.URL, Token: "key", Log: s.Log}
+	if _, err := s.Send(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "nothing answers there") {
+		t.Errorf("err = %v, want that nothing answers", err)
+	}
 }
 
 // Rows for whose sake the service refuses the whole request are found and written down, and the others are taken, whether

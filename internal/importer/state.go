@@ -122,10 +122,20 @@ func (s *state) save() error {
 		return err
 	}
 	draft := s.path + ".new"
-	if err := os.WriteFile(draft, append(data, '\n'), 0o600); err != nil {
+	if err := writeThrough(draft, append(data, '\n')); err != nil {
 		return err
 	}
 	return os.Rename(draft, s.path)
+}
+
+// writeThrough makes a file that holds the data before its name can: after a power cut an empty one would stand there.
+func writeThrough(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // where the caller keeps its checkpoint
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 func (s *state) close() error {
