@@ -178,6 +178,25 @@ func TestAdminRuns(t *testing.T) {
 	w.check(t)
 }
 
+// Whoever asks for a sweep does not wait for the time at which the provider would be asked again by itself.
+func TestAdminSweep_AsksForEveryOutcomeNow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, ada := w.upgraded(t, sandbox.TokenVisa)
+	if err := w.control.Plan(t.Context(), sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset}); err != nil {
+		t.Fatal(err)
+	}
+	top := ada.post(t, "/v1/top-ups", `{"amount":{"amount":5000,"currency":"USD"}}`).want(t, http.StatusAccepted).str(t, "id")
+	staff := w.operator(t, account.ID{})
+	if got := staff.post(t, "/v1/admin/sweeps", "").want(t, http.StatusOK); got.at(t, "done", "outcomes_asked") != 1.0 {
+		t.Errorf("%s", got.Body)
+	}
+	if got := ada.get(t, "/v1/top-ups/"+top); got.str(t, "status") != "succeeded" {
+		t.Errorf("%s of %s", got.Body, a.ID)
+	}
+	w.check(t)
+}
+
 func TestAdminProofs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -132,13 +132,13 @@ func (h adminWork) invoiceRun(c echo.Context) error {
 //
 //	@ID				runSweep
 //	@Summary		Do all that is due, now
-//	@Description	As an invoice run, and more: the provider is asked for what it has not answered, its waiting events are processed, credit and upgrades expire. With Accrue-Account only what is due on that account's clock is done.
+//	@Description	As an invoice run, and more: the provider is asked for what it has not answered, however short ago it was asked, its waiting events are processed, credit and upgrades expire. With Accrue-Account only what is due on that account's clock is done.
 //	@Tags			admin
 //	@Success		200	{object}	Run
 //	@Failure		404	{object}	problem.Problem	"account_not_found"
 //	@Router			/v1/admin/sweeps [post]
 func (h adminWork) sweep(c echo.Context) error {
-	return h.run(c, "sweep.run", billing.Sweeper{Core: h.Billing}.Sweep)
+	return h.run(c, "sweep.run", billing.Sweeper{Core: h.Billing}.SweepNow)
 }
 
 // runTime is how long a run may take. What it has not come to, the next one does.

@@ -197,10 +197,12 @@ func detail(pairs ...any) json.RawMessage {
 
 // pause is how long the sweep waits before it asks a provider again, by the number of times it has.
 func pause(checks int) time.Duration {
-	const least, most = 30 * time.Second, time.Hour
-	d := least << min(checks, 8)
-	return min(d, most)
+	const least = 30 * time.Second
+	return min(least<<min(checks, 8), longestPause)
 }
+
+// longestPause is how long the provider is not asked again at most.
+const longestPause = time.Hour
 
 // callTimeout bounds one call to a provider. It is shorter than the lease of an idempotency key, so a
 // repetition never overtakes the call that it repeats.

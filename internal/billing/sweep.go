@@ -39,6 +39,15 @@ func (s Sweeper) Sweep(ctx context.Context) (done Swept, err error) {
 	return s.steps(ctx, s.events, s.resolve, s.upgrades, s.close, s.finalize, s.collect, s.credit, s.topUps, s.expiring, s.migrations)
 }
 
+// SweepNow is Sweep for somebody who does not wait: the provider is asked also for what it would be asked for after a
+// pause only, at the end of an outage say.
+func (s Sweeper) SweepNow(ctx context.Context) (done Swept, err error) {
+	everything := func(ctx context.Context, now time.Time, done *Swept) error {
+		return s.resolve(ctx, now.Add(longestPause), done)
+	}
+	return s.steps(ctx, s.events, everything, s.upgrades, s.close, s.finalize, s.collect, s.credit, s.topUps, s.expiring, s.migrations)
+}
+
 // Bill does what is due of the way from usage to money: periods are closed, drafts made final, open
 // invoices collected.
 func (s Sweeper) Bill(ctx context.Context) (done Swept, err error) {
@@ -164,9 +173,14 @@ func (s Sweeper) events(ctx context.Context, now time.Time, done *Swept) error {
 }
 
 func (s Sweeper) resolve(ctx context.Context, now time.Time, done *Swept) error {
+	asked := map[payment.Located]bool{} // what has no answer yet is due again later, which SweepNow looks ahead to
 	return through(ctx, s, &s.left.resolve, func(after payment.Pending, limit int) ([]payment.Pending, error) {
 		return s.DB.Payments().ToCheck(ctx, now, after, limit)
 	}, func(p payment.Pending) error {
+		if asked[p.Located] {
+			return nil
+		}
+		asked[p.Located] = true
 		return counted(&done.Resolved, Resolver(s).Resolve(ctx, p))
 	})
 }
