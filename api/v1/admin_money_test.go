@@ -228,6 +228,9 @@ func TestAdminInvoice(t *testing.T) {
 		if s := ada.get(t, "/v1/account").str(t, "status"); s != "suspended" {
 			t.Fatalf("status %s", s)
 		}
+		if next := ada.get(t, "/v1/invoices/"+inv).at(t, "next_attempt_at"); next != nil {
+			t.Errorf("a card is said to be charged at %v, when the debt is written off", next)
+		}
 		// Paid use has stopped. The Billing page has not: it shows what is owed, and takes a card and money.
 		if res := w.tryUse(t, a.ID, "voice", "60001"); res.Status != metering.Rejected {
 			t.Errorf("paid use while suspended: %+v", res)

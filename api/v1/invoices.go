@@ -332,6 +332,9 @@ func toInvoice(i invoice.Invoice, content invoice.Content) Invoice {
 		out.AmountDue = toMoney(money.Zero(i.Currency)) // nobody is asked for it any more
 	case invoice.Open, invoice.Paid:
 	}
+	if i.Dunning == invoice.Suspended {
+		out.NextAttempt = nil // no card is charged by then: it is written off
+	}
 	return out
 }
 
