@@ -193,9 +193,44 @@ func TestAdminInvoice(t *testing.T) {
 			t.Errorf("%s", got.Body)
 		}
 		w.check(t)
-		grace.post(t, "/v1/admin/credit-notes", creditOf(inv, 1)).problem(t, http.StatusConflict, "invoice_state")
 		if got := grace.post(t, path+"/void", why).want(t, http.StatusOK); got.str(t, "status") != "void" {
 			t.Errorf("%s", got.Body)
+		}
+		w.check(t)
+		grace.post(t, "/v1/admin/credit-notes", creditOf(inv, 1)).problem(t, http.StatusConflict, "invoice_state")
+	})
+
+	// A debtor who has paid a part of what was written off, and is let off the rest, is no debtor any more.
+	t.Run("WhatIsLeftOfAWrittenOffInvoiceCanBeForgiven", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		a, ada := w.billed(t, sandbox.TokenChargeDeclined)
+		inv := ada.get(t, "/v1/invoices?status=open").str(t, "data", 0, "id")
+		for range 40 {
+			w.advance(24 * time.Hour)
+			w.sweep(t)
+			if ada.get(t, "/v1/account").str(t, "status") == string(account.Suspended) {
+				break
+			}
+		}
+		grace := w.operator(t, a.ID)
+		path := "/v1/admin/invoices/" + inv
+		due := grace.post(t, path+"/write-off", why).want(t, http.StatusOK).at(t, "amount_remaining", "amount").(float64)
+		grace.post(t, "/v1/admin/credits", `{"amount":{"amount":200,"currency":"USD"},"reason":"goodwill"}`).want(t, http.StatusCreated)
+		grace.post(t, path+"/void", why).problem(t, http.StatusConflict, "invoice_partly_paid")
+
+		grace.post(t, "/v1/admin/credit-notes", creditOf(inv, 100)).want(t, http.StatusCreated)
+		got := ada.get(t, "/v1/invoices/"+inv)
+		if got.str(t, "status") != "uncollectible" || got.at(t, "amount_remaining", "amount") != due-300 || got.at(t, "amount_due", "amount") != 0.0 {
+			t.Errorf("forgiven in part: %s", got.Body)
+		}
+		w.check(t)
+		grace.post(t, "/v1/admin/credit-notes", fmt.Sprintf(`{"invoice":%q,"reason":"settled"}`, inv)).want(t, http.StatusCreated)
+		if got := ada.get(t, "/v1/invoices/"+inv); got.at(t, "amount_remaining", "amount") != 0.0 {
+			t.Errorf("forgiven: %s", got.Body)
+		}
+		if s := ada.get(t, "/v1/account").str(t, "status"); s != "active" {
+			t.Errorf("the account is %s", s)
 		}
 		w.check(t)
 	})

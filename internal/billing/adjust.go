@@ -35,7 +35,8 @@ var (
 
 // Credit issues a credit note: it takes off what is still due of the invoice, then gives back what cards and funds have
 // paid of it, to the account's funds, and last what promotional credit has paid, or a correction of usage has given back
-// already, which is credit again. They pay other open invoices at once. The notes of an invoice never come to more than the invoice. While a card is being charged for it, it waits: payment.ErrPaymentPending.
+// already, which is credit again. They pay other open invoices at once. What was written off is due for the note, and so can
+// be forgiven in part. The notes of an invoice never come to more than the invoice. While a card is being charged for it, it waits: payment.ErrPaymentPending.
 func (a Adjuster) Credit(ctx context.Context, asked Asked, in CreditInput, render Renderer[invoice.CreditNote]) (_ Result[invoice.CreditNote], err error) {
 	defer errs.Wrap(&err, "credit %s", in.Invoice)
 	return once(ctx, a.Core, asked, render, func(tx Tx) (note invoice.CreditNote, err error) {
@@ -43,8 +44,8 @@ func (a Adjuster) Credit(ctx context.Context, asked Asked, in CreditInput, rende
 		if err != nil {
 			return note, err
 		}
-		if inv.Status != invoice.Open && inv.Status != invoice.Paid {
-			return note, invoice.ErrTransition.Details("The invoice is %s; a credit note corrects one that is open or paid.", inv.Status)
+		if inv.Status == invoice.Draft || inv.Status == invoice.Void {
+			return note, invoice.ErrTransition.Details("The invoice is %s; a credit note corrects one that is final, and not void.", inv.Status)
 		}
 		left, err := a.creditable(ctx, tx, inv)
 		if err != nil {
@@ -61,6 +62,11 @@ func (a Adjuster) Credit(ctx context.Context, asked Asked, in CreditInput, rende
 			return note, ErrCreditTooLarge.With("creditable", left)
 		}
 		now := acct.Now(a.Clock())
+		if inv.Status == invoice.Uncollectible {
+			if err := a.dueAgain(ctx, tx, acct, inv, money.New(min(amount.Minor, inv.AmountDue().Minor), inv.Currency), now); err != nil {
+				return note, err
+			}
+		}
 		if note, err = a.issue(ctx, tx, acct, &inv, amount, asked.Actor, in.Reason, now); err != nil {
 			return note, err
 		}
@@ -102,8 +108,7 @@ func (a Adjuster) Void(ctx context.Context, asked Asked, iid invoice.ID, reason 
 			return inv, ErrPartlyPaid.With("amount_paid", inv.AmountPaid)
 		}
 		if was == invoice.Uncollectible { // it is due again before it is taken back
-			f := a.fact(acct, fmt.Sprintf("%s/%d", inv.ID, inv.Version), "Write-off undone", now)
-			if err := tx.Ledger().Append(ctx, books.WriteOffUndone(f, inv.AmountDue())); err != nil {
+			if err := a.dueAgain(ctx, tx, acct, inv, inv.AmountDue(), now); err != nil {
 				return inv, err
 			}
 		}
@@ -125,6 +130,12 @@ func (a Adjuster) Void(ctx context.Context, asked Asked, iid invoice.ID, reason 
 		}
 		return inv, a.audit(ctx, tx, acct, asked, "invoice.void", reason, inv, now)
 	})
+}
+
+// dueAgain books that so much of what was written off is due, so that a credit note can take it off.
+func (a Adjuster) dueAgain(ctx context.Context, tx Tx, acct account.Account, inv invoice.Invoice, amount money.Amount, now time.Time) error {
+	f := a.fact(acct, fmt.Sprintf("%s/%d", inv.ID, inv.Version), "Write-off undone", now)
+	return tx.Ledger().Append(ctx, books.WriteOffUndone(f, amount))
 }
 
 // WriteOff says that nobody expects the invoice to be paid any more. The debt stays: it can still be
