@@ -162,6 +162,28 @@ func TestCreditNote_OfWhatACorrectionHasGivenBackIsCredit(t *testing.T) {
 	}
 }
 
+// What a credit note has made funds and its customer has spent is there no more: a dispute of the payment makes the invoice due
+// again, and leaves no funds of less than nothing, which nobody could be asked for.
+func TestDispute_OfWhatACreditNoteHasGivenBackAndIsSpent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.closed(t, day(time.April, 10))
+	inv := w.paidInvoice(t, a, 2700)
+	paid, err := w.DB.Payments().PaymentsOf(t.Context(), a, inv)
+	if err != nil || len(paid) != 1 {
+		t.Fatal(paid, err)
+	}
+	w.credit(t, a, inv, 1000)
+	w.use(t, a, "voice", "120000") // 10.00 of it from the funds
+	w.closed(t, day(time.May, 10))
+	w.wantBalance(t, a, 0, 0)
+	w.disputed(t, paid[0])
+	w.wantInvoice(t, a, inv, invoice.Open, 2700)
+	w.wantBalance(t, a, 0, 2700)
+}
+
 // A payment is disputed whose invoice a correction has given back already: the money that it became goes, and no gift pays in
 // its place.
 func TestDispute_OfWhatACorrectionHasGivenBack(t *testing.T) {
