@@ -257,6 +257,16 @@ func TestAutoTopUp_OfACardThatWasReplacedMeanwhile(t *testing.T) {
 	}
 }
 
+// What is missing is more than a top-up may be: it is as much as that.
+func TestAutoTopUp_IsNoMoreThanATopUpMayBe(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Policy.TopUpMaximum = 3000
+	if got := w.checkedFunds(t, w.keepFunds(t, sandbox.TokenVisa, 100_000)); got != 3000 {
+		t.Errorf("funds of %d, want 3000", got)
+	}
+}
+
 // What the provider reports as something else than was asked for is no reason to ask again by itself.
 func TestAutoTopUp_PausesWhereItsPaymentIsParked(t *testing.T) {
 	t.Parallel()

@@ -126,6 +126,25 @@ func TestLateUsage_WhatItCreditsOfWhatCreditPaidIsCredit(t *testing.T) {
 	}
 }
 
+// Two corrections of one invoice give back together what money has paid of it, and the rest is credit.
+func TestLateUsage_WhatWasCreditedBeforeIsNotMoneyTwice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	g := w.grant(t, a, 700, 0, 0)
+	w.useAs(t, a, "call", "voice", "120000", w.clock()) // 27.00: 7.00 by credit, 20.00 by card
+	w.closed(t, day(time.April, 10))
+	w.correct(t, a, "call", "80000") // 9.00
+	w.closed(t, day(time.May, 10))
+	w.wantBalance(t, a, 1800, 0)
+	w.correct(t, a, "call", "")
+	w.closed(t, day(time.June, 10))
+	w.wantBalance(t, a, 2000, 0)
+	if left := w.left(t, a, g); left != 700 {
+		t.Errorf("%d of the gift are left, want 700", left)
+	}
+}
+
 // Credit that is taken back by its operator, or has run out, is not given again.
 func TestCreditNote_OfCreditThatHasEnded(t *testing.T) {
 	t.Parallel()
