@@ -134,9 +134,12 @@ func TestLateUsage_WhatWasCreditedBeforeIsNotMoneyTwice(t *testing.T) {
 	g := w.grant(t, a, 700, 0, 0)
 	w.useAs(t, a, "call", "voice", "120000", w.clock()) // 27.00: 7.00 by credit, 20.00 by card
 	w.closed(t, day(time.April, 10))
+	inv := w.paidInvoice(t, a, 2700)
 	w.correct(t, a, "call", "80000") // 9.00
 	w.closed(t, day(time.May, 10))
 	w.wantBalance(t, a, 1800, 0)
+	w.credit(t, a, inv, 100) // a part of what money has paid and is not given back
+	w.wantBalance(t, a, 1900, 0)
 	w.correct(t, a, "call", "")
 	w.closed(t, day(time.June, 10))
 	w.wantBalance(t, a, 2000, 0)
