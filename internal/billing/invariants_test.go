@@ -79,6 +79,7 @@ func TestInvariants_BrokenDataIsSeen(t *testing.T) {
 	t.Parallel()
 	w := buildWorld(t)
 	payer, debtor := w.live(t)
+	w.advance(2 * time.Hour) // the provider's word of everything has come by now
 	options := invariant.Options{Clock: w.clock, Gateway: w.Gateway}
 	results, err := invariant.Run(t.Context(), w.db, options)
 	if err != nil {
@@ -350,5 +351,40 @@ func TestInvariants_LostPaymentIsNamedUntilItIsGivenBack(t *testing.T) {
 	}
 	if got := findings(); got != "" {
 		t.Errorf("found %q after it was given back, want nothing", got)
+	}
+}
+
+// A refund that somebody made at the provider is not in the books before its webhook has come, and that is no fault of theirs.
+func TestInvariants_RefundIsNotMissedWhileItsWordIsOnTheWay(t *testing.T) {
+	t.Parallel()
+	w := buildWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenVisa)
+	top := w.topUp(t, a, 5000)
+	c, err := w.Gateway.LookupCharge(t.Context(), payment.ChargeLookup{PaymentRef: top.Payment.String(), Since: start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.control.Refund(t.Context(), c.Ref, 1200); err != nil {
+		t.Fatal(err)
+	}
+	findings := func() (all []string) {
+		t.Helper()
+		results, err := invariant.Run(t.Context(), w.db, invariant.Options{Clock: w.clock, Gateway: w.Gateway})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range results {
+			all = append(all, r.Findings...)
+		}
+		return all
+	}
+	w.advance(30 * time.Minute)
+	if got := findings(); len(got) > 0 {
+		t.Errorf("found %q before its word may be missed", got)
+	}
+	w.advance(time.Hour)
+	if got := findings(); len(got) != 1 || !strings.Contains(got[0], "given back at the provider") {
+		t.Errorf("found %q, want the refund that nobody was told of", got)
 	}
 }

@@ -130,7 +130,7 @@ func charges(ctx context.Context, src Source, o Options) ([]string, error) {
 			}
 			c, known := theirs[p.ID]
 			delete(theirs, p.ID)
-			finding, err := compare(ctx, o.Gateway, p, c, known)
+			finding, err := compare(ctx, o.Gateway, p, c, known, now)
 			if err != nil {
 				return err
 			}
@@ -149,8 +149,11 @@ func charges(ctx context.Context, src Source, o Options) ([]string, error) {
 	return out, err
 }
 
+// onTheWay is how long the provider's word of a refund that somebody made there may take to be in the books.
+const onTheWay = time.Hour
+
 // compare says in which way a payment and the provider's charge for it differ.
-func compare(ctx context.Context, g payment.Gateway, p payment.Payment, c payment.ChargeResult, known bool) (string, error) {
+func compare(ctx context.Context, g payment.Gateway, p payment.Payment, c payment.ChargeResult, known bool, now time.Time) (string, error) {
 	took := known && c.Outcome == payment.OutcomeSucceeded
 	switch p.Status {
 	case payment.Succeeded:
@@ -174,6 +177,10 @@ func compare(ctx context.Context, g payment.Gateway, p payment.Payment, c paymen
 			return fmt.Sprintf("is charge %s with us and %s at the provider", p.ProviderRef, c.Ref), nil
 		}
 		if c.Refunded.Minor > p.Refunded.Minor {
+			told, err := refundedBefore(ctx, g, c, now.Add(-onTheWay))
+			if err != nil || told <= p.Refunded.Minor {
+				return "", err
+			}
 			return fmt.Sprintf("had %s given back at the provider, and %s in the books", c.Refunded, p.Refunded), nil
 		}
 	case payment.Failed, payment.Canceled:
@@ -183,6 +190,20 @@ func compare(ctx context.Context, g payment.Gateway, p payment.Payment, c paymen
 	case payment.Processing, payment.RequiresAction, payment.Parked: // its outcome is being looked into
 	}
 	return "", nil
+}
+
+// refundedBefore is how much of a charge was given back by refunds that were made until a time.
+func refundedBefore(ctx context.Context, g payment.Gateway, c payment.ChargeResult, until time.Time) (minor int64, err error) {
+	refunds, err := g.Refunds(ctx, c.Ref)
+	if err != nil {
+		return 0, fmt.Errorf("list the refunds of %s: %w", c.Ref, err)
+	}
+	for _, r := range refunds {
+		if r.Outcome == payment.OutcomeSucceeded && !r.CreatedAt.After(until) {
+			minor += r.Amount.Minor
+		}
+	}
+	return minor, nil
 }
 
 // cards looks for card numbers in everything that is stored. A finding names the place and not the number.
