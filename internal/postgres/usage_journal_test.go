@@ -444,7 +444,7 @@ func TestIngest(t *testing.T) {
 
 	t.Run("StoresWhatIsQueuedWhenItsCallerLeaves", func(t *testing.T) {
 		t.Parallel()
-		b := newMeterBench(t, metering.Options{})
+		b := newMeterBench(t, metering.Options{Committers: 1}) // of two the second could be quicker
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, _ = b.in.Add(ctx, []metering.Event{b.event("left", "text", "1")})
