@@ -59,6 +59,7 @@ func (a *App) assemble(ctx context.Context) error {
 	}
 	gateway = payment.Watch(gateway, a.clock, a.metrics.ObserveProviderCall)
 	a.svc.core = &billing.Core{DB: a.db, Gateway: gateway, Clock: a.clock, Policy: a.cfg.policy(), Log: a.log}
+	a.svc.core.WithholdCharges() // until a sweep knows that the database is not an earlier one
 	if err := a.catalogue(ctx); err != nil {
 		return err
 	}

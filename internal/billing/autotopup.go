@@ -57,6 +57,9 @@ func (f Funder) AutoTopUp(ctx context.Context, a account.ID) (asked bool, err er
 	if err != nil {
 		return false, err
 	}
+	if f.charging.withheld.Load() {
+		return false, f.hold(ctx, rule, acct.Now(f.Clock()).Add(withheldFor))
+	}
 	due, again, err := f.due(ctx, f.DB, acct)
 	if err != nil {
 		return false, err

@@ -24,10 +24,13 @@ import (
 type Collector struct{ *Core }
 
 // Collect makes the next attempt to charge an open invoice, if one is due on the account's clock.
-// An invoice that is paid, or is being paid, is left alone. It reports whether it asked the provider.
+// An invoice that is paid, or is being paid, is left alone, and any while charges are withheld. It reports whether it asked the provider.
 func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (asked bool, err error) {
 	defer errs.Wrap(&err, "collect %s", iid)
 	failpoint.Hit(failpoint.Collect, failpoint.Received)
+	if c.charging.withheld.Load() {
+		return false, nil // it stays due
+	}
 	var p payment.Payment
 	var m payment.Method
 	called, err := c.commitIntent(ctx, func(tx Tx) error {

@@ -27,8 +27,9 @@ type Core struct {
 	Policy  Policy
 	Log     *slog.Logger
 
-	topUps queue
-	left   places
+	topUps   queue
+	left     places
+	charging charging
 }
 
 // Policy is what an operator decides once for all accounts.

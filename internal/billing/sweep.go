@@ -36,7 +36,7 @@ func (s Swept) Any() bool { return s != Swept{} }
 // Sweep does everything that is due now, once. One record that fails is left for the next sweep; the others are done.
 // The error joins what went wrong.
 func (s Sweeper) Sweep(ctx context.Context) (done Swept, err error) {
-	return s.steps(ctx, s.events, s.resolve, s.upgrades, s.close, s.finalize, s.collect, s.credit, s.topUps, s.expiring, s.migrations)
+	return s.steps(ctx, s.remember, s.events, s.resolve, s.upgrades, s.close, s.finalize, s.collect, s.credit, s.topUps, s.expiring, s.migrations)
 }
 
 // SweepNow is Sweep for somebody who does not wait: the provider is asked also for what it would be asked for after a
@@ -45,13 +45,13 @@ func (s Sweeper) SweepNow(ctx context.Context) (done Swept, err error) {
 	everything := func(ctx context.Context, now time.Time, done *Swept) error {
 		return s.resolve(ctx, now.Add(longestPause), done)
 	}
-	return s.steps(ctx, s.events, everything, s.upgrades, s.close, s.finalize, s.collect, s.credit, s.topUps, s.expiring, s.migrations)
+	return s.steps(ctx, s.remember, s.events, everything, s.upgrades, s.close, s.finalize, s.collect, s.credit, s.topUps, s.expiring, s.migrations)
 }
 
 // Bill does what is due of the way from usage to money: periods are closed, drafts made final, open
 // invoices collected.
 func (s Sweeper) Bill(ctx context.Context) (done Swept, err error) {
-	return s.steps(ctx, s.close, s.finalize, s.collect)
+	return s.steps(ctx, s.remember, s.close, s.finalize, s.collect)
 }
 
 func (s Sweeper) steps(ctx context.Context, all ...func(context.Context, time.Time, *Swept) error) (done Swept, err error) {

@@ -53,4 +53,8 @@ type Queue interface {
 	Due(ctx context.Context, now time.Time, limit int) ([]Intent, error)
 	// Relayed removes an intent that was handed on. One that is gone already is no error.
 	Relayed(ctx context.Context, in Intent) error
+	// LastSweep returns when the last sweep began, whoever made it: the zero time if there was none.
+	LastSweep(ctx context.Context) (time.Time, error)
+	// Sweeping writes down that a sweep begins. A later one that is written down already stays.
+	Sweeping(ctx context.Context, at time.Time) error
 }

@@ -50,3 +50,14 @@ func (s jobQueue) Relayed(ctx context.Context, in job.Intent) (err error) {
 	defer errs.Wrap(&err, "relay job %s", in.ID)
 	return translate(stores(s).of(ctx, in.Account).Where("id = ?", in.ID).Delete(&intentRow{}).Error)
 }
+
+func (s jobQueue) LastSweep(ctx context.Context) (began time.Time, err error) {
+	defer errs.Wrap(&err, "last sweep")
+	err = translate(stores(s).all(ctx).Raw("SELECT began_at FROM sweeps").Scan(&began).Error) // no row leaves it as it is
+	return began.UTC(), err
+}
+
+func (s jobQueue) Sweeping(ctx context.Context, at time.Time) (err error) {
+	defer errs.Wrap(&err, "write a sweep down")
+	return translate(stores(s).all(ctx).Exec("INSERT INTO sweeps (began_at) VALUES (?) ON CONFLICT (one) DO UPDATE SET began_at = greatest(sweeps.began_at, excluded.began_at)", at).Error)
+}

@@ -283,7 +283,7 @@ func TestMigrate_LetsOthersThroughWhileATableIsHeld(t *testing.T) {
 	t.Parallel()
 	dsn := postgrestest.DSN(t)
 	m := migrator(t, dsn)
-	const undone = 1
+	const undone = 2 // 00028 is the last that is about a table which was there before
 	for range undone {
 		if _, err := m.Down(t.Context()); err != nil {
 			t.Fatal(err)

@@ -25,7 +25,7 @@ const (
 // tables declares every table. A migration that adds one adds it here, which is a decision: see
 // docs/adr and CONTRIBUTING ("add a table").
 var tables = map[kind]string{
-	reference: "meters plans plan_versions plan_migrations ledger_proofs operator_audit_entries",
+	reference: "meters plans plan_versions plan_migrations ledger_proofs operator_audit_entries sweeps",
 	lookup:    "account_external_ids api_keys provider_refs provider_events card_attempts",
 	local:     "goose_db_version river_*",
 	tenant: `accounts account_counters account_events audit_entries auto_top_ups billing_periods billing_profiles
