@@ -30,6 +30,7 @@ type Core struct {
 	topUps   queue
 	left     places
 	charging charging
+	page     int // records that a sweep looks up at a time; 0: batch
 }
 
 // Policy is what an operator decides once for all accounts.

@@ -2,3 +2,6 @@ package billing
 
 // Move is what Run does about one account, for tests of a run that died between two.
 var Move = Migrator.move
+
+// LookUpAtOnce has sweeps look up so many records at a time, so that few fill a page.
+func (c *Core) LookUpAtOnce(n int) { c.page = n }

@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -124,14 +125,14 @@ func (p *place[T]) swap(after T) T {
 func through[T any](ctx context.Context, s Sweeper, left *place[T], due func(after T, limit int) ([]T, error), do func(T) error) (err error) {
 	var none T
 	last := left.swap(none)
-	failed, over := 0, s.Clock().Add(share)
+	failed, over, n := 0, s.Clock().Add(share), cmp.Or(s.page, batch)
 	defer func() {
 		if failed > toldAtMost {
 			err = errors.Join(err, fmt.Errorf("and %d more could not be done", failed-toldAtMost))
 		}
 	}()
 	for {
-		items, derr := due(last, batch)
+		items, derr := due(last, n)
 		if derr != nil {
 			return errors.Join(err, derr)
 		}
@@ -150,7 +151,7 @@ func through[T any](ctx context.Context, s Sweeper, left *place[T], due func(aft
 				}
 			}
 		}
-		if len(items) < batch {
+		if len(items) < n {
 			return err
 		}
 	}
