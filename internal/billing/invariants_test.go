@@ -13,7 +13,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/alert"
 	"github.com/accrue-billing/accrue/internal/billing"
-	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/invariant"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/page"
@@ -317,41 +316,30 @@ func TestProofs(t *testing.T) {
 func TestInvariants_LostPaymentIsNamedUntilItIsGivenBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenVisa)
-	known := w.topUp(t, a, 5000)
-	c, err := w.Gateway.LookupCharge(t.Context(), payment.ChargeLookup{PaymentRef: known.Payment.String(), Since: start})
-	if err != nil {
-		t.Fatal(err)
-	}
-	lost := id.New[payment.Payment]().String()
-	c, err = w.Gateway.Charge(t.Context(), payment.ChargeRequest{
-		Key: lost, Amount: usd(1200), CustomerRef: c.CustomerRef, MethodRef: c.MethodRef, AccountRef: a.String(), PaymentRef: lost,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	findings := func() string {
-		t.Helper()
-		results, err := invariant.Run(t.Context(), w.db, invariant.Options{Clock: w.clock, Gateway: w.Gateway})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var all []string
-		for _, r := range results {
-			all = append(all, r.Findings...)
-		}
-		return strings.Join(all, "\n")
-	}
-	if got := findings(); !strings.Contains(got, "for payment "+lost+", which is not ours") {
+	a := w.onPro(t)
+	lost := w.forgottenCharge(t, a, 1200)
+	if got := w.findings(t); len(got) != 1 || !strings.Contains(got[0], "for payment "+lost.PaymentRef+", which is not ours") {
 		t.Errorf("found %q, want the payment that is lost", got)
 	}
-	if err := w.control.Refund(t.Context(), c.Ref, 1200); err != nil {
+	if err := w.control.Refund(t.Context(), lost.Ref, 1200); err != nil {
 		t.Fatal(err)
 	}
-	if got := findings(); got != "" {
+	if got := w.findings(t); len(got) > 0 {
 		t.Errorf("found %q after it was given back, want nothing", got)
 	}
+}
+
+// findings are what the checks of the books find.
+func (w *world) findings(t *testing.T) (all []string) {
+	t.Helper()
+	results, err := invariant.Run(t.Context(), w.db, invariant.Options{Clock: w.clock, Gateway: w.Gateway})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range results {
+		all = append(all, r.Findings...)
+	}
+	return all
 }
 
 // A refund that somebody made at the provider is not in the books before its webhook has come, and that is no fault of theirs.
@@ -368,23 +356,12 @@ func TestInvariants_RefundIsNotMissedWhileItsWordIsOnTheWay(t *testing.T) {
 	if err := w.control.Refund(t.Context(), c.Ref, 1200); err != nil {
 		t.Fatal(err)
 	}
-	findings := func() (all []string) {
-		t.Helper()
-		results, err := invariant.Run(t.Context(), w.db, invariant.Options{Clock: w.clock, Gateway: w.Gateway})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range results {
-			all = append(all, r.Findings...)
-		}
-		return all
-	}
 	w.advance(30 * time.Minute)
-	if got := findings(); len(got) > 0 {
+	if got := w.findings(t); len(got) > 0 {
 		t.Errorf("found %q before its word may be missed", got)
 	}
 	w.advance(time.Hour)
-	if got := findings(); len(got) != 1 || !strings.Contains(got[0], "given back at the provider") {
+	if got := w.findings(t); len(got) != 1 || !strings.Contains(got[0], "given back at the provider") {
 		t.Errorf("found %q, want the refund that nobody was told of", got)
 	}
 }

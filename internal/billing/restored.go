@@ -74,7 +74,7 @@ func (s Sweeper) forgotten(ctx context.Context, since time.Time) error {
 		if err != nil {
 			return fmt.Errorf("list the provider's charges: %w", err)
 		}
-		if c.Outcome.Final() && (c.Outcome != payment.OutcomeSucceeded || c.Refunded == c.Amount) {
+		if c.Outcome.Final() && !c.Kept() {
 			continue // nothing was taken, or all of it was given back
 		}
 		known, err := s.known(ctx, c)

@@ -139,8 +139,8 @@ func charges(ctx context.Context, src Source, o Options) ([]string, error) {
 			}
 		}
 		for ours, c := range theirs {
-			kept := c.Outcome == payment.OutcomeSucceeded && c.Refunded != c.Amount // what a restored backup does not know may have been given back since
-			if kept && !out.add("the provider took %s as %s for payment %s, which is not ours", c.Amount, c.Ref, ours) {
+			// What a restored backup does not know may have been given back since.
+			if c.Kept() && !out.add("the provider took %s as %s for payment %s, which is not ours", c.Amount, c.Ref, ours) {
 				return nil
 			}
 		}
@@ -184,7 +184,7 @@ func compare(ctx context.Context, g payment.Gateway, p payment.Payment, c paymen
 			return fmt.Sprintf("had %s given back at the provider, and %s in the books", c.Refunded, p.Refunded), nil
 		}
 	case payment.Failed, payment.Canceled:
-		if took && c.Refunded != c.Amount { // what was parked may have been given back as a whole
+		if c.Kept() { // what was parked may have been given back as a whole
 			return fmt.Sprintf("is %s, and the provider took %s", p.Status, c.Amount), nil
 		}
 	case payment.Processing, payment.RequiresAction, payment.Parked: // its outcome is being looked into

@@ -364,6 +364,9 @@ type ChargeResult struct {
 	Decline     *Decline
 }
 
+// Kept reports whether money was taken of which some was not given back.
+func (c ChargeResult) Kept() bool { return c.Outcome == OutcomeSucceeded && c.Refunded != c.Amount }
+
 // Agrees returns ErrMismatch unless the provider reports the very payment that was asked for. A charge
 // that does not agree must not be booked: it is parked for a person.
 func (c ChargeResult) Agrees(r ChargeRequest) error {

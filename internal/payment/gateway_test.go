@@ -56,6 +56,27 @@ func TestCardExpiresWithItsMonth(t *testing.T) {
 	}
 }
 
+func TestChargeIsKeptUntilAllOfItWasGivenBack(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		outcome  payment.Outcome
+		refunded int64
+		want     bool
+	}{
+		{payment.OutcomeSucceeded, 0, true},
+		{payment.OutcomeSucceeded, 999, true},
+		{payment.OutcomeSucceeded, 1000, false},
+		{payment.OutcomeDeclined, 0, false},
+		{payment.OutcomeProcessing, 0, false},
+		{"", 0, false},
+	} {
+		r := payment.ChargeResult{Outcome: c.outcome, Amount: money.New(1000, money.USD), Refunded: money.New(c.refunded, money.USD)}
+		if r.Kept() != c.want {
+			t.Errorf("%s with %d given back: kept %v", c.outcome, c.refunded, r.Kept())
+		}
+	}
+}
+
 func TestChargeMustAgreeWithWhatWasAsked(t *testing.T) {
 	t.Parallel()
 
