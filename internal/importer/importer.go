@@ -28,6 +28,10 @@ const (
 
 	// maxBatchBytes keeps a request of long rows below what the API takes (8 MiB).
 	maxBatchBytes = 4 << 20
+
+	// maxAhead is how many batches of each worker may wait for one before them that is not answered: rows are settled in
+	// the order of the file, and what waits is kept in memory.
+	maxAhead = 8
 )
 
 // Outcome is what the API said of one row.
@@ -133,9 +137,10 @@ func (r *run) all(ctx context.Context) error {
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	todo, done := make(chan *batch), make(chan *batch, r.opt.Workers)
+	unsettled := make(chan struct{}, maxAhead*r.opt.Workers)
 	g.Go(func() error {
 		defer close(todo)
-		return r.read(ctx, todo)
+		return r.read(ctx, todo, unsettled)
 	})
 	senders, sendCtx := errgroup.WithContext(ctx)
 	for range r.opt.Workers {
@@ -146,13 +151,18 @@ func (r *run) all(ctx context.Context) error {
 		return senders.Wait()
 	})
 	// Settling goes on while anything comes, also after an error, so that what was answered is kept.
-	settled := r.settle(done, cancel)
+	settled := r.settle(done, unsettled, cancel)
 	return errors.Join(settled, g.Wait())
 }
 
-// read cuts the file into batches.
-func (r *run) read(ctx context.Context, todo chan<- *batch) error {
+// read cuts the file into batches, and waits where as many as there may be are not settled.
+func (r *run) read(ctx context.Context, todo chan<- *batch, unsettled chan<- struct{}) error {
 	for number := 0; ; number++ {
+		select {
+		case unsettled <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 		b := &batch{number: number}
 		for size := 0; len(b.rows) < r.opt.Batch && size < maxBatchBytes; {
 			next, err := r.source.next()
@@ -213,7 +223,7 @@ func (r *run) send(ctx context.Context, todo <-chan *batch, done chan<- *batch) 
 
 // settle counts batches in the order of the file. Where it fails it stops the rest, and lets what is
 // under way come to its end.
-func (r *run) settle(done <-chan *batch, stop func()) error {
+func (r *run) settle(done <-chan *batch, unsettled <-chan struct{}, stop func()) error {
 	waiting := map[int]*batch{}
 	next := 0
 	var failed error
@@ -225,6 +235,7 @@ func (r *run) settle(done <-chan *batch, stop func()) error {
 			}
 			delete(waiting, next)
 			next++
+			<-unsettled
 			if r.opt.Progress != nil {
 				r.opt.Progress.Done(r.state.counts)
 			}

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"go.uber.org/goleak"
 
@@ -267,6 +268,51 @@ func TestAnImportOfPartOfAFileGoesOnWithTheWhole(t *testing.T) {
 }
 
 // A row that cannot be read is written down as it stands in the file, and keeps no other from being taken.
+// stuck answers all but the first row until it is let go.
+type stuck struct {
+	service
+	free chan struct{}
+}
+
+func (s *stuck) Send(ctx context.Context, events []json.RawMessage) ([]importer.Outcome, error) {
+	if strings.Contains(string(events[0]), `"id":"0"`) {
+		<-s.free
+	}
+	return s.service.Send(ctx, events)
+}
+
+// Rows are settled in the order of the file, so the others wait in memory for one that is tried again and again.
+func TestImport_ReadsNoMoreThanItCanSettle(t *testing.T) {
+	t.Parallel()
+	const rows = 1000
+	var text strings.Builder
+	for i := range rows {
+		fmt.Fprintf(&text, "{\"id\":\"%d\"}\n", i)
+	}
+	path := write(t, "a.ndjson", text.String())
+
+	synctest.Test(t, func(t *testing.T) {
+		s := &stuck{free: make(chan struct{})}
+		var counts importer.Counts
+		var err error
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			counts, err = importer.Run(t.Context(), path, s, importer.Options{Batch: 1, Workers: 2})
+		}()
+		synctest.Wait()
+		if s.mu.Lock(); s.requests < 2 || s.requests > 50 {
+			t.Errorf("%d batches were answered behind the first, which is not; want a few", s.requests)
+		}
+		s.mu.Unlock()
+		close(s.free)
+		<-ended
+		if err != nil || counts.Accepted != rows {
+			t.Errorf("then %+v, %v; want all of %d", counts, err, rows)
+		}
+	})
+}
+
 func TestRowsThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	long := `{"id":"` + strings.Repeat("x", 3<<20) + `"}`
