@@ -121,7 +121,7 @@ func (p *place[T]) swap(after T) T {
 }
 
 // through runs do for everything that is due, page by page, and for each once. What cannot be done is left for the next
-// sweep, and however much there is of it, it holds up nothing that is due behind it.
+// sweep, and however much there is of it, it holds up nothing that is due behind it: not even what panics.
 func through[T any](ctx context.Context, s Sweeper, left *place[T], due func(after T, limit int) ([]T, error), do func(T) error) (err error) {
 	var none T
 	last := left.swap(none)
@@ -145,7 +145,7 @@ func through[T any](ctx context.Context, s Sweeper, left *place[T], due func(aft
 				return err
 			}
 			last = item
-			if derr := do(last); derr != nil {
+			if derr := contained(do, last); derr != nil {
 				if failed++; failed <= toldAtMost {
 					err = errors.Join(err, derr)
 				}
@@ -155,6 +155,12 @@ func through[T any](ctx context.Context, s Sweeper, left *place[T], due func(aft
 			return err
 		}
 	}
+}
+
+// contained runs do, and returns a panic as an error.
+func contained[T any](do func(T) error, item T) (err error) {
+	defer errs.Recover(&err)
+	return do(item)
 }
 
 // counted adds one to a count for what was done.

@@ -3,6 +3,7 @@ package billing_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -194,6 +195,26 @@ func TestSweep_WhatTakesLongAndFailsHoldsUpNothingForEver(t *testing.T) {
 		if sub, err := w.DB.Subscriptions().Active(t.Context(), sound); err != nil || sub.Index != closed {
 			t.Errorf("after sweep %d the account behind them is in period %d, %v; want %d", i, sub.Index, err, closed)
 		}
+	}
+	w.sweep(t)
+}
+
+// What panics for one account does so whenever it is tried: it must not end the process, again and again, for all.
+func TestSweep_WhatPanicsHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	broken := w.open(t).ID
+	w.advance(time.Second)
+	sound := w.open(t).ID
+	w.advance(35 * 24 * time.Hour)
+	core := w.another(w.Gateway)
+	core.DB = spoilt{w.DB, map[account.ID]bool{broken: true}, func() { panic("a fault of ours") }}
+	_, err := billing.Sweeper{Core: core}.Sweep(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "a fault of ours") || !strings.Contains(err.Error(), "sweep_test.go") {
+		t.Errorf("%v, want what panicked, and where", err)
+	}
+	if sub, err := w.DB.Subscriptions().Active(t.Context(), sound); err != nil || sub.Index != 1 {
+		t.Errorf("the account behind it is in period %d, %v", sub.Index, err)
 	}
 	w.sweep(t)
 }

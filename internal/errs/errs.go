@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"time"
 )
 
@@ -132,5 +133,15 @@ func KindOf(err error) Kind {
 func Wrap(errp *error, format string, args ...any) {
 	if *errp != nil {
 		*errp = fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), *errp)
+	}
+}
+
+// Recover makes a panic an error with its stack, so that what is done for one record, and is broken, ends neither the
+// process nor what is done for the others. It is to be deferred itself:
+//
+//	defer errs.Recover(&err)
+func Recover(errp *error) {
+	if r := recover(); r != nil {
+		*errp = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 	}
 }

@@ -110,6 +110,22 @@ func TestWatch_AlertsOutliveTheProcess(t *testing.T) {
 		}
 	})
 
+	t.Run("ThatPanicsForAnother", func(t *testing.T) {
+		broken, a := reached(), reached()
+		var log bytes.Buffer
+		faulty := &billing.Core{DB: brokenFor{db, broken}, Clock: core.Clock, Policy: core.Policy, Log: slog.New(slog.NewTextHandler(&log, nil))}
+		w := &worker.Watch{Core: faulty}
+		w.Changed([]account.ID{broken, a})
+		ended, end := context.WithCancel(t.Context())
+		end()
+		if err := w.Run(ended); err != nil || told(a) != 1 {
+			t.Errorf("told %d times, want once; %v", told(a), err)
+		}
+		if said := log.String(); !strings.Contains(said, "a fault of ours") {
+			t.Errorf("of the panic the log says\n%s", said)
+		}
+	})
+
 	t.Run("ThatWasKilled", func(t *testing.T) {
 		accounts := make([]account.ID, 120) // more than are looked at at a time
 		for i := range accounts {
@@ -164,4 +180,24 @@ func (s forgetfulAlerts) Watched(ctx context.Context, accounts []account.ID) ([]
 
 func (forgetfulAlerts) AllWatched(context.Context, account.ID, int) ([]account.ID, error) {
 	return nil, nil
+}
+
+// brokenFor is a database that panics where the alerts of one account are read.
+type brokenFor struct {
+	billing.Database
+	account account.ID
+}
+
+func (d brokenFor) Alerts() alert.Store { return brokenAlerts{d.Database.Alerts(), d.account} }
+
+type brokenAlerts struct {
+	alert.Store
+	account account.ID
+}
+
+func (s brokenAlerts) List(ctx context.Context, a account.ID) ([]alert.Alert, error) {
+	if a == s.account {
+		panic("a fault of ours")
+	}
+	return s.Store.List(ctx, a)
 }

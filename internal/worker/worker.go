@@ -52,6 +52,12 @@ type Sweeper struct {
 	Sweep func(ctx context.Context) error
 }
 
+// contained sweeps, and returns a panic as an error.
+func (s Sweeper) contained(ctx context.Context) (err error) {
+	defer errs.Recover(&err)
+	return s.Sweep(ctx)
+}
+
 // Worker runs jobs until its context ends.
 type Worker struct {
 	cfg    Config
@@ -188,7 +194,7 @@ func (w *Worker) sweep(running context.Context) {
 			"resolved", done.Resolved, "events", done.Events)
 	}
 	for _, s := range w.cfg.Sweepers {
-		if serr := s.Sweep(ctx); serr != nil {
+		if serr := s.contained(ctx); serr != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", s.Name, serr))
 		}
 	}
@@ -245,8 +251,8 @@ func (f failures) HandleError(ctx context.Context, j *rivertype.JobRow, err erro
 }
 
 // HandlePanic implements river.ErrorHandler.
-func (f failures) HandlePanic(ctx context.Context, j *rivertype.JobRow, v any, _ string) *river.ErrorHandlerResult {
-	f.log.ErrorContext(ctx, "job panicked", "job", j.ID, "panic", fmt.Sprintf("%T", v))
+func (f failures) HandlePanic(ctx context.Context, j *rivertype.JobRow, v any, stack string) *river.ErrorHandlerResult {
+	f.log.ErrorContext(ctx, "job panicked", "job", j.ID, "attempt", j.Attempt, "panic", fmt.Sprint(v), "stack", stack)
 	return nil
 }
 

@@ -115,7 +115,7 @@ func TestJobs_ThatAlwaysFailHoldUpNobody(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	for _, reason := range []string{"job panicked", `unknown job \"no such job\"`, "arguments of collect_invoice"} {
+	for _, reason := range []string{"job panicked", "nil pointer dereference", "worker.(*Worker).do", `unknown job \"no such job\"`, "arguments of collect_invoice"} {
 		if !log.says(reason) {
 			t.Errorf("the log does not say %q", reason)
 		}
