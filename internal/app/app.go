@@ -104,7 +104,7 @@ func (a *App) openDatabase(ctx context.Context) (err error) {
 	}
 	for {
 		err = a.connect(ctx)
-		if errs.KindOf(err) != errs.Unavailable {
+		if errs.KindOf(err) != errs.Unavailable || ctx.Err() != nil {
 			return err
 		}
 		a.log.WarnContext(ctx, "the database is not there yet; trying again", "error", err)

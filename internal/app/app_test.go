@@ -237,6 +237,33 @@ func TestServe_WaitsForItsDatabase(t *testing.T) {
 	}
 }
 
+// Who stops a service that is still starting gets what was asked for: no failure, and no word of a database that is away.
+func TestServe_StoppedBeforeItHasStarted(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithCancel(t.Context())
+	log := &buffer{}
+	done := make(chan error, 1)
+	go func() {
+		done <- app.Execute(ctx, []string{
+			"serve", "--addr=127.0.0.1:0", "--sandbox-addr=127.0.0.1:0", "--data-dir", t.TempDir(), "--database-url=postgres:///x?host=/nowhere",
+		}, noEnvironment, io.Discard, log)
+	}()
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(log.String(), "the database is not there yet"); {
+		select {
+		case err := <-done:
+			t.Fatalf("serve ended: %v\n%s", err, log)
+		case <-time.After(5 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not say what it waits for:\n%s", log)
+		}
+	}
+	stop()
+	if err := <-done; err != nil || !strings.Contains(log.String(), "stopped before it had started") {
+		t.Errorf("%v\n%s", err, log)
+	}
+}
+
 // Keys that an identity provider has withdrawn must go, and those that it has come to use must come, without
 // anybody who calls.
 func TestServe_KeepsTheKeysOfIdentityProvidersFresh(t *testing.T) {
@@ -329,7 +356,7 @@ func TestConfig_CommandShowsEverythingButSecrets(t *testing.T) {
 	if strings.Contains(out, "canary") {
 		t.Errorf("a secret is shown:\n%s", out)
 	}
-	for _, want := range []string{"127.0.0.1:1", "[redacted]", "ACCRUE_PROVIDER_TIMEOUT", "ACCRUE_CARD_REMOVAL"} {
+	for _, want := range []string{"127.0.0.1:1", "http://127.0.0.1:1 ", "[redacted]", "ACCRUE_PROVIDER_TIMEOUT", "ACCRUE_CARD_REMOVAL"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %s in:\n%s", want, out)
 		}
@@ -338,7 +365,7 @@ func TestConfig_CommandShowsEverythingButSecrets(t *testing.T) {
 
 func TestExecute_MistakesAreUsageErrors(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{}, {"sevre"}, {"serve", "--mode=live"}, {"serve", "--cpu-profile=/there/is/no/folder"}, {"migrate", "down", "--mode=live"}, {"config", "--cors-origin=*"}} {
+	for _, args := range [][]string{{}, {"sevre"}, {"serve", "--mode=live"}, {"serve", "--cpu-profile=/there/is/no/folder"}, {"migrate", "down", "--mode=live"}, {"config", "--cors-origin=*"}, {"plans", "migrate", "pro", "--to=1", "--show=-1"}} {
 		_, err := execute(t, args...)
 		if _, ok := errors.AsType[*app.UsageError](err); !ok {
 			t.Errorf("%q: %v", args, err)

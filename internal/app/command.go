@@ -54,7 +54,8 @@ func Execute(ctx context.Context, args []string, env Environment, stdout, stderr
 	if err != nil || parsed == nil {
 		return err
 	}
-	in := &invocation{ctx: ctx, cfg: tree.Options.withDefaults(env), stdout: stdout, stderr: stderr, kong: parsed.Kong}
+	tree.Options = tree.Options.withDefaults(env)
+	in := &invocation{ctx: ctx, cfg: tree.Options, stdout: stdout, stderr: stderr, kong: parsed.Kong}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(in.cfg.LogLevel)); err != nil {
 		return &UsageError{[]string{"log-level: " + err.Error()}}
@@ -82,6 +83,10 @@ func (c serveCommand) Run(in *invocation) (err error) {
 		defer func() { err = errors.Join(err, stop()) }()
 	}
 	a, err := New(in.ctx, in.cfg, in.log)
+	if err != nil && in.ctx.Err() != nil {
+		in.log.InfoContext(in.ctx, "stopped before it had started", "error", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -213,6 +213,7 @@ func TestCheck(t *testing.T) {
 		"TwoFreePorts":                 {test, []string{"--addr=127.0.0.1:0", "--sandbox-addr=127.0.0.1:0"}, ""},
 		"DatabaseURLOfAnotherKind":     {test, []string{"--database-url=mysql://canary@x/y"}, "database-url"},
 		"ProgramsForAnothersDatabase":  {test, []string{"--database-url=postgres://x/y", "--pg-bin=/usr"}, "pg-bin"},
+		"NoStreams":                    {test, []string{"--stream-limit=0"}, "stream-limit: 0 is not between 1 and"},
 		"TooManyCommitters":            {test, []string{"--ingest-committers=65"}, "ingest-committers"},
 		"QueueSmallerThanABatch":       {test, []string{"--ingest-queue=10"}, "ingest-queue"},
 		"RetentionShorterThanLateness": {test, []string{"--usage-retention=1h"}, "usage-retention"},

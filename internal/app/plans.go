@@ -197,6 +197,9 @@ func (in *invocation) publish(c plan.Catalogue, dry bool) error {
 
 // Run compares, and moves the accounts if it is told to.
 func (m plansMigrate) Run(in *invocation) error {
+	if m.Show < 0 {
+		return &UsageError{[]string{"show: must not be negative"}}
+	}
 	return in.core(func(core *billing.Core) error {
 		migrator := billing.Migrator{Core: core}
 		r, err := migrator.Preview(in.ctx, plan.Code(m.Plan), m.To, m.Show)

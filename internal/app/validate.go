@@ -227,6 +227,7 @@ func (c Config) checkNumbers(p *problems) {
 		name             string
 		value, low, high int64
 	}{
+		{"stream-limit", int64(c.StreamLimit), 1, 10_000},
 		{"connections", int64(c.Connections), 16, 1_000_000},
 		{"rate-limit", int64(c.RateLimit), 1, 1_000_000},
 		{"database-conns", int64(c.DatabaseConns), 4, 1000},

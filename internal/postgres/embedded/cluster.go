@@ -86,6 +86,9 @@ func initCluster(ctx context.Context, bin binaries, dir string, who owner) error
 	err := cmd.Run()
 	runtime.UnlockOSThread()
 	closeFiles(cmd)
+	if err != nil && ctx.Err() != nil { // it was stopped: what it had said until then explains nothing
+		return fmt.Errorf("embedded postgres: initdb: %w", context.Cause(ctx))
+	}
 	if err != nil {
 		return fmt.Errorf("embedded postgres: initdb: %w\n%s", err, strings.TrimSpace(out.String()))
 	}
