@@ -2,6 +2,7 @@ package billing_test
 
 import (
 	"errors"
+	"maps"
 	"testing"
 	"time"
 
@@ -144,6 +145,32 @@ func (w *world) credit(t *testing.T, a account.ID, inv invoice.ID, minor int64) 
 	_, err := billing.Adjuster{Core: w.Core}.Credit(t.Context(), asked(a, newKey()), billing.CreditInput{Invoice: inv, Amount: usd(minor), Reason: "test"}, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Funds go back to where they were paid in as funds, the latest first, before a card is given back what it paid of an invoice.
+func TestEnd_WhereFundsGoBackToFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	for _, minor := range []int64{300, 400, 500} {
+		w.topUp(t, a, minor)
+		w.advance(time.Hour)
+	}
+	w.use(t, a, "voice", "120000") // 27.00, of which the card pays 15.00
+	w.closed(t, day(time.April, 10))
+	w.credit(t, a, w.paidInvoice(t, a, 2700), 1500)
+	w.use(t, a, "voice", "68000") // 3.60
+	if _, err := (billing.Ender{Core: w.Core}).End(t.Context(), asked(a, newKey()), "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.wantBalance(t, a, 0, 0)
+	got := map[int64]int64{}
+	for _, c := range w.charges(t)[a] {
+		got[c.Amount.Minor] = c.Refunded.Minor
+	}
+	if want := map[int64]int64{500: 500, 400: 400, 300: 240, 1500: 0}; !maps.Equal(got, want) {
+		t.Errorf("refunded of each charge %v, want %v", got, want)
 	}
 }
 

@@ -1,6 +1,7 @@
 package billing_test
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -284,6 +285,41 @@ func TestTopUp(t *testing.T) {
 			t.Errorf("not closed when it is resolved: %v", err)
 		}
 	})
+}
+
+// A parked payment of which the provider has given back a part is not what was asked for: it stays parked.
+func TestUnpark_OfAPaymentThatWasGivenBackInPart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultWrongAmount})
+	top := w.topUp(t, a, 5000)
+	provider := reporting{w.Gateway, payment.ChargeResult{
+		Outcome: payment.OutcomeSucceeded, PaymentRef: top.Payment.String(), Amount: usd(5000), Refunded: usd(1),
+	}}
+	unpark := func(core *billing.Core, d billing.ParkedDecision) error {
+		_, err := billing.Resolver{Core: core}.Unpark(t.Context(), asked(a, newKey()), top.Payment, d, "test", nil)
+		return err
+	}
+	if err := unpark(w.another(provider), billing.AskAgain); !errors.Is(err, billing.ErrStillParked) {
+		t.Errorf("given back in part: %v, want that it is still parked", err)
+	}
+	if b := w.balance(t, a); b.Funds != usd(0) {
+		t.Errorf("funds %s", b.Funds)
+	}
+	if err := unpark(w.Core, billing.GiveBack); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reporting is a provider that reports one thing of every charge.
+type reporting struct {
+	payment.Gateway
+	res payment.ChargeResult
+}
+
+func (g reporting) LookupCharge(context.Context, payment.ChargeLookup) (payment.ChargeResult, error) {
+	return g.res, nil
 }
 
 // A deployment that comes back with another public URL repeats the provider's call with other
