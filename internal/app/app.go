@@ -42,6 +42,7 @@ type App struct {
 	closers    []func() error                    // in the order in which they were opened
 	running    atomic.Bool
 	draining   atomic.Bool
+	closing    chan struct{} // closed when the addresses are
 }
 
 // part is work in the background: run returns when its context ends and its last piece is done.
@@ -70,7 +71,7 @@ func newAt(ctx context.Context, cfg Config, log *slog.Logger, clk clock.Clock) (
 		return nil, err
 	}
 	log.InfoContext(ctx, "starting", "version", Version(), "mode", cfg.Mode, "provider", cfg.Provider)
-	a := &App{cfg: cfg, log: log, clock: clk, metrics: telemetry.NewMetrics(Version())}
+	a := &App{cfg: cfg, log: log, clock: clk, metrics: telemetry.NewMetrics(Version()), closing: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close(ctx))
@@ -235,6 +236,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 
 	a.draining.Store(true)
 	a.svc.hub.Drain() // the servers wait for their streams
+	close(a.closing)
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.DrainTimeout)
 	defer cancel()
 	for _, s := range a.servers {
@@ -245,6 +247,23 @@ func (a *App) Run(ctx context.Context) (err error) {
 	}
 	stopBackground()
 	return errors.Join(cause, ignoreCanceled(serving.Wait()), ignoreCanceled(background.Wait()))
+}
+
+// besideRequests has what runs in the background end while the last requests are answered, in the same time. It is for what
+// none of them waits for.
+func (a *App) besideRequests(run func(ctx context.Context) error) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		go func() {
+			select {
+			case <-a.closing:
+				stop()
+			case <-ctx.Done():
+			}
+		}()
+		return run(ctx)
+	}
 }
 
 func ignoreCanceled(err error) error {

@@ -91,7 +91,7 @@ func (a *App) assemble(ctx context.Context) error {
 	prover := &invariant.Prover{Source: a.db, Store: a.db.Proofs(), Options: invariant.Options{Clock: a.clock, Gateway: gateway}, Log: a.log}
 	a.measure(alarm, prover)
 	jobs, err := worker.New(worker.Config{
-		Core: a.svc.core, Pool: a.db.Pool(),
+		Core: a.svc.core, Pool: a.db.Pool(), Drain: a.cfg.DrainTimeout,
 		Sweepers: []worker.Sweeper{
 			{Name: "meters", Sweep: a.svc.meters.Refresh},
 			{Name: "alarm", Sweep: alarm.Look},
@@ -104,7 +104,7 @@ func (a *App) assemble(ctx context.Context) error {
 	}
 	a.background = append(a.background,
 		part{"usage", a.svc.ingester.Run}, part{"reservations", expirer.Run}, part{"retention", retention.Run},
-		part{"jobs", jobs.Run}, part{"funds", watch.Run}, part{"changes", a.svc.hub.Run},
+		part{"jobs", a.besideRequests(jobs.Run)}, part{"funds", watch.Run}, part{"changes", a.svc.hub.Run},
 		part{"identity providers' keys", a.svc.auth.Tokens.Run},
 		part{"proofs", prover.Run})
 	return nil

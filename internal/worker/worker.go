@@ -40,6 +40,9 @@ type Config struct {
 	// otherwise not answered for as long as the network believes in it, and nothing is billed meanwhile. What a sweep has
 	// not come to is the next one's.
 	Within time.Duration
+	// Drain is how long the jobs that are running may take to finish when the worker ends; default 20 s. Then they are cut
+	// off, wherever they are: what they leave is found as that of a process that was killed.
+	Drain time.Duration
 	// Sweepers are run with each sweep, after billing's own: upkeep of other rooms.
 	Sweepers []Sweeper
 	// Swept, if set, is told after every sweep whether it did all that was due.
@@ -80,6 +83,9 @@ func New(cfg Config) (_ *Worker, err error) {
 	if cfg.Within <= 0 {
 		cfg.Within = 10 * time.Minute
 	}
+	if cfg.Drain <= 0 {
+		cfg.Drain = 20 * time.Second
+	}
 	w := &Worker{cfg: cfg, log: cfg.Core.Log}
 	workers := river.NewWorkers()
 	if err := river.AddWorkerSafely(workers, &nudgeWorker{w: w}); err != nil {
@@ -100,7 +106,10 @@ func New(cfg Config) (_ *Worker, err error) {
 // startPause is how long the worker waits before it tries again to reach its database at the start.
 const startPause = 500 * time.Millisecond
 
-// Run relays, works and sweeps until ctx ends; then it lets the jobs that are running finish.
+// cutOff is how long jobs may take to notice that they are cut off.
+const cutOff = 5 * time.Second
+
+// Run relays, works and sweeps until ctx ends; then it lets the jobs that are running finish, within the time for that.
 func (w *Worker) Run(ctx context.Context) (err error) {
 	defer errs.Wrap(&err, "run worker")
 	// The client gets a context of its own: ctx's end must not cut a job between its two transactions.
@@ -133,9 +142,15 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	})
 	<-ctx.Done()
 	loops.Wait()
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.Drain)
 	defer cancel()
-	return w.client.Stop(stop)
+	if err := w.client.Stop(drain); !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	w.log.WarnContext(ctx, "jobs were cut off")
+	cut, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutOff)
+	defer cancel()
+	return w.client.StopAndCancel(cut)
 }
 
 // every runs do again and again until ctx ends.

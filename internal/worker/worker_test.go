@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/alert"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/clock"
 	"github.com/accrue-billing/accrue/internal/job"
@@ -174,6 +176,66 @@ func TestJobs_AreDoneWhileASweepGoesOn(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// A job that does not end is cut off when the worker ends and its time is over: the process has one that stops it, too.
+func TestJobs_AreCutOffWhenTheTimeForThemIsOver(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	working := make(chan struct{})
+	var log logged
+	core := &billing.Core{
+		DB: waiting{db, sync.OnceFunc(func() { close(working) })}, Clock: clock.System, Policy: billing.DefaultPolicy(),
+		Log: slog.New(slog.NewTextHandler(&log, nil)),
+	}
+	if _, err := (billing.Publisher{Core: core}).Publish(t.Context(), plan.Shipped()); err != nil {
+		t.Fatal(err)
+	}
+	a, err := billing.Opener{Core: core}.Open(t.Context(), billing.NewAccount{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.InTx(t.Context(), func(tx billing.Tx) error {
+		return tx.Jobs().Enqueue(t.Context(), a.ID, job.CheckFunds, map[string]any{}, core.Clock())
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w, err := worker.New(worker.Config{Core: core, Pool: db.Pool(), RelayEvery: 10 * time.Millisecond, SweepEvery: time.Hour, Drain: 10 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	<-working
+	stop()
+	select {
+	case err := <-ended:
+		if err != nil || !log.says("jobs were cut off") {
+			t.Errorf("%v, and it does not say that jobs were cut off", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the worker waits for the job")
+	}
+}
+
+// waiting is a database that reads no alerts until it is cut off.
+type waiting struct {
+	billing.Database
+	asked func()
+}
+
+func (d waiting) Alerts() alert.Store { return waitingAlerts{d.Database.Alerts(), d.asked} }
+
+type waitingAlerts struct {
+	alert.Store
+	asked func()
+}
+
+func (s waitingAlerts) List(ctx context.Context, _ account.ID) ([]alert.Alert, error) {
+	s.asked()
+	<-ctx.Done()
+	return nil, ctx.Err()
 }
 
 // A database that is away is told once, and once more when it is back: the relay asks several times a second.
