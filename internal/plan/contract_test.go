@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -104,6 +105,10 @@ func TestContract_Apply(t *testing.T) {
 		if names(v) != asItIs {
 			t.Fatalf("%s: the version itself is %s", name, names(v))
 		}
+	}
+	onlyFee := plan.Contract{Plan: "p", Version: 2, Fee: &plan.Fee{Prices: plan.Sums{money.New(1, "EUR"), money.New(1, money.USD)}}}
+	if got, err := onlyFee.Apply(v); err != nil || !slices.Equal(got.Currencies, []money.Currency{"EUR", money.USD}) {
+		t.Errorf("priced in %v, %v; want the currencies of the fee", got.Currencies, err)
 	}
 	for _, c := range []plan.Contract{{Plan: "q", Version: 2}, {Plan: "p", Version: 1}} {
 		if _, err := c.Apply(v); !errors.Is(err, plan.ErrContractMismatch) {

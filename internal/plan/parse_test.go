@@ -377,6 +377,7 @@ func TestLongestMatchPrices(t *testing.T) {
 		{Code: "eu", Meter: "voice", Match: map[string]string{"region": "eu*"}},
 		{Code: "de", Meter: "voice", Match: map[string]string{"region": "eu-de"}},
 		{Code: "eu_large", Meter: "voice", Match: map[string]string{"region": "eu*", "model": "large"}},
+		{Code: "tagged", Meter: "voice", Match: map[string]string{"tag": "*"}},
 		{Code: "other", Meter: "text"},
 	}}
 	for _, c := range []struct {
@@ -389,6 +390,7 @@ func TestLongestMatchPrices(t *testing.T) {
 		{map[string]string{"region": "eu-de"}, "de"},
 		{map[string]string{"region": "eu-de", "model": "large"}, "eu_large"},
 		{map[string]string{"model": "large"}, "any"},
+		{map[string]string{"tag": "x"}, "tagged"}, // by whatever it says, if it says it
 	} {
 		if got := v.Charges[v.ChargeFor("voice", c.dimensions)].Code; got != c.want {
 			t.Errorf("%v is priced by %s, want %s", c.dimensions, got, c.want)
@@ -410,6 +412,7 @@ func TestAMeterRoundsEachEventUp(t *testing.T) {
 		{"60", "6", "60.000000001", "66"},
 		{"60", "60", "61", "120"},
 		{"0", "1", "0", "0"}, // what does not count at all is not lifted
+		{"60", "6", "0", "0"},
 		{"30", "0", "31.5", "31.5"},
 		{"0", "0", "31.5", "31.5"},
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -49,7 +50,7 @@ func offering(t *testing.T, version int, replace ...string) plan.Catalogue {
 	t.Helper()
 	text := strings.NewReplacer(replace...).Replace(base)
 	if version > 0 {
-		text = strings.Replace(text, "- code: pro", "- code: pro\n    version: "+string(rune('0'+version)), 1)
+		text = strings.Replace(text, "- code: pro", "- code: pro\n    version: "+strconv.Itoa(version), 1)
 	}
 	c, err := plan.ParseCatalogue([]byte(text))
 	if err != nil {
@@ -102,8 +103,12 @@ func TestPreview_OfAVersionThatIsStated(t *testing.T) {
 			t.Parallel()
 			effects, err := plan.Preview(t.Context(), c.on, offering(t, c.stated))
 			if c.fault != "" {
-				if e, ok := errors.AsType[*errs.Error](err); !ok || !errors.Is(err, plan.ErrImmutable) || len(e.Fields) != 1 || e.Fields[0].Code+" "+e.Fields[0].Pointer != c.fault {
-					t.Errorf("%v, %+v; want %s", err, e, c.fault)
+				e, ok := errors.AsType[*errs.Error](err)
+				if !ok || !errors.Is(err, plan.ErrImmutable) || len(e.Fields) != 1 || e.Fields[0].Code+" "+e.Fields[0].Pointer != c.fault {
+					t.Fatalf("%v, %+v; want %s", err, e, c.fault)
+				}
+				if next := strconv.Itoa(len(c.on.versions) + 1); !strings.Contains(e.Fields[0].Detail, next) {
+					t.Errorf("said is %q, and not that the next is %s", e.Fields[0].Detail, next)
 				}
 				return
 			}
@@ -127,8 +132,10 @@ func TestPreview_PointsIntoTheDocument(t *testing.T) {
 		"TheSecondCharge": {nil, []string{`"0.06"`, `"0.05"`}, "#/plans/0/charges/1/prices/USD/unit_price"},
 		"TheSizeOfAUnit":  {nil, []string{"match: {region: eu}\n        per: minute", "match: {region: eu}"}, "#/plans/0/charges/1/per"},
 		"ALimit":          {nil, []string{"quantity: 500", "quantity: 600"}, "#/plans/0/limits/0/quantity"},
+		"NoCharge":        {nil, []string{"      - {code: support, percent: {rate: 10, of: [voice, voice_eu]}}\n", ""}, "#/plans/0/charges"},
 		"NoLimit":         {nil, []string{"    limits:\n      - {meter: voice, quantity: 500, unit: minute, mode: soft}\n", ""}, "#/plans/0/limits"},
 		"ASum":            {least("5"), least("6"), "#/plans/0/minimum/USD"},
+		"AFirstSum":       {nil, least("6"), "#/plans/0/minimum"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -139,7 +146,10 @@ func TestPreview_PointsIntoTheDocument(t *testing.T) {
 			_, err := plan.Preview(t.Context(), on, offering(t, 1, c.has...))
 			e, ok := errors.AsType[*errs.Error](err)
 			if !ok || len(e.Fields) != 1 || e.Fields[0].Pointer != c.want {
-				t.Errorf("%v, %+v; want %s", err, e, c.want)
+				t.Fatalf("%v, %+v; want %s", err, e, c.want)
+			}
+			if said := e.Fields[0].Detail; !strings.Contains(said, "state 2,") || strings.Contains(said, "with nothing here") != (name == "AFirstSum") {
+				t.Errorf("said is %q", said)
 			}
 		})
 	}
