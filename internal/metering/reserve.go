@@ -65,8 +65,9 @@ type Reserved struct {
 // operation is a Reserving on its way through a flush.
 type operation struct {
 	Reserving
-	out Reserved
-	err error
+	out    Reserved
+	err    error
+	within bool // a commit counts no more than what is held for it
 }
 
 func (o *operation) refuse(err error) { o.out, o.err = Reserved{}, err }
@@ -148,7 +149,7 @@ func (v *verdict) reservation(ref ReservationRef) (entitlement.Reservation, bool
 // prices are looked up by them.
 func (v *verdict) prepare(it *item) {
 	o := it.op
-	o.out, o.err = Reserved{}, nil
+	o.out, o.err, o.within = Reserved{}, nil, false
 	it.total = TotalKey{Account: o.Account}
 	ad := v.known.Admissions[o.Account]
 	if ad == nil {
@@ -385,11 +386,11 @@ func (v *verdict) commitUsed(it *item, ad *Admission, r entitlement.Reservation)
 		used := v.known.Totals[it.total].Used
 		counts = v.after(it, used).Sub(used)
 	}
-	if over := counts.Sub(granted); over.Sign() > 0 {
-		if err := v.room(ad, it.total, it.period, over); err != nil {
-			return r, false, err
-		}
+	over := counts.Sub(granted)
+	if err := v.room(ad, it.total, it.period, over); err != nil {
+		return r, false, err
 	}
+	o.within = over.Sign() <= 0
 	if r.Status == entitlement.Open {
 		v.hold(r, r.Quantity.Neg())
 	}

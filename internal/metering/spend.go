@@ -62,7 +62,7 @@ func (s *spending) load(ctx context.Context, p int64) error {
 }
 
 // operate runs an operation on a reservation and takes it back if the spend limit forbids what it
-// holds or counts more.
+// holds or counts more, beyond what is held already.
 func (s *spending) operate(ctx context.Context, it *item) error {
 	mark := s.mark([]*item{it})
 	before := s.markReservations()
@@ -74,7 +74,8 @@ func (s *spending) operate(ctx context.Context, it *item) error {
 	if err != nil {
 		return err
 	}
-	if cost <= *s.admission.SpendLimit || cost <= s.prices[it.total.Period] {
+	// What is used within what is held has taken place, though its dimensions be dearer than what was held, which had none.
+	if cost <= *s.admission.SpendLimit || cost <= s.prices[it.total.Period] || it.op.within {
 		s.prices[it.total.Period] = cost
 		return nil
 	}

@@ -551,6 +551,18 @@ func (unitPricer) Accrued(_ context.Context, e entitlement.Entitlement, _ time.T
 	return money.Round(sum, 1, 100, e.Currency)
 }
 
+// dearPricer is a unitPricer to which use with a dimension is ten times as dear.
+type dearPricer struct{ unitPricer }
+
+func (p dearPricer) Accrued(ctx context.Context, e entitlement.Entitlement, start time.Time, use []entitlement.Use) (money.Amount, error) {
+	for i := range use {
+		if len(use[i].Dimensions) > 0 {
+			use[i].Used = use[i].Used.Mul(money.DecimalFromInt(10))
+		}
+	}
+	return p.unitPricer.Accrued(ctx, e, start, use)
+}
+
 func TestSpendLimit(t *testing.T) {
 	t.Parallel()
 

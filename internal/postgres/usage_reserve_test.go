@@ -359,6 +359,35 @@ func TestReservations(t *testing.T) {
 		}
 	})
 
+	// What is held has no dimensions yet: the call that it was held for may turn out dearer, and has taken place.
+	t.Run("AreCountedWithinWhatTheyHoldWhateverItsDimensionsCost", func(t *testing.T) {
+		t.Parallel()
+		limit := int64(100)
+		b := newMeterBench(t, metering.Options{Pricer: dearPricer{}})
+		mustEntitle(t, b.db, b.account.ID, func(e *entitlement.Entitlement) { e.SpendLimit = &limit })
+		r, err := b.reserve(t, "voice", "60")
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit := func(quantity string) error {
+			_, err := b.in.Reserve(t.Context(), metering.Reserving{
+				Action: metering.Commit, Account: b.account.ID, ID: r.ID, Quantity: money.MustDecimal(quantity),
+				Dimensions: metering.DimensionsOf(map[string]string{"project": "dear"}),
+			})
+			return err
+		}
+		if err := commit("61"); !errors.Is(err, entitlement.ErrSpendLimitReached) {
+			t.Errorf("more than was held passed the spend limit: %v", err)
+		}
+		if err := commit("60"); err != nil {
+			t.Errorf("what was held was refused: %v", err)
+		}
+		if got := b.held(t, "voice"); got != "60+0" {
+			t.Errorf("used+reserved %s", got)
+		}
+		wantStatuses(t, b.mustAdd(t, b.event("1", "voice", "1")), "rejected:spend_limit_reached")
+	})
+
 	t.Run("AreAnsweredOncePerKey", func(t *testing.T) {
 		t.Parallel()
 		b := setup(t, limitOf("text", "10"))
