@@ -50,8 +50,7 @@ type verdict struct {
 	pricer    entitlement.Pricer
 	catalogue Catalogue
 	cache     *seriesCache
-	exact     bool         // the totals of all accounts are known
-	retry     map[Ref]bool // events that an earlier try may have stored, without knowing
+	exact     bool // the totals of all accounts are known
 
 	writes   Writes
 	accepted map[Ref]*item
@@ -69,9 +68,8 @@ func (v *verdict) decide(ctx context.Context) (Writes, error) {
 	v.accepted = make(map[Ref]*item, len(v.items))
 	v.counting = map[SeriesKey]bool{}
 	v.judged, v.counted = nil, nil
-	claimed := make(map[Ref]bool, len(v.retry))
 	v.openReservations()
-	v.sort(claimed)
+	v.sort()
 	if err := v.assignSeries(ctx); err != nil {
 		return Writes{}, fmt.Errorf("assign series: %w", err)
 	}
@@ -92,9 +90,10 @@ func (v *verdict) decide(ctx context.Context) (Writes, error) {
 
 // sort answers repetitions and what the account's state or the event's time forbids, and finds the
 // period of the rest.
-func (v *verdict) sort(claimed map[Ref]bool) {
+func (v *verdict) sort() {
 	for i := range v.items {
 		it := &v.items[i]
+		sent := it.result.sent // and not known here means that it was not stored
 		it.fresh = false
 		*it.result = Result{}
 		if it.op != nil {
@@ -106,9 +105,8 @@ func (v *verdict) sort(claimed map[Ref]bool) {
 			switch {
 			case stored.Content != it.content:
 				it.result.Status = Conflict
-			case v.retry[ref] && !claimed[ref]:
-				it.result.Status = Accepted
-				claimed[ref] = true // once: what follows in the same flush is a repetition
+			case sent:
+				*it.result = Result{Status: Accepted, sent: true}
 			default:
 				it.result.Status = Duplicate
 			}

@@ -254,7 +254,6 @@ func (in *Ingester) commit(ctx context.Context, items []item, passOver bool) (he
 	defer cancel()
 	ask := in.askFor(items)
 	ask.PassOver = passOver
-	var uncertain map[Ref]bool
 	pause := 20 * time.Millisecond
 	for {
 		var v *verdict
@@ -263,7 +262,7 @@ func (in *Ingester) commit(ctx context.Context, items []item, passOver bool) (he
 			known.Overdue = slices.DeleteFunc(known.Overdue, func(r entitlement.Reservation) bool { return held[r.Account] })
 			v = &verdict{
 				now: in.clock(), items: free(items, held), known: known, lookup: lookup, pricer: in.opt.Pricer, catalogue: in.catalogue,
-				cache: &in.cache, exact: ask.Exact, retry: uncertain,
+				cache: &in.cache, exact: ask.Exact,
 			}
 			return v.decide(ctx)
 		})
@@ -272,7 +271,7 @@ func (in *Ingester) commit(ctx context.Context, items []item, passOver bool) (he
 			in.cache.add(v.counted)
 			in.tell(v)
 			return held, nil
-		case errors.Is(err, ErrHeld) && uncertain == nil && !ask.PassOver:
+		case errors.Is(err, ErrHeld) && !ask.PassOver:
 			ask.PassOver = true
 			continue
 		case errors.Is(err, ErrRefused) && !ask.Exact: // mostly for a total beyond its bound: with all totals known, the events that pass it are told apart
@@ -295,11 +294,8 @@ func (in *Ingester) commit(ctx context.Context, items []item, passOver bool) (he
 			second, err := in.commit(ctx, items[half:], passOver)
 			return both(first, second), err
 		case errors.Is(err, ErrOutcomeUnknown) && v != nil:
-			if uncertain == nil {
-				uncertain = map[Ref]bool{}
-			}
-			for _, r := range v.writes.Events {
-				uncertain[Ref{r.Event.Account, r.Key}] = true
+			for _, it := range v.judged {
+				it.result.sent = true
 			}
 		}
 		in.log.WarnContext(ctx, "usage not stored, trying again", "events", len(items), "error", err)

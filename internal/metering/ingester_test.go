@@ -3,6 +3,7 @@ package metering_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -138,6 +139,70 @@ func TestIngester_StoresWhatWasSetAsideForAsLongAsMoreComes(t *testing.T) {
 			})
 		}
 		callers.Wait()
+	})
+}
+
+// forgetfulJournal stores what it is given and does not say so. Its account is held by somebody else before, and after.
+type forgetfulJournal struct {
+	account account.ID
+	stored  map[metering.Ref]metering.Stored
+	held    [2]int // so many times before it has stored, and after
+}
+
+func (j *forgetfulJournal) Append(ctx context.Context, ask metering.Ask, decide func(context.Context, metering.Known, metering.Lookup) (metering.Writes, error)) error {
+	known := metering.Known{
+		Admissions: map[account.ID]*metering.Admission{j.account: {Entitlement: entitlement.Entitlement{
+			Account: j.account, PeriodStarts: []time.Time{time.Now().Add(-time.Hour)}, PeriodEnd: time.Now().Add(time.Hour),
+		}}},
+		Events: j.stored,
+	}
+	held := &j.held[0]
+	if j.stored != nil {
+		held = &j.held[1]
+	}
+	if *held > 0 {
+		*held--
+		if !ask.PassOver {
+			return metering.ErrHeld
+		}
+		known = metering.Known{Held: map[account.ID]bool{j.account: true}}
+	}
+	writes, err := decide(ctx, known, nil)
+	if err != nil || j.stored != nil || len(writes.Events) == 0 {
+		return err
+	}
+	j.stored = map[metering.Ref]metering.Stored{}
+	for _, r := range writes.Events {
+		j.stored[metering.Ref{Account: j.account, Key: r.Key}] = metering.Stored{Content: r.Content}
+	}
+	return metering.ErrOutcomeUnknown
+}
+
+// The caller has sent the event once, and learns that it was counted now: also where the commit's answer was lost, and the account
+// then held for so long that it was set aside.
+func TestIngester_TellsWhatASetAsideCommitHasStoredFromWhatWasStoredBefore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		owner := id.New[account.Account]()
+		journal := &forgetfulJournal{account: owner, held: [2]int{3, 3}}
+		meters := metering.Meters{{Code: "voice", Aggregation: metering.Sum}}
+		in := metering.NewIngester(journal, meters, time.Now, slog.New(slog.DiscardHandler), metering.Options{})
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go func() { _ = in.Run(ctx) }()
+		call := metering.Event{Account: owner, ID: "call", Meter: "voice", OccurredAt: time.Now()}
+		for _, want := range []string{"accepted duplicate", "duplicate duplicate"} {
+			results, err := in.Add(ctx, []metering.Event{call, call})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(results[0].Status, " ", results[1].Status); got != want {
+				t.Errorf("told %s, want %s", got, want)
+			}
+		}
+		if journal.held != [2]int{} {
+			t.Errorf("was to be held %d times more", journal.held)
+		}
 	})
 }
 

@@ -36,6 +36,7 @@ type Problem struct {
 // Result is the answer to one event.
 type Result struct {
 	Status  Status
+	sent    bool // accepted by a commit whose outcome is not known: if it is stored, then by that
 	Problem *Problem
 	// Stored is, on a conflict, the event that has the identity: nil once it is too old to be kept.
 	Stored *Record
