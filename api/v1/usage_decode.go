@@ -22,6 +22,7 @@ const (
 	mediaNDJSON     = "application/x-ndjson"
 	mediaCloudEvent = "application/cloudevents+json"
 	mediaCloudBatch = "application/cloudevents-batch+json"
+	mediaCSV        = "text/csv" // of an export only
 )
 
 // maxEvents bounds the events of one request.

@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"github.com/munnerz/goautoneg"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/accrue-billing/accrue/api/body"
@@ -50,7 +52,7 @@ func usageEventRoutes(d Deps) []route.Route {
 		{
 			Method: http.MethodGet, Path: "/v1/usage/export", Scope: auth.UsageRead, Timeout: -1,
 			Query:    []string{"format", "meter", "source", "from", "to"},
-			Produces: []string{mediaNDJSON, "text/csv"}, Handler: h.export,
+			Produces: []string{mediaNDJSON, mediaCSV}, Handler: h.export,
 		},
 	}
 }
@@ -351,13 +353,14 @@ func (h usageEvents) export(c echo.Context) error {
 		return err
 	}
 	format := q.Get("format")
-	if format == "" && c.Request().Header.Get(echo.HeaderAccept) == "text/csv" {
+	wanted := strings.Join(c.Request().Header.Values(echo.HeaderAccept), ",")
+	if format == "" && goautoneg.Negotiate(wanted, []string{mediaNDJSON, mediaCSV}) == mediaCSV {
 		format = "csv"
 	}
 	w := c.Response()
 	switch format {
 	case "csv":
-		w.Header().Set(echo.HeaderContentType, "text/csv; charset=utf-8")
+		w.Header().Set(echo.HeaderContentType, mediaCSV+"; charset=utf-8")
 		w.Header().Set(echo.HeaderContentDisposition, `attachment; filename="usage.csv"`)
 		return h.exportCSV(c, f)
 	case "", "ndjson":

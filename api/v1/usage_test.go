@@ -158,6 +158,7 @@ func TestReadUsage(t *testing.T) {
 	)).want(t, http.StatusOK)
 
 	ada.get(t, "/v1/usage?meter=voice").want(t, http.StatusOK).golden(t, "usage")
+	ada.get(t, "/v1/usage?meter=voice,voice").want(t, http.StatusOK).golden(t, "usage")
 	ada.get(t, "/v1/usage?meter=voice&group_by=project").want(t, http.StatusOK).golden(t, "usage_by_project")
 	ada.get(t, "/v1/usage/series?meter=voice&interval=hour&from=2026-03-10T07:00:00Z&to=2026-03-10T09:00:00Z").want(t, http.StatusOK).golden(t, "usage_series")
 	for _, read := range []string{"/v1/usage?", "/v1/usage/events?", "/v1/usage/export?", "/v1/usage/series?from=2026-03-10T07:00:00Z&to=2026-03-10T09:00:00Z&"} {
@@ -182,6 +183,14 @@ func TestReadUsage(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(string(csv.Body)), "\n")
 	if len(lines) != 5 || !strings.HasPrefix(lines[0], "timestamp,meter,quantity,counted,value,source,id,") {
 		t.Errorf("%s", csv.Body)
+	}
+	for accept, form := range map[string]string{
+		"text/csv, */*": "text/csv; charset=utf-8", "text/*": "text/csv; charset=utf-8", "application/x-ndjson;q=0.5,text/csv": "text/csv; charset=utf-8",
+		"*/*": "application/x-ndjson", "text/csv;q=0.5, application/x-ndjson": "application/x-ndjson",
+	} {
+		if got := ada.with("Accept", accept).get(t, "/v1/usage/export").want(t, http.StatusOK).Header.Get("Content-Type"); got != form {
+			t.Errorf("Accept: %s is answered with %s", accept, got)
+		}
 	}
 	ndjson := ada.get(t, "/v1/usage/export?format=ndjson&meter=voice").want(t, http.StatusOK)
 	if n := strings.Count(string(ndjson.Body), "\n"); n != 4 {

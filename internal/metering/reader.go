@@ -255,7 +255,9 @@ func (r Reader) meters(wanted []string, groupBy string) ([]*Meter, error) {
 			if m == nil {
 				return nil, ErrUnknownMeter.With("meter", code)
 			}
-			meters = append(meters, m)
+			if !slices.Contains(meters, m) {
+				meters = append(meters, m)
+			}
 		}
 	}
 	if groupBy == "" {
