@@ -191,6 +191,9 @@ func FuzzDecodeUsage(f *testing.F) {
 		for _, media := range []string{"application/json", mediaNDJSON, mediaCloudEvent, mediaCloudBatch} {
 			in, _, err := decodeUsage(http.Header{"Content-Type": {media}}, data)
 			if err == nil {
+				for i := range in {
+					wantReadBack(t, in[i])
+				}
 				good := slices.DeleteFunc(slices.Clone(in), func(e incoming) bool { return e.problem != nil })
 				results := mergeResults(in, make([]metering.Result, len(good)))
 				if !json.Valid(appendUsageResults(nil, in, results, metering.Summarize(results), true)) {
@@ -199,6 +202,30 @@ func FuzzDecodeUsage(f *testing.F) {
 			}
 		}
 	})
+}
+
+// wantReadBack fails where an event, shown as it is stored, is another to whoever sends it.
+func wantReadBack(t *testing.T, e incoming) {
+	t.Helper()
+	if e.problem != nil || e.OccurredAt.IsZero() {
+		return
+	}
+	r := toUsageRecord(metering.Record{Event: e.Event})
+	shown, err := json.Marshal(UsageEvent{
+		ID: r.ID, Source: r.Source, Meter: r.Meter, Quantity: r.Quantity, Value: r.Value, Timestamp: r.Timestamp, Dimensions: r.Dimensions,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, _, err := decodeUsage(http.Header{"Content-Type": {"application/json"}}, shown)
+	switch {
+	case err != nil:
+		t.Errorf("%s is not read back: %v", shown, err)
+	case again[0].problem != nil:
+		t.Errorf("%s is not taken back: %+v", shown, again[0].problem)
+	case again[0].Key() != e.Key() || again[0].Content() != e.Content():
+		t.Errorf("%s\nis read back as %+v\nand was          %+v", shown, again[0].Event, e.Event)
+	}
 }
 
 // FuzzDecodeBinary: an event whose attributes are headers is the one that it is in structured mode.
