@@ -57,7 +57,7 @@ type Config struct {
 	StripeWebhookSecret  []secret.Text `group:"Payments" help:"Signing secret of Stripe's webhook endpoint, whsec_…; several while one is being replaced."`
 	StripeAPIURL         string        `group:"Payments" name:"stripe-api-url" default:"https://api.stripe.com" help:"Where Stripe's API is; another address is for tests only."`
 	SandboxURL           string        `group:"Payments" name:"sandbox-url" help:"Where the sandbox provider is reached, if not at its own address: that of another instance with the same data-dir, or a proxy in a test of the network."`
-	ProviderTimeout      time.Duration `group:"Payments" default:"8s" help:"How long one request to the provider may take."`
+	ProviderTimeout      time.Duration `group:"Payments" default:"8s" help:"How long one request to the provider may take, at most 20 s."`
 	AlarmAfter           time.Duration `group:"Payments" default:"15m" help:"How long the outcome of a payment may be unknown before the log and the metrics say so."`
 	WebhookRetention     time.Duration `group:"Payments" default:"2160h" help:"How long the provider's webhooks are kept after they were acted on, at least 30 days, in which it may send one again."`
 	CardRemoval          string        `group:"Payments" enum:"request,when-paid" default:"request" help:"What follows when a customer removes a card. request: support decides. when-paid: granted by itself where nothing is owed."`

@@ -219,6 +219,7 @@ func TestCheck(t *testing.T) {
 		"RetentionShorterThanLateness": {test, []string{"--usage-retention=1h"}, "usage-retention"},
 		"WebhooksThatMayComeAgain":     {test, []string{"--webhook-retention=719h"}, "webhook-retention"},
 		"ShutdownBeforeItsTime":        {test, []string{"--shutdown-delay=-1s"}, "shutdown-delay"},
+		"ProviderThatIsNotWaitedFor":   {test, []string{"--provider-timeout=21s"}, "provider-timeout: 21s is longer than 20s"},
 		"NoTimeToDrain":                {test, []string{"--drain-timeout=0s"}, "drain-timeout"},
 		"NoCatalogue":                  {test, []string{"--catalogue=/nowhere"}, "catalogue"},
 	} {

@@ -251,6 +251,9 @@ func (c Config) checkNumbers(p *problems) {
 			p.add(name, "must be longer than nothing")
 		}
 	}
+	if c.ProviderTimeout > billing.CallTimeout {
+		p.add("provider-timeout", "%s is longer than %s, after which no call is waited for", c.ProviderTimeout, billing.CallTimeout)
+	}
 	if c.InvoiceGrace < 0 {
 		p.add("invoice-grace", "must not be negative")
 	}

@@ -13,7 +13,7 @@ import (
 // returned payment carries the client secret of its next action, if any.
 func (c *Core) charge(ctx context.Context, p payment.Payment, m payment.Method, called func(), then func(tx Tx, p payment.Payment) error) (payment.Payment, error) {
 	failpoint.Hit(chargeOf(p), failpoint.AfterTx1)
-	if c.Clock().Sub(p.CreatedAt) > callTimeout {
+	if c.Clock().Sub(p.CreatedAt) > CallTimeout {
 		// A request that died may have asked before. What came of it is looked up first, so that nothing
 		// hangs on this request saying exactly what that one said.
 		return c.resolvePayment(ctx, p, then)

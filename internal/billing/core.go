@@ -206,14 +206,14 @@ func pause(checks int) time.Duration {
 // longestPause is how long the provider is not asked again at most.
 const longestPause = time.Hour
 
-// callTimeout bounds one call to a provider. It is shorter than the lease of an idempotency key, so a
+// CallTimeout bounds one call to a provider. It is shorter than the lease of an idempotency key, so a
 // repetition never overtakes the call that it repeats.
-const callTimeout = 20 * time.Second
+const CallTimeout = 20 * time.Second
 
 // detached keeps a call going when the request that began it is gone: the intent is committed, and its
 // outcome is worth having.
 func detached(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	return context.WithTimeout(context.WithoutCancel(ctx), CallTimeout)
 }
 
 // zeroOf is nothing in the account's currency.

@@ -52,7 +52,7 @@ func (q *queue) leave(a account.ID, mine chan struct{}) {
 
 // patient bounds a wait before the provider's call: half of the caller's time is left for the call.
 func patient(ctx context.Context) (context.Context, context.CancelFunc) {
-	d := callTimeout
+	d := CallTimeout
 	if end, ok := ctx.Deadline(); ok {
 		d = time.Until(end) / 2
 	}
