@@ -163,6 +163,34 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// A percentage is exact, of however much.
+func TestPercent_OfALargeSum(t *testing.T) {
+	t.Parallel()
+	v := one(t, `    charges:
+      - {meter: n, prices: {USD: {model: per_unit, unit_price: 1}}}
+      - {code: support, percent: {rate: "10.000000001"}}
+`)
+	bill := rate(t, pricing.Input{Version: v, Usage: use("n", "10000000000")})
+	if got := kinds(bill); got != "usage 1000000000000, percent 100000000010" {
+		t.Error(got)
+	}
+}
+
+// Time is kept in microseconds: of a period that has none nothing can be a share.
+func TestFee_OfAPeriodWithoutAMicrosecond(t *testing.T) {
+	t.Parallel()
+	v := one(t, "    fee: {prices: {USD: 50}}\n")
+	at := func(d time.Duration) time.Time { return january.Start.Add(d) }
+	in := pricing.Input{Version: v, Currency: money.USD, Period: period.Bounds{Start: at(0), End: at(500)}, Held: period.Bounds{Start: at(0), End: at(100)}}
+	if _, err := pricing.Rate(in); !errors.Is(err, pricing.ErrHeld) {
+		t.Errorf("of 500 ns: %v", err)
+	}
+	in.Period.End = at(time.Microsecond)
+	if bill, err := pricing.Rate(in); err != nil || bill.Total != money.New(0, money.USD) {
+		t.Errorf("of a microsecond: %+v, %v; want a fee of nothing", bill, err)
+	}
+}
+
 func TestCapReportsWhatIsAbsorbed(t *testing.T) {
 	t.Parallel()
 
@@ -316,6 +344,8 @@ commitment:
 		{"TrueUp", ramp, "30", january, nil, "fee 0, usage 3000, commitment 7000"},
 		{"CommitmentMet", ramp, "100", january, nil, "fee 0, usage 10000"},
 		{"Overage", ramp, "120", january, nil, "fee 0, usage 12000, overage 1000"}, // 20 beyond, at half as much again
+		{"BeyondAtTheSamePrice", strings.Replace(ramp, "overage_rate: 150", "", 1), "120", january, nil, "fee 0, usage 12000"},
+		{"OverageAtTheSamePrice", strings.Replace(ramp, "150", "100", 1), "120", january, nil, "fee 0, usage 12000"},
 		{"SecondMonth", ramp, "30", february, nil, "fee 0, usage 3000, commitment 7000"},
 		{"RampedUp", ramp, "120", march, nil, "fee 0, usage 12000, commitment 8000"},
 		{"TermRuns", term, "30", january, spent(0, false), "fee 0, usage 3000"},
@@ -323,6 +353,8 @@ commitment:
 		{"TermMet", term, "30", january, spent(200_000, true), "fee 0, usage 3000"},
 		{"Drawdown", prepaid, "30", january, spent(0, false), "fee 0, usage 3000, credit -1000, drawdown -2000"},
 		{"DrawdownOfWhatIsLeft", prepaid, "30", february, spent(118_500, false), "fee 0, usage 3000, credit -1000, drawdown -1500"},
+		{"DrawnToTheLast", prepaid, "30", february, spent(120_000, false), "fee 0, usage 3000, credit -1000"},
+		{"WhatWasDrawnIsNotKnown", prepaid, "30", february, nil, "fee 0, usage 3000, credit -1000"},
 		{"DrawnDown", prepaid, "30", february, spent(130_000, true), "fee 0, usage 3000, credit -1000"},
 		{"NothingToDraw", prepaid, "10", february, spent(0, true), "fee 0, usage 1000, credit -1000"},
 		{"OwnPrice", head + "charges: [{meter: n, prices: {USD: {model: per_unit, unit_price: \"0.5\"}}}]\n", "30", january, nil, "fee 0, usage 1500"},
