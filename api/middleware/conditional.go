@@ -88,6 +88,9 @@ func SetTag(c echo.Context, tag string) {
 	h.Set("ETag", tag)
 	// With a tag the caller may keep a copy, if it asks each time whether the copy is still good.
 	h.Set("Cache-Control", "private, no-cache")
+	// A copy is kept by its address, which is the same for all accounts, and so may the tags of their records be.
+	h.Add(echo.HeaderVary, echo.HeaderAuthorization)
+	h.Add(echo.HeaderVary, headerAccount)
 }
 
 // NotModified reports whether the caller's If-None-Match names the tag that was set; the handler then

@@ -58,6 +58,23 @@ func TestNotModified(t *testing.T) {
 	}
 }
 
+// A browser keeps copies by address. The addresses of two accounts are the same, and so may be the tags of their records: a
+// copy of one must not be confirmed to a caller who asks about the other.
+func TestNotModified_CopiesAreKeptApartByCallerAndAccount(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil, route.Route{
+		Method: http.MethodGet, Path: "/v1/account", Scope: auth.BillingRead,
+		Handler: func(c echo.Context) error { return middleware.JSON(c, 7, map[string]int{"version": 7}) },
+	})
+	for tag, want := range map[string]int{`"v6"`: 200, `"v7"`: 304} {
+		a := b.do(http.MethodGet, "/v1/account", "", append(bearer(b.token("billing:read", nil)), "If-None-Match", tag)...)
+		vary := strings.Join(a.header.Values("Vary"), ", ")
+		if a.status != want || vary != "Origin, Authorization, Accrue-Account" {
+			t.Errorf("%d, want %d, with Vary: %s", a.status, want, vary)
+		}
+	}
+}
+
 func TestIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	var got idempotency.Request
