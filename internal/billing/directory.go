@@ -119,10 +119,11 @@ func (d *Directory) remember(ref string, a account.ID) {
 	}
 }
 
-// opensBy reports whether a name may become an account's external id: one of ours names an account
-// that must exist.
+// opensBy reports whether a name may become an account's external id: what begins as our identifiers do names an
+// account that must exist, and one that was mistyped opens none.
 func opensBy(ref string) bool {
-	if _, err := id.Parse[account.Account](ref); err == nil {
+	prefix, _, found := strings.Cut(ref, "_")
+	if found && strings.EqualFold(prefix, account.Account{}.IDPrefix()) {
 		return false
 	}
 	return nameable(ref)

@@ -2,8 +2,10 @@ package billing_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
 
 	"github.com/accrue-billing/accrue/internal/account"
@@ -73,5 +75,21 @@ func TestDirectory_LooksForManyAtOnce(t *testing.T) {
 	}
 	if got, err := d.LookupAll(t.Context(), []string{"acme", unnamed.ID.String()}); err != nil || len(got) != 2 || times != 0 {
 		t.Errorf("%v, %v, asked %d times; want them remembered", got, err, times)
+	}
+}
+
+// A token that means to name an account by this service's own identifier, and has it wrong, is not a new customer.
+func TestDirectory_OpensNoAccountForAMistypedIdentifier(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := &billing.Directory{Core: w.Core, Open: true}
+	own := w.open(t).ID.String()
+	for _, ref := range []string{own[:len(own)-1], own + "0", strings.ToUpper(own), "acct_", "acct_lumen"} {
+		if a, err := d.Resolve(t.Context(), ref); !errors.Is(err, account.ErrNotFound) {
+			t.Errorf("%s opened %s, %v", ref, a, err)
+		}
+	}
+	if _, err := d.Resolve(t.Context(), "accountancy"); err != nil {
+		t.Errorf("a name of the operator's own: %v", err)
 	}
 }
