@@ -283,13 +283,11 @@ func (s *eventStream) events(ctx context.Context) bool {
 	}
 }
 
-// revoked reports whether the key that opened the stream is no longer good.
+// revoked reports whether the credential that opened the stream is no longer good: an API key that was revoked, or a
+// token whose issuer has withdrawn the key that signed it.
 func (s *eventStream) revoked(ctx context.Context) bool {
-	if s.principal.KeyID.IsZero() {
-		return false
-	}
 	_, credential, _ := strings.Cut(s.credential, " ")
-	_, err := s.Keys.Authenticate(ctx, strings.TrimSpace(credential))
+	_, err := s.Auth.Authenticate(ctx, strings.TrimSpace(credential))
 	return errs.KindOf(err) == errs.Unauthenticated
 }
 

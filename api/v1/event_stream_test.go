@@ -10,9 +10,11 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -443,6 +445,43 @@ func TestStream_SaysWhyItEnds(t *testing.T) {
 		}
 		ends(t, s, "shutting_down")
 	})
+}
+
+// Whose issuer withdraws the key of a token takes the token back, from a stream that it has opened too.
+func TestStream_EndsWithTheIssuersKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	later, err := auth.NewDevelopmentSigner(t.TempDir(), "accrue", auth.Test, w.clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var published atomic.Pointer[auth.Signer]
+	published.Store(w.signer)
+	provider := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		_, _ = rw.Write(published.Load().Issuer().Keys)
+	}))
+	t.Cleanup(provider.Close)
+	issuer := w.signer.Issuer()
+	issuer.Keys, issuer.JWKSURL = nil, provider.URL
+	if w.deps.Auth.Tokens, err = auth.NewVerifier([]auth.Issuer{issuer}, auth.Test, w.clock, nil); err != nil {
+		t.Fatal(err)
+	}
+	r := w.replica(t, v1.Streams{Pace: 10 * time.Millisecond}, changes.Options{})
+	a, ada := w.upgraded(t, sandbox.TokenVisa)
+	s := r.stream(t, ada)
+	s.event(t, "balance.updated")
+
+	published.Store(later)
+	w.advance(10 * time.Minute) // a token by a key that is not known has the keys fetched, and no sooner
+	token, err := later.Sign(auth.Grant{Subject: "bob", Account: a.ID.String(), Scopes: []auth.Scope{auth.UsageWrite}}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.post(t, caller{w: w, token: token.Reveal}, "/v1/usage/events", batch(event("by-the-later-key", "1", "")))
+	m := s.until(t, func(m message) bool { return m.event == "stream.closed" || used(t, "voice", "1")(m) })
+	if m.event != "stream.closed" || m.has(t, "reason") != "credential_revoked" {
+		t.Errorf("a withdrawn token was told %+v", m)
+	}
 }
 
 // Neither the server's own limits of time nor silence end a stream.

@@ -24,8 +24,9 @@ type Deps struct {
 	Streams  Streams
 	Billing  *billing.Core // every operation, and through its DB every store
 	Keys     *auth.Keys
-	Plans    planReader // the catalogue; Billing's if nil
-	Mode     auth.Mode  // test clocks exist in test mode only
+	Auth     *auth.Authenticator // asks again, while a stream is open, whether what opened it is still good
+	Plans    planReader          // the catalogue; Billing's if nil
+	Mode     auth.Mode           // test clocks exist in test mode only
 	Proofs   Proofs
 	// Published is called after a catalogue was put on sale, so that new meters are known; nil: nobody asks.
 	Published func(ctx context.Context) error

@@ -84,13 +84,14 @@ func newWorld(tb testing.TB) *world {
 	wire := postgres.Changes(w.db.Pool())
 	names := &billing.Directory{Core: w.Core}
 	revisions := postgres.Revisions(w.db.ByKey(), w.clock)
+	credentials := w.authenticator(tb)
 	w.deps = api.Deps{
 		Config: middleware.Config{
-			Auth: w.authenticator(tb), Accounts: names, Memory: middleware.NewMemory(revisions), Clock: w.clock, Log: log, Fingerprint: "a key for tests",
+			Auth: credentials, Accounts: names, Memory: middleware.NewMemory(revisions), Clock: w.clock, Log: log, Fingerprint: "a key for tests",
 		},
 		V1: v1.Deps{
 			Lists:   v1.Lists{Cursors: cursor.NewCodec("a key for tests"), PublicURL: publicURL},
-			Billing: w.Core, Keys: w.keys, Mode: auth.Test, Proofs: v1.Proofs{Source: w.db, Store: w.db.Proofs()},
+			Billing: w.Core, Keys: w.keys, Auth: credentials, Mode: auth.Test, Proofs: v1.Proofs{Source: w.db, Store: w.db.Proofs()},
 			Streams: v1.Streams{Hub: changes.NewHub(wire, wire, log, changes.Options{})}, // it does not run: a stream hears of nothing; see replica
 			Metering: v1.Metering{
 				Ingester: w.ingest, Store: w.db.Usage(), Catalogue: meters, Accounts: names,

@@ -372,7 +372,7 @@ func (a *App) api() error {
 // resources is what the handlers of version 1 stand on.
 func (a *App) resources() v1.Deps {
 	return v1.Deps{
-		Billing: a.svc.core, Keys: a.svc.keys, Mode: auth.Mode(a.cfg.Mode), Streams: v1.Streams{Hub: a.svc.hub},
+		Billing: a.svc.core, Keys: a.svc.keys, Auth: a.svc.auth, Mode: auth.Mode(a.cfg.Mode), Streams: v1.Streams{Hub: a.svc.hub},
 		Proofs:    v1.Proofs{Source: a.db, Store: a.db.Proofs()},
 		Published: a.svc.meters.Refresh,
 		Lists:     v1.Lists{Cursors: cursor.NewCodec(a.secrets.CursorKey), PublicURL: a.publicURL()},
