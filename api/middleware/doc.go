@@ -5,7 +5,7 @@
 //
 //	request id → access log → recover → security headers → CORS         (every request)
 //	→ deprecation → deadline → accept → body limit → card tripwire → authentication and scope
-//	→ account → rate limit → query → If-Match → idempotency → memory → handler    (every route)
+//	→ account → rate limit → query → no body → If-Match → idempotency → memory → handler    (every route)
 //
 // What it finds out about a request is kept in the request's context (call), which is one allocation.
 // The tripwire stands before everything that could keep what it reads, and the account is settled
@@ -88,6 +88,9 @@ func (ch *Chain) Wrap(r route.Route) echo.HandlerFunc {
 	m = append(m, ch.limit(r))
 	if !r.Signed { // the provider calls the address that it was given
 		m = append(m, query(r))
+	}
+	if r.NoBody {
+		m = append(m, noBody)
 	}
 	if r.IfMatch {
 		m = append(m, ifMatch)

@@ -74,6 +74,24 @@ func TestNothingPrivateIsLogged(t *testing.T) {
 	}
 }
 
+// What an operation does not know in a body it refuses, and of an operation without one that is everything.
+func TestNoBody(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil, route.Route{
+		Method: http.MethodPost, Path: "/v1/upgrades/{id}/cancel", Scope: auth.PaymentsWrite, NoBody: true,
+		Handler: func(c echo.Context) error { return c.NoContent(http.StatusNoContent) },
+	})
+	user := b.token("payments:write", nil)
+	for body, want := range map[string]int{"": 204, "{}": 204, " \n": 204, " {} ": 204, `{"reason":"too dear"}`: 422, `{"a":1,"a":1}`: 422, "[]": 422, "null": 422, "{": 400, "{}{}": 400} {
+		if a := b.do(http.MethodPost, "/v1/upgrades/upg_1/cancel", body, bearer(user)...); a.status != want {
+			t.Errorf("%q: %d, want %d: %s", body, a.status, want, a.body)
+		}
+	}
+	if a := b.do(http.MethodPost, "/v1/upgrades/upg_1/cancel", `{"reason":"too dear"}`, bearer(user)...); !strings.Contains(a.body, `"#/reason"`) {
+		t.Errorf("what is not known is not pointed at: %s", a.body)
+	}
+}
+
 func TestCORS(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil, route.Route{Method: http.MethodGet, Path: "/v1/plans", Public: true})

@@ -182,6 +182,17 @@ func (ch *Chain) takeBody(r route.Route) echo.MiddlewareFunc {
 	}
 }
 
+// noBody refuses what an operation without a body would pass over.
+func noBody(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		var nothing struct{}
+		if err := strictjson.Decode(c, &nothing); err != nil && !errors.Is(err, strictjson.ErrNoBody) {
+			return err
+		}
+		return next(c)
+	}
+}
+
 func checkContentType(h http.Header, consumes []string) error {
 	if len(h.Values(echo.HeaderContentType)) > 1 {
 		return ErrContentTypes // what stands before us may have gone by the other

@@ -79,6 +79,7 @@ type Route struct {
 	// without a query or with strict=false.
 	MayAge time.Duration
 
+	NoBody   bool     // there is nothing to say in a body: one that comes has no members
 	Query    []string // names of the query's parameters; any other is refused, and any at all where there are none
 	Consumes []string // media types of the body; application/json if empty
 	Produces []string // media types of the answer; application/json if empty
@@ -121,6 +122,12 @@ func (r Route) WithDefaults() Route {
 	if r.Public {
 		r.Account = AccountNone
 	}
+	return r
+}
+
+// WithoutBody returns the route with NoBody.
+func (r Route) WithoutBody() Route {
+	r.NoBody = true
 	return r
 }
 
@@ -172,6 +179,9 @@ func (r Route) Check() error {
 	}
 	if r.OfState && (r.Method != http.MethodGet || r.Public || r.Account != AccountRequired || r.Tagged || r.Timeout < 0) {
 		fail("is of an account's state and must be a plain GET for one account")
+	}
+	if r.NoBody && !r.HasBody() {
+		fail("has no body by its method")
 	}
 	if r.Public && r.TakesKey() {
 		fail("is public: nobody's keys could be told apart")

@@ -19,7 +19,7 @@ func adminWorkRoutes(d Deps) []route.Route {
 	h := adminWork{d}
 	run := func(path string, handler echo.HandlerFunc) route.Route {
 		return route.Route{
-			Method: http.MethodPost, Path: path, Scope: auth.Operator, Account: route.AccountOptional, Class: route.Money, Idempotent: true,
+			Method: http.MethodPost, Path: path, Scope: auth.Operator, Account: route.AccountOptional, Class: route.Money, Idempotent: true, NoBody: true,
 			Timeout: providerTimeout, Handler: handler,
 		}
 	}

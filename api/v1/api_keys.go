@@ -28,12 +28,12 @@ func apiKeyRoutes(d Deps) []route.Route {
 		{Method: http.MethodPost, Path: "/v1/api-keys", Scope: auth.KeysManage, Class: route.Money, Idempotent: true, Handler: own.create},
 		{Method: http.MethodGet, Path: "/v1/api-keys", Scope: auth.KeysManage, Query: paged(), Handler: own.list},
 		{Method: http.MethodPost, Path: "/v1/api-keys/{id}/rotate", Scope: auth.KeysManage, Class: route.Money, Idempotent: true, Handler: own.rotate},
-		{Method: http.MethodPost, Path: "/v1/api-keys/{id}/revoke", Scope: auth.KeysManage, Class: route.Money, Handler: own.revoke},
+		{Method: http.MethodPost, Path: "/v1/api-keys/{id}/revoke", NoBody: true, Scope: auth.KeysManage, Class: route.Money, Handler: own.revoke},
 
 		{Method: http.MethodPost, Path: "/v1/admin/api-keys", Scope: auth.Operator, Account: route.AccountNone, Class: route.Money, Idempotent: true, Handler: platform.createPlatform},
 		{Method: http.MethodGet, Path: "/v1/admin/api-keys", Scope: auth.Operator, Account: route.AccountNone, Query: paged(), Handler: platform.listPlatform},
 		{Method: http.MethodPost, Path: "/v1/admin/api-keys/{id}/rotate", Scope: auth.Operator, Account: route.AccountNone, Class: route.Money, Idempotent: true, Handler: platform.rotatePlatform},
-		{Method: http.MethodPost, Path: "/v1/admin/api-keys/{id}/revoke", Scope: auth.Operator, Account: route.AccountNone, Class: route.Money, Handler: platform.revokePlatform},
+		{Method: http.MethodPost, Path: "/v1/admin/api-keys/{id}/revoke", NoBody: true, Scope: auth.Operator, Account: route.AccountNone, Class: route.Money, Handler: platform.revokePlatform},
 	}
 }
 

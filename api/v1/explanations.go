@@ -23,7 +23,7 @@ func explanationRoutes(d Deps) []route.Route {
 	h := explanations{d}
 	return []route.Route{
 		{Method: http.MethodGet, Path: "/v1/invoices/{id}/lines/{line}/explanation", Scope: auth.BillingRead, Handler: h.get},
-		{Method: http.MethodPost, Path: "/v1/invoices/{id}/lines/{line}/explanation/verify", Scope: auth.BillingRead, Timeout: paymentTimeout, Handler: h.verify},
+		{Method: http.MethodPost, Path: "/v1/invoices/{id}/lines/{line}/explanation/verify", NoBody: true, Scope: auth.BillingRead, Timeout: paymentTimeout, Handler: h.verify},
 	}
 }
 
@@ -45,19 +45,19 @@ type Derivation struct {
 	Kind     string  `json:"kind" validate:"required" enums:"fee,usage,minimum,maximum,percent,credit,commitment,prepayment,drawdown,overage,adjustment,absorbed" example:"usage"` // what the line is
 	Charge   *string `json:"charge" validate:"required" extensions:"x-nullable"`                                                                                                   // the charge in the version
 	Model    *string `json:"model" validate:"required" extensions:"x-nullable" enums:"per_unit,package,graduated,volume"`
-	Quantity string  `json:"quantity" validate:"required" format:"decimal"` // in the meter's unit
-	Rounded  string  `json:"rounded" validate:"required" format:"decimal"`  // quantity, rounded up to a multiple of step
-	Step     *string `json:"step" validate:"required" extensions:"x-nullable" format:"decimal"`
-	Included string  `json:"included" validate:"required" format:"decimal"` // of that: taken by the allowance
-	Billable string  `json:"billable" validate:"required" format:"decimal"` // the rest
-	Per      int64   `json:"per" validate:"required" example:"60"`          // the meter's units in one priced unit
+	Quantity string  `json:"quantity" validate:"required" format:"decimal"`                     // in the meter's unit
+	Rounded  string  `json:"rounded" validate:"required" format:"decimal"`                      // quantity, rounded up to a multiple of step
+	Step     *string `json:"step" validate:"required" extensions:"x-nullable" format:"decimal"` // null: quantities are not rounded up
+	Included string  `json:"included" validate:"required" format:"decimal"`                     // of that: taken by the allowance
+	Billable string  `json:"billable" validate:"required" format:"decimal"`                     // the rest
+	Per      int64   `json:"per" validate:"required" example:"60"`                              // the meter's units in one priced unit
 
 	// Lines that are no usage: the share of base from from_share to numerator, in parts of denominator, with what it stands against.
 	Base        *Money `json:"base" validate:"required" extensions:"x-nullable"`
-	Numerator   int64  `json:"numerator" validate:"required"`
-	From        int64  `json:"from_share" validate:"required"`
+	Numerator   int64  `json:"numerator" validate:"required"`  // where the share of base ends, in parts of denominator
+	From        int64  `json:"from_share" validate:"required"` // where it begins
 	Denominator int64  `json:"denominator" validate:"required"`
-	Against     *Money `json:"against" validate:"required" extensions:"x-nullable"`
+	Against     *Money `json:"against" validate:"required" extensions:"x-nullable"` // a minimum, true-up or adjustment is what is due less this; a credit or drawdown takes off at most this
 
 	Exact     string    `json:"exact" validate:"required" example:"783/1"` // in major units, before the one rounding
 	Remainder string    `json:"remainder" validate:"required" example:"0"` // exact less amount: what the rounding took or gave
@@ -131,11 +131,11 @@ type LineVerification struct {
 
 // Verification is one thing that was looked at.
 type Verification struct {
-	Check    string  `json:"check" validate:"required" enums:"document,derivation,amount,plan,events"`
+	Check    string  `json:"check" validate:"required" enums:"document,derivation,amount,plan,events"` // the invoice's hash; the derivation, computed again; the line's amount; the terms of the version; the events
 	OK       bool    `json:"ok" validate:"required"`
-	Recorded *string `json:"recorded" validate:"required" extensions:"x-nullable"`
-	Found    *string `json:"found" validate:"required" extensions:"x-nullable"`
-	Detail   *string `json:"detail" validate:"required" extensions:"x-nullable"` // what differs
+	Recorded *string `json:"recorded" validate:"required" extensions:"x-nullable"` // what is kept
+	Found    *string `json:"found" validate:"required" extensions:"x-nullable"`    // what was found now
+	Detail   *string `json:"detail" validate:"required" extensions:"x-nullable"`   // what differs
 } //@name Verification
 
 // verify computes a line again.

@@ -28,14 +28,14 @@ func paymentMethodRoutes(d Deps) []route.Route {
 	askRemoval := write(http.MethodPost, "/{id}/removal-requests", h.requestRemoval)
 	askRemoval.Repeatable = true
 	return []route.Route{
-		write(http.MethodPost, "/setup", h.setup),
+		write(http.MethodPost, "/setup", h.setup).WithoutBody(),
 		create,
 		{Method: http.MethodGet, Path: "/v1/payment-methods", Scope: auth.BillingRead, Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/payment-methods/{id}", Scope: auth.BillingRead, Tagged: true, Handler: h.get},
 		patch,
 		remove,
-		write(http.MethodPost, "/{id}/default", h.use),
-		write(http.MethodPost, "/{id}/confirm", h.confirm),
+		write(http.MethodPost, "/{id}/default", h.use).WithoutBody(),
+		write(http.MethodPost, "/{id}/confirm", h.confirm).WithoutBody(),
 		askRemoval,
 		{Method: http.MethodGet, Path: "/v1/removal-requests", Scope: auth.BillingRead, Query: paged(), Handler: h.removals},
 	}

@@ -40,7 +40,7 @@ func reservationRoutes(d Deps) []route.Route {
 		{Method: http.MethodGet, Path: "/v1/usage/reservations/{id}", Scope: auth.UsageRead, Handler: h.get},
 		write("/v1/usage/reservations/{id}/extend", h.extend),
 		write("/v1/usage/reservations/{id}/commit", h.commit),
-		write("/v1/usage/reservations/{id}/release", h.release),
+		write("/v1/usage/reservations/{id}/release", h.release).WithoutBody(),
 		write("/v1/usage/leases", h.lease),
 		{Method: http.MethodGet, Path: "/v1/usage/leases/keys", Public: true, Handler: h.keys},
 	}

@@ -30,7 +30,7 @@ func topUpRoutes(d Deps) []route.Route {
 		{Method: http.MethodGet, Path: "/v1/top-ups", Scope: auth.BillingRead, Query: paged(), Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/top-ups/{id}", Scope: auth.BillingRead, Handler: h.get},
 		{
-			Method: http.MethodPost, Path: "/v1/top-ups/{id}/confirm", Scope: auth.PaymentsWrite, Class: route.Money,
+			Method: http.MethodPost, Path: "/v1/top-ups/{id}/confirm", NoBody: true, Scope: auth.PaymentsWrite, Class: route.Money,
 			Timeout: providerTimeout, Handler: h.confirm,
 		},
 		{Method: http.MethodGet, Path: "/v1/auto-top-up", Scope: auth.BillingRead, Tagged: true, Handler: h.rule},
@@ -200,9 +200,9 @@ type AutoTopUp struct {
 	Enabled        bool       `json:"enabled" validate:"required"`
 	Threshold      *Money     `json:"threshold" validate:"required" extensions:"x-nullable"`
 	Target         *Money     `json:"target" validate:"required" extensions:"x-nullable"`
-	MonthlyCeiling *Money     `json:"monthly_ceiling" validate:"required" extensions:"x-nullable"` // of all automatic top-ups in a calendar month, UTC; null: none. What it holds back is charged when the month turns
-	Paused         bool       `json:"paused" validate:"required"`                                  // a decline stopped it; saving the rule or adding a card starts it again
-	PausedReason   *string    `json:"paused_reason" validate:"required" extensions:"x-nullable" example:"insufficient_funds"`
+	MonthlyCeiling *Money     `json:"monthly_ceiling" validate:"required" extensions:"x-nullable"`                            // of all automatic top-ups in a calendar month, UTC; null: none. What it holds back is charged when the month turns
+	Paused         bool       `json:"paused" validate:"required"`                                                             // a decline stopped it; saving the rule or adding a card starts it again
+	PausedReason   *string    `json:"paused_reason" validate:"required" extensions:"x-nullable" example:"insufficient_funds"` // the decline, as in failure, or disputed
 	PausedAt       *time.Time `json:"paused_at" validate:"required" extensions:"x-nullable" format:"date-time"`
 	UpdatedAt      *time.Time `json:"updated_at" validate:"required" extensions:"x-nullable" format:"date-time"`
 } //@name AutoTopUp

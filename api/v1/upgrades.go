@@ -32,8 +32,8 @@ func upgradeRoutes(d Deps) []route.Route {
 		create,
 		{Method: http.MethodGet, Path: "/v1/upgrades", Scope: auth.BillingRead, Query: paged(), Handler: h.list},
 		{Method: http.MethodGet, Path: "/v1/upgrades/{id}", Scope: auth.BillingRead, Handler: h.get},
-		write("/{id}/confirm", h.confirm),
-		write("/{id}/cancel", h.cancel),
+		write("/{id}/confirm", h.confirm).WithoutBody(),
+		write("/{id}/cancel", h.cancel).WithoutBody(),
 	}
 }
 
