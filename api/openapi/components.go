@@ -40,7 +40,7 @@ func tags() []any {
 
 func securitySchemes() object {
 	var b strings.Builder
-	b.WriteString("A signed token (JWT) of the operator's identity provider, or an API key (`acr_live_…`, `acr_test_…`). Scopes:")
+	b.WriteString("A signed token (JWT) of the operator's identity provider, with the claims `iss`, `aud`, `exp`, `iat`, `sub`, `account_id` (of users) and `scope`, or an API key (`acr_live_…`, `acr_test_…`). Scopes:")
 	for _, s := range auth.All() {
 		b.WriteString(" `" + string(s) + "`")
 	}
@@ -62,7 +62,7 @@ var refusalWords = map[int]string{
 	428: "If-Match is required.",
 	429: "Too many requests; wait as long as Retry-After says.",
 	500: "A fault on our side; `instance` finds it in our log.",
-	503: "Not now; nothing was changed. Try again after Retry-After.",
+	503: "Not now, which says nothing about what was done: try again after Retry-After, with the same Idempotency-Key where there is one.",
 }
 
 // responseName is the component's name: 404 gives NotFound.
@@ -74,9 +74,6 @@ func responses(examples Examples) object {
 	out := object{}
 	for status, words := range refusalWords {
 		h := problemHeaders(status)
-		for _, name := range []string{"X-Request-Id", "RateLimit", "RateLimit-Policy"} { // the quota's once the caller is known
-			h[name] = headerRef(name)
-		}
 		content := problemContent()
 		examples.give(child(content, "application/problem+json"), responseName(status))
 		out[responseName(status)] = object{"description": words, "content": content, "headers": h}
@@ -84,19 +81,27 @@ func responses(examples Examples) object {
 	return out
 }
 
-// problemHeaders are the headers that belong to a refusal of this status, and to no other.
+// answerHeaders are those that every answer may have: the quota's once the caller is known.
+var answerHeaders = []string{"X-Request-Id", "RateLimit", "RateLimit-Policy"}
+
+// problemHeaders are the headers of a refusal: those of every answer, and those that belong to its status alone.
 func problemHeaders(status int) object {
+	names := answerHeaders
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return object{"WWW-Authenticate": headerRef("WWW-Authenticate")}
+		names = append(names, "WWW-Authenticate")
 	case http.StatusPaymentRequired:
-		return object{"Idempotent-Replayed": headerRef("Idempotent-Replayed")}
+		names = append(names, "Idempotent-Replayed")
 	case http.StatusUnsupportedMediaType:
-		return object{"Accept-Encoding": headerRef("Accept-Encoding")}
+		names = append(names, "Accept-Encoding")
 	case http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		return object{"Retry-After": headerRef("Retry-After")}
+		names = append(names, "Retry-After")
 	}
-	return object{}
+	h := object{}
+	for _, name := range names {
+		h[name] = headerRef(name)
+	}
+	return h
 }
 
 // furtherMembers are what some problems carry beside the standard members, so that a client that is generated has types for

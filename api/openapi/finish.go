@@ -174,6 +174,9 @@ func finishOperation(op object, r route.Route) error {
 			op["x-sunset"] = r.Sunset.UTC().Format(http.TimeFormat)
 		}
 	}
+	if r.HasBody() && r.NoBody != (op["requestBody"] == nil) {
+		return errors.New("is annotated with a body and takes none, or the other way round")
+	}
 	if err := checkQuery(op, r); err != nil {
 		return err
 	}
@@ -290,9 +293,7 @@ func finishResponses(op object, r route.Route) error {
 			continue
 		}
 		resp["content"] = problemContent()
-		if h := problemHeaders(status); len(h) > 0 {
-			resp["headers"] = h
-		}
+		resp["headers"] = problemHeaders(status)
 	}
 	if successes == 0 {
 		return errors.New("has no successful response")
@@ -320,7 +321,7 @@ func finishSuccess(resp object, r route.Route, status int) {
 	if !ok {
 		h = object{}
 	}
-	for _, name := range []string{"X-Request-Id", "RateLimit", "RateLimit-Policy"} {
+	for _, name := range answerHeaders {
 		h[name] = headerRef(name)
 	}
 	if r.Creates != "" && status == http.StatusCreated {

@@ -64,8 +64,8 @@ func showCredit(status int) func(wallet.Grant, secrets) shown {
 type NewCredit struct {
 	Amount    Money      `json:"amount" validate:"required"`
 	Reason    string     `json:"reason" validate:"required" maxLength:"4000" example:"welcome"`
-	Priority  int        `json:"priority" minimum:"0" maximum:"1000" default:"0"`
-	ExpiresAt *time.Time `json:"expires_at,omitempty" format:"date-time"` // left out: never
+	Priority  int        `json:"priority" minimum:"0" maximum:"1000" default:"0"` // lower is spent first
+	ExpiresAt *time.Time `json:"expires_at,omitempty" format:"date-time"`         // left out: never
 } //@name NewCredit
 
 type adminCredits struct{ Deps }

@@ -135,10 +135,10 @@ func expected(c echo.Context, current func() (int64, error)) (int64, error) {
 
 // NextAction is what the customer must do before an operation can go on.
 type NextAction struct {
-	Type                string  `json:"type" validate:"required" enums:"redirect_to_url,use_provider_script"`
-	URL                 *string `json:"url" validate:"required" extensions:"x-nullable" format:"uri"` // where to send the browser, with redirect_to_url
-	ClientSecret        *string `json:"client_secret" validate:"required" extensions:"x-nullable"`    // for the provider's script; sent once
-	ClientSecretOmitted bool    `json:"client_secret_omitted,omitempty" example:"true"`               // there is one, and it is not kept: POST …/confirm gives it again
+	Type                string  `json:"type" validate:"required" enums:"redirect_to_url,use_provider_script"` // send the browser to url, or give client_secret to the provider's script
+	URL                 *string `json:"url" validate:"required" extensions:"x-nullable" format:"uri"`         // where to send the browser, with redirect_to_url
+	ClientSecret        *string `json:"client_secret" validate:"required" extensions:"x-nullable"`            // for the provider's script; sent once
+	ClientSecretOmitted bool    `json:"client_secret_omitted,omitempty" example:"true"`                       // there is one, and it is not kept: POST …/confirm gives it again
 } //@name NextAction
 
 func toNextAction(a *payment.NextAction, s secrets) *NextAction {
@@ -159,9 +159,9 @@ func toNextAction(a *payment.NextAction, s secrets) *NextAction {
 // Failure is why a provider refused.
 type Failure struct {
 	Code    string  `json:"code" validate:"required" example:"insufficient_funds"`
-	Class   *string `json:"class" validate:"required" extensions:"x-nullable" enums:"soft,hard,authentication,expired,data" example:"soft"`
-	Retry   *string `json:"retry" validate:"required" extensions:"x-nullable" enums:"later,on_session,new_method" example:"later"` // what may be tried: the same card later, with the customer present, another card
-	Message string  `json:"message" validate:"required"`                                                                           // for the customer
+	Class   *string `json:"class" validate:"required" extensions:"x-nullable" enums:"soft,hard,authentication,expired,data" example:"soft"` // soft may pass later, hard never will with this card; or the customer must be there, the card is out of date, or a detail of it is wrong
+	Retry   *string `json:"retry" validate:"required" extensions:"x-nullable" enums:"later,on_session,new_method" example:"later"`          // what may be tried: the same card later, with the customer present, another card
+	Message string  `json:"message" validate:"required"`                                                                                    // for the customer
 } //@name Failure
 
 func toFailure(f *payment.Failure) *Failure {

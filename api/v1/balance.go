@@ -154,15 +154,15 @@ func (h balances) transactions(c echo.Context) error {
 type Runway struct {
 	At           time.Time        `json:"at" validate:"required" format:"date-time"`
 	Available    Money            `json:"available" validate:"required"`
-	Known        bool             `json:"known" validate:"required"`         // false while the account is too young for an estimate
-	DaysObserved int              `json:"days_observed" validate:"required"` // the latest days that the estimate stands on, 28 at most
-	DaysNeeded   int              `json:"days_needed" validate:"required" example:"7"`
-	Estimates    []RunwayEstimate `json:"estimates" validate:"required"` // by an ordinary day and, for caution, by a dear one
+	Known        bool             `json:"known" validate:"required"`                   // false while the account is too young for an estimate
+	DaysObserved int              `json:"days_observed" validate:"required"`           // the latest days that the estimate stands on, 28 at most
+	DaysNeeded   int              `json:"days_needed" validate:"required" example:"7"` // before there is an estimate
+	Estimates    []RunwayEstimate `json:"estimates" validate:"required"`               // by an ordinary day and, for caution, by a dear one
 } //@name Runway
 
 // RunwayEstimate is how long it lasts if every day costs what the given percentile of the days observed did.
 type RunwayEstimate struct {
-	Percentile int        `json:"percentile" validate:"required" example:"50"`
+	Percentile int        `json:"percentile" validate:"required" example:"50"` // of the days observed: 50 is an ordinary day
 	DailySpend Money      `json:"daily_spend" validate:"required"`
 	LastsUntil *time.Time `json:"lasts_until" validate:"required" extensions:"x-nullable" format:"date-time"` // null: for years, or nothing is spent
 } //@name RunwayEstimate

@@ -56,8 +56,8 @@ type Invoice struct {
 	PaidAt      *time.Time    `json:"paid_at" validate:"required" extensions:"x-nullable" format:"date-time"`
 	NextAttempt *time.Time    `json:"next_attempt_at" validate:"required" extensions:"x-nullable" format:"date-time"` // when the card is charged next
 	Attempts    int           `json:"attempts" validate:"required"`                                                   // made to charge a card
-	Dunning     string        `json:"dunning" validate:"required" enums:"none,retrying,suspended,stopped"`
-	Contents    *InvoiceTexts `json:"content,omitempty"` // of one invoice only, not in lists; absent while a draft
+	Dunning     string        `json:"dunning" validate:"required" enums:"none,retrying,suspended,stopped"`            // whether the card is tried again: by schedule; no longer, and paid use is suspended; or no longer, by a person or a dispute
+	Contents    *InvoiceTexts `json:"content,omitempty"`                                                              // of one invoice only, not in lists; absent while a draft
 } //@name Invoice
 
 // InvoiceTexts is what a final invoice says.

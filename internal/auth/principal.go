@@ -115,6 +115,6 @@ var (
 	ErrInvalidToken      = errs.New(errs.Unauthenticated, "invalid_token", "The token or API key is malformed, unknown, expired or revoked. Send another one.")
 	ErrWrongMode         = errs.New(errs.Unauthenticated, "wrong_mode", "The API key belongs to the other mode: test keys work on test deployments only, live keys on live ones.")
 	ErrInsufficientScope = errs.New(errs.Forbidden, "insufficient_scope", "The credential does not carry the scope that this operation needs.")
-	ErrNoAccount         = errs.New(errs.Forbidden, "no_account", "The token does not name an account.")
+	ErrNoAccount         = errs.New(errs.Forbidden, "no_account", "The token does not name an account: its issuer has to, in the claim account_id.")
 	ErrUnknownAccount    = errs.New(errs.Forbidden, "account_unknown", "The account that the token names is not known here.")
 )
