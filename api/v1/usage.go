@@ -91,7 +91,7 @@ type usage struct{ Deps }
 //
 //	@ID				getUsage
 //	@Summary		Get usage to date or in a range
-//	@Description	Without from and to, the current period. An event is in the answer the moment it was acknowledged.
+//	@Description	Without from and to, the current period. An event is in the answer the moment it was acknowledged. Of a range whose events are not all kept any more, a meter of distinct values tells those of the events that are.
 //	@Tags			usage
 //	@Security		Token[usage:read]
 //	@Param			from		query		string	false	"Start, included"	format(date-time)
@@ -185,7 +185,7 @@ type UsagePoint struct {
 //
 //	@ID				getUsageSeries
 //	@Summary		Get usage over time
-//	@Description	Whole hours, days or months of the account's time zone: a day has 23 or 25 hours where the clocks change. At most 1,000 points, and 50,000 over all groups.
+//	@Description	Whole hours, days or months of the account's time zone: a day has 23 or 25 hours where the clocks change. At most 1,000 points, and 50,000 over all groups. Where events are not all kept any more, a meter of distinct values tells those of the events that are.
 //	@Tags			usage
 //	@Security		Token[usage:read]
 //	@Param			meter		query		string	true	"The meter"	example(voice)

@@ -90,6 +90,20 @@ func TestLeases(t *testing.T) {
 		}
 	})
 
+	// A gateway goes by its own clock and by exp alone: what lies ahead of it, iat included, is no reason to refuse a call.
+	t.Run("AGatewayWhoseClockIsWrongLetsGoThatMuchEarlierOrLater", func(t *testing.T) {
+		t.Parallel()
+		for _, ahead := range []time.Duration{-2 * time.Minute, 2 * time.Minute} {
+			for real, good := range map[time.Duration]bool{
+				0: true, 15*time.Minute - ahead - time.Second: true, 15*time.Minute - ahead: false,
+			} {
+				if err := check(signer.Keys(), token, now.Add(real+ahead)); (err == nil) != good {
+					t.Errorf("%s ahead, %s after it was made: %v, want good %t", ahead, real, err, good)
+				}
+			}
+		}
+	})
+
 	parts := strings.Split(token, ".")
 	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"lease+jwt"}`))
 	other := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"EdDSA","typ":"at+jwt"}`))

@@ -320,6 +320,7 @@ func TestRowsThatCannotBeRead(t *testing.T) {
 		"AQuote":            {"a.csv", "id,meter\n1,voice\n\"2\"x,\"fa\nx\"\n3,voice\n", "\"\"\"2\"\"x,\"\"fa", "parse error"},
 		"MissingColumns":    {"a.csv", "id,meter\r\n1,voice\r\n2\r\n3,voice\r\n", "2", "wrong number of fields"},
 		"MoreColumns":       {"a.csv", "id,meter\n1,voice\n2,'x,\" y\"\n3,voice", "'x", "wrong number of fields"},
+		"AFormula":          {"a.csv", "id,meter\n1,voice\n=1+1\n3,voice\n", ",'=1+1\n", "wrong number of fields"}, // is none where the rejects are opened
 		"ALongLine":         {"a.ndjson", `{"id":"1"}` + "\n" + long + "\n" + `{"id":"3"}`, `{""id"":""xxx`, "longer than"},
 		"ALongLineAtItsEnd": {"a.ndjson", `{"id":"1"}` + "\n" + `{"id":"3"}` + "\n" + long, `{""id"":""xxx`, "longer than"},
 	} {

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+
+	"github.com/accrue-billing/accrue/internal/spreadsheet"
 )
 
 // checkpoint is what the file of that name holds: how far an import of a file has come.
@@ -94,7 +96,7 @@ func (s *state) settle(b *batch) error {
 		if s.out == nil || o.Status == "accepted" || o.Status == "duplicate" {
 			continue
 		}
-		row := []string{strconv.FormatInt(b.rows[i].number, 10), o.Status, o.Code, o.Detail, b.rows[i].content()}
+		row := []string{strconv.FormatInt(b.rows[i].number, 10), o.Status, o.Code, o.Detail, spreadsheet.Cell(b.rows[i].content())}
 		if err := s.out.Write(row); err != nil {
 			return err
 		}
