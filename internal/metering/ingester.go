@@ -297,6 +297,7 @@ func (in *Ingester) commit(ctx context.Context, items []item, passOver bool) (he
 			for _, it := range v.judged {
 				it.result.sent = true
 			}
+			in.tell(v) // who looks in vain has lost nothing, and where it is stored no further try has anything to tell
 		}
 		in.log.WarnContext(ctx, "usage not stored, trying again", "events", len(items), "error", err)
 		select {

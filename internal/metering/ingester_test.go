@@ -184,9 +184,12 @@ func TestIngester_TellsWhatASetAsideCommitHasStoredFromWhatWasStoredBefore(t *te
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		owner := id.New[account.Account]()
+		var told []account.ID
 		journal := &forgetfulJournal{account: owner, held: [2]int{3, 3}}
 		meters := metering.Meters{{Code: "voice", Aggregation: metering.Sum}}
-		in := metering.NewIngester(journal, meters, time.Now, slog.New(slog.DiscardHandler), metering.Options{})
+		in := metering.NewIngester(journal, meters, time.Now, slog.New(slog.DiscardHandler), metering.Options{
+			Changed: func(accounts []account.ID) { told = append(told, accounts...) },
+		})
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		go func() { _ = in.Run(ctx) }()
@@ -202,6 +205,9 @@ func TestIngester_TellsWhatASetAsideCommitHasStoredFromWhatWasStoredBefore(t *te
 		}
 		if journal.held != [2]int{} {
 			t.Errorf("was to be held %d times more", journal.held)
+		}
+		if len(told) != 1 || told[0] != owner { // what looks at the account's usage
+			t.Errorf("told that there is more of %v", told)
 		}
 	})
 }
