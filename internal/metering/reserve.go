@@ -390,6 +390,9 @@ func (v *verdict) commitUsed(it *item, ad *Admission, r entitlement.Reservation)
 	if err := v.room(ad, it.total, it.period, over); err != nil {
 		return r, false, err
 	}
+	if it.fresh && !it.meter.Aggregation.additive() { // one value stands for all: what is held is compared with this one
+		over = it.counted.Sub(granted)
+	}
 	o.within = over.Sign() <= 0
 	if r.Status == entitlement.Open {
 		v.hold(r, r.Quantity.Neg())
