@@ -476,7 +476,7 @@ func TestOverflowIsRefused(t *testing.T) {
 	t.Parallel()
 
 	v := charge(t, `meter: n, prices: {USD: {model: per_unit, unit_price: 999999999}}`)
-	step := charge(t, `meter: n, step: 7, prices: {USD: {model: per_unit, unit_price: 1}}`)
+	step := charge(t, `meter: n, step: 7, prices: {USD: {model: per_unit, unit_price: "0.0001"}}`)
 	small := charge(t, `meter: n, prices: {USD: {model: package, package: "0.000000001", unit_price: 1}}`)
 	for name, c := range map[string]struct {
 		v    plan.Version
