@@ -110,7 +110,7 @@ func (h adminInvoices) credit(c echo.Context) error {
 //	@Param			reason	body		Reason	true	"Why"
 //	@Success		200		{object}	Invoice
 //	@Failure		404		{object}	problem.Problem	"invoice_not_found, account_not_found"
-//	@Failure		409		{object}	problem.Problem	"invoice_state, invoice_partly_paid, invoice_paid_ahead, payment_pending"
+//	@Failure		409		{object}	problem.Problem	"invoice_state, invoice_partly_paid, invoice_paid_ahead, invoice_corrected, payment_pending"
 //	@Failure		422		{object}	problem.Problem	"invalid_request"
 //	@Router			/v1/admin/invoices/{id}/void [post]
 func (h adminInvoices) void(c echo.Context) error {

@@ -30,6 +30,7 @@ type CreditInput struct {
 var (
 	ErrCreditTooLarge = errs.New(errs.Conflict, "credit_too_large", "The invoice has less left than is to be credited.")
 	ErrPartlyPaid     = errs.New(errs.Conflict, "invoice_partly_paid", "Something of the invoice has been paid, so it cannot be void. Give a credit note instead.")
+	ErrCorrected      = errs.New(errs.Conflict, "invoice_corrected", "A correction of usage has taken back a part of one invoice on another, so neither can be void. Give a credit note for what is not to be paid.")
 	ErrPaidAhead      = errs.New(errs.Conflict, "invoice_paid_ahead", "Other invoices draw on what this one bills ahead, so it cannot be void. End its contract, and give a credit note for what is not to be paid.")
 )
 
@@ -87,8 +88,8 @@ func (a Adjuster) Credit(ctx context.Context, asked Asked, in CreditInput, rende
 }
 
 // Void takes an invoice back that should not have been: a credit note over all of it is issued, and
-// nobody owes it any more. One that was paid in part cannot be void, nor one that others draw on:
-// ErrPartlyPaid, ErrPaidAhead.
+// nobody owes it any more. One that was paid in part cannot be void, nor one that others draw on, nor one that takes back
+// what another bills or has a part taken back, which would be given back twice or not at all: ErrPartlyPaid, ErrPaidAhead, ErrCorrected.
 func (a Adjuster) Void(ctx context.Context, asked Asked, iid invoice.ID, reason string, render Renderer[invoice.Invoice]) (_ Result[invoice.Invoice], err error) {
 	defer errs.Wrap(&err, "void %s", iid)
 	return once(ctx, a.Core, asked, render, func(tx Tx) (invoice.Invoice, error) {
@@ -106,6 +107,15 @@ func (a Adjuster) Void(ctx context.Context, asked Asked, iid invoice.ID, reason 
 		}
 		if inv.AmountPaid.Minor > 0 {
 			return inv, ErrPartlyPaid.With("amount_paid", inv.AmountPaid)
+		}
+		corrected := false
+		if err := takings(ctx, tx, acct.ID, func(by, of invoice.ID, _ money.Amount) {
+			corrected = corrected || by == inv.ID || of == inv.ID
+		}); err != nil {
+			return inv, err
+		}
+		if corrected {
+			return inv, ErrCorrected
 		}
 		if was == invoice.Uncollectible { // it is due again before it is taken back
 			if err := a.dueAgain(ctx, tx, acct, inv, inv.AmountDue(), now); err != nil {

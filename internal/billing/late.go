@@ -40,10 +40,6 @@ func adjustments(ctx context.Context, tx Tx, acct account.Account, before subscr
 	var out []adjustment
 	var changes []change
 	for _, p := range periods {
-		inv, err := tx.Invoices().OfPeriod(ctx, acct.ID, p.Subscription, p.Bounds.Start)
-		if err != nil {
-			return nil, err
-		}
 		totals, err := tx.Usage().Totals(ctx, acct.ID, p.Bounds.Start, true)
 		if err != nil {
 			return nil, err
@@ -52,7 +48,6 @@ func adjustments(ctx context.Context, tx Tx, acct account.Account, before subscr
 		if err != nil {
 			return nil, err
 		}
-		c.void = inv.Status == invoice.Void
 		out = append(out, adjustment{period: p, totals: totals, lines: c.lines, absorbed: zeroOf(acct)})
 		changes = append(changes, c)
 	}
@@ -93,7 +88,6 @@ type change struct {
 	full  pricing.Input
 	lines []pricing.Line
 	sum   money.Amount // of the lines
-	void  bool         // the period's invoice
 }
 
 func changeOf(ctx context.Context, tx Tx, acct account.Account, p subscription.Period, totals []metering.Total) (c change, err error) {
@@ -126,47 +120,57 @@ func changeOf(ctx context.Context, tx Tx, acct account.Account, p subscription.P
 //
 //   - More usage is billed so far as the period, with all that was used in it, stays within the limit as it is now. Of a
 //     limit that was raised since, what was absorbed before stays absorbed, and what comes then is billed.
-//   - Less usage takes back what was billed last, and of each invoice what it absorbed before what it billed: that was
-//     never paid. Of an invoice that is void all was taken back with it.
+//   - Less usage takes back first what invoices billed that are void, as that was taken back with them; then what was billed
+//     last, and of each invoice what it absorbed before what it billed: that was never paid.
 func absorb(ctx context.Context, tx Tx, acct account.Account, out []adjustment, changes []change, limit *money.Amount) error {
 	var back takingBack
 	for i := range changes {
 		c, adj := &changes[i], &out[i]
-		bills, why := c.sum, "Beyond the spending limit, not billed"
 		switch {
 		case c.sum.Sign() > 0 && limit != nil:
 			now, err := pricing.Accrued(c.full)
 			if err != nil {
 				return err
 			}
-			bills.Minor = max(0, min(c.sum.Minor, limit.Minor-(now.Minor-c.sum.Minor)))
-		case c.sum.Sign() < 0 && c.void:
-			bills, why = zeroOf(acct), "Taken back with its invoice, which is void"
+			bills := money.New(max(0, min(c.sum.Minor, limit.Minor-(now.Minor-c.sum.Minor))), c.sum.Currency)
+			off, err := adj.bill(c.full, "Beyond the spending limit, not billed", c.sum, bills)
+			if err != nil {
+				return err
+			}
+			adj.absorbed = off.Neg()
 		case c.sum.Sign() < 0:
-			why = "Was beyond the spending limit, and not billed"
 			if back.parts == nil {
 				if err := back.read(ctx, tx, acct, out); err != nil {
 					return err
 				}
 			}
-			adj.takenOff = back.take(adj.period.Bounds.Start, c.sum.Neg())
-			for _, off := range adj.takenOff {
-				bills.Minor += off.amount.Minor
+			off, void := back.take(adj.period.Bounds.Start, c.sum.Neg())
+			bills := money.New(c.sum.Minor+void.Minor, c.sum.Currency)
+			if _, err := adj.bill(c.full, "Taken back with its invoice, which is void", c.sum, bills); err != nil {
+				return err
 			}
-		}
-		if bills == c.sum {
-			continue
-		}
-		l, err := pricing.Absorbed(c.full, why, c.sum, bills)
-		if err != nil {
-			return err
-		}
-		adj.lines = append(adj.lines, l)
-		if !c.void || c.sum.Sign() > 0 {
-			adj.absorbed = l.Amount.Neg()
+			came := bills
+			for _, part := range off {
+				bills.Minor += part.amount.Minor
+			}
+			unpaid, err := adj.bill(c.full, "Was beyond the spending limit, and not billed", came, bills)
+			if err != nil {
+				return err
+			}
+			adj.takenOff, adj.absorbed = off, unpaid.Neg()
 		}
 	}
 	return nil
+}
+
+// bill adds the line that makes of what came what is billed, where that is another sum, and returns what the line comes to.
+func (adj *adjustment) bill(in pricing.Input, why string, came, bills money.Amount) (money.Amount, error) {
+	if bills == came {
+		return money.Zero(came.Currency), nil
+	}
+	l, err := pricing.Absorbed(in, why, came, bills)
+	adj.lines = append(adj.lines, l)
+	return l.Amount, err
 }
 
 // takingBack knows what invoices bill for periods, and what each of them has absorbed.
@@ -189,7 +193,7 @@ func (b *takingBack) read(ctx context.Context, tx Tx, acct account.Account, of [
 	return err
 }
 
-// replay lets invoices bill and take back in their order, and tells what each took back of which.
+// replay lets invoices bill and take back in their order, and tells what each took back of which that was not void then.
 func (b *takingBack) replay(parts []invoice.Part, each func(by, of invoice.ID, part money.Amount)) {
 	b.parts = map[int64][]invoice.Part{}
 	for _, p := range parts {
@@ -197,7 +201,7 @@ func (b *takingBack) replay(parts []invoice.Part, each func(by, of invoice.ID, p
 		if p.Amount.Sign() > 0 {
 			b.parts[at] = append(b.parts[at], p)
 		} else {
-			b.less(at, p.Amount.Neg(), func(of invoice.ID, part money.Amount) { each(p.Invoice, of, part) })
+			b.less(at, p.Amount.Neg(), p.FinalizedAt, func(of invoice.ID, part money.Amount) { each(p.Invoice, of, part) })
 		}
 	}
 }
@@ -242,31 +246,44 @@ func takenBy(ctx context.Context, tx Tx, acct account.Account, by invoice.ID) (o
 	return slices.DeleteFunc(out, func(t taken) bool { return t.now == 0 }), err
 }
 
-// take takes an amount back of what was billed for a period, and returns what of it was never paid.
-func (b *takingBack) take(start time.Time, amount money.Amount) (out []takenOff) {
-	b.less(start.UnixMicro(), amount, func(i invoice.ID, part money.Amount) {
+// take takes an amount back of what was billed for a period, and returns what of it was never paid, and what was taken back
+// with invoices that are void.
+func (b *takingBack) take(start time.Time, amount money.Amount) (out []takenOff, void money.Amount) {
+	void = b.less(start.UnixMicro(), amount, time.Time{}, func(i invoice.ID, part money.Amount) {
 		off := money.New(min(part.Minor, b.absorbed[i].Minor), part.Currency)
 		if off.Sign() > 0 {
 			b.absorbed[i] = money.New(b.absorbed[i].Minor-off.Minor, off.Currency)
 			out = append(out, takenOff{i, off})
 		}
 	})
-	return out
+	return out, void
 }
 
-// less takes an amount off what was billed last, part by part.
-func (b *takingBack) less(period int64, amount money.Amount, each func(invoice.ID, money.Amount)) {
+// less takes an amount off what was billed, part by part: off what was void at a time (zero: now), which it returns, and then
+// off what was billed last, of which each is told.
+func (b *takingBack) less(period int64, amount money.Amount, at time.Time, each func(invoice.ID, money.Amount)) (void money.Amount) {
 	parts := b.parts[period]
+	void = money.Zero(amount.Currency)
 	for amount.Sign() > 0 && len(parts) > 0 {
-		last := &parts[len(parts)-1]
-		part := money.New(min(amount.Minor, last.Amount.Minor), amount.Currency)
-		each(last.Invoice, part)
+		i := slices.IndexFunc(parts, func(p invoice.Part) bool { return p.WasVoid(at) })
+		isVoid := i >= 0
+		if !isVoid {
+			i = len(parts) - 1
+		}
+		of := &parts[i]
+		part := money.New(min(amount.Minor, of.Amount.Minor), amount.Currency)
+		if isVoid {
+			void.Minor += part.Minor
+		} else {
+			each(of.Invoice, part)
+		}
 		amount.Minor -= part.Minor
-		if last.Amount.Minor -= part.Minor; last.Amount.IsZero() {
-			parts = parts[:len(parts)-1]
+		if of.Amount.Minor -= part.Minor; of.Amount.IsZero() {
+			parts = slices.Delete(parts, i, i+1)
 		}
 	}
 	b.parts[period] = parts
+	return void
 }
 
 // keepAbsorbed records what a final invoice has absorbed, and what it takes back of what earlier ones had.

@@ -1,6 +1,7 @@
 package billing_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -324,15 +325,7 @@ func TestLateUsage_OfAVoidInvoice(t *testing.T) {
 	w.useAs(t, a, "wrong", "voice", "78000", w.clock())
 	w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultDecline})
 	w.closed(t, start.AddDate(0, 1, 0))
-	p, err := w.DB.Subscriptions().Period(t.Context(), a, start)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inv, err := w.DB.Invoices().OfPeriod(t.Context(), a, p.Subscription, start)
-	if err != nil || inv.Status != invoice.Open {
-		t.Fatalf("%+v, %v; want it open", inv, err)
-	}
-	if _, err := (billing.Adjuster{Core: w.Core}).Void(t.Context(), asked(a, newKey()), inv.ID, "never happened", nil); err != nil {
+	if err := w.void(t, a, start); err != nil {
 		t.Fatal(err)
 	}
 	w.correct(t, a, "wrong", "")
@@ -341,10 +334,15 @@ func TestLateUsage_OfAVoidInvoice(t *testing.T) {
 		t.Errorf("billed %q, want %q", got, want)
 	}
 	w.wantBalance(t, a, 0, 0)
-	w.useAt(t, a, "voice", "78000", day(time.April, 9))
+	w.useAs(t, a, "late", "voice", "78000", day(time.April, 9))
 	w.closed(t, start.AddDate(0, 3, 0))
 	if got, want := w.lines(t, a, start.AddDate(0, 2, 0)), "adjustment 810"; got != want {
 		t.Errorf("billed %q, want %q", got, want)
+	}
+	w.correct(t, a, "late", "")
+	w.closed(t, start.AddDate(0, 4, 0))
+	if got, want := w.lines(t, a, start.AddDate(0, 3, 0)), "adjustment -810, credit_to_balance 810"; got != want {
+		t.Errorf("of what is paid billed %q, want %q", got, want)
 	}
 }
 
@@ -523,4 +521,56 @@ func TestLateUsage_OfAPeriodBeforeAFreePlan(t *testing.T) {
 			w.wantEarned(t, a, 270, 0)
 		})
 	}
+}
+
+// What a void invoice billed for a period before its own was taken back with it too: 27.00 for 2,000 minutes of the first period, and 8.10 that
+// came late for it, on the invoice that is void. Of those 8.10 nothing is credited once more, and of the 27.00 that are paid all is.
+func TestLateUsage_OnAVoidInvoice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	start := day(time.March, 10)
+	w.useAs(t, a, "call", "voice", "120000", w.clock())
+	w.closed(t, start.AddDate(0, 1, 0))
+	w.useAs(t, a, "late", "voice", "18000", day(time.April, 9))
+	w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultDecline})
+	w.closed(t, start.AddDate(0, 2, 0))
+	if err := w.void(t, a, start.AddDate(0, 1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	w.correct(t, a, "late", "")
+	w.closed(t, start.AddDate(0, 3, 0))
+	if got, want := w.lines(t, a, start.AddDate(0, 2, 0)), "adjustment -810, absorbed 810"; got != want {
+		t.Errorf("without what came late: billed %q, want %q", got, want)
+	}
+	w.correct(t, a, "call", "")
+	w.closed(t, start.AddDate(0, 4, 0))
+	if got, want := w.lines(t, a, start.AddDate(0, 3, 0)), "adjustment -2700, credit_to_balance 2700"; got != want {
+		t.Errorf("without the call: billed %q, want %q", got, want)
+	}
+	w.wantBalance(t, a, 2700, 0)
+}
+
+// An invoice from which a later one has taken back what was not used is right as the two of them say. Without it the same usage would be given
+// back twice, and without the later one what was taken back would be owed again: neither can be void.
+func TestVoid_OfWhatCorrectsOrWasCorrected(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	w.behave(t, a, sandbox.TokenChargeDeclined)
+	start := day(time.March, 10)
+	w.useAs(t, a, "wrong", "voice", "120000", w.clock())
+	w.closed(t, start.AddDate(0, 1, 0))
+	w.correct(t, a, "wrong", "")
+	w.use(t, a, "voice", "180000") // 54.00
+	w.closed(t, start.AddDate(0, 2, 0))
+	if got, want := w.lines(t, a, start.AddDate(0, 1, 0)), "usage 5400, adjustment -2700"; got != want {
+		t.Fatalf("billed %q, want %q", got, want)
+	}
+	for _, of := range []time.Time{start, start.AddDate(0, 1, 0)} {
+		if err := w.void(t, a, of); !errors.Is(err, billing.ErrCorrected) {
+			t.Errorf("void of the invoice of %s: %v, want it refused", of.Format(time.DateOnly), err)
+		}
+	}
+	w.wantBalance(t, a, 0, 5400)
 }

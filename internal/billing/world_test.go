@@ -195,6 +195,21 @@ func (w *world) correct(t *testing.T, a account.ID, event, quantity string) {
 	}
 }
 
+// void takes back the invoice of the account's period that begins at start.
+func (w *world) void(t *testing.T, a account.ID, start time.Time) error {
+	t.Helper()
+	p, err := w.DB.Subscriptions().Period(t.Context(), a, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inv, err := w.DB.Invoices().OfPeriod(t.Context(), a, p.Subscription, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = billing.Adjuster{Core: w.Core}.Void(t.Context(), asked(a, newKey()), inv.ID, "should not have been", nil)
+	return err
+}
+
 // closed lets the period that ends then pass, with its grace.
 func (w *world) closed(t *testing.T, end time.Time) {
 	t.Helper()

@@ -197,6 +197,14 @@ type Part struct {
 	Period   time.Time    // its start
 	Amount   money.Amount // before what is absorbed
 	Absorbed money.Amount // of the whole invoice: what it absorbed and has not been taken back since
+
+	FinalizedAt time.Time // of the invoice
+	VoidedAt    time.Time // of the invoice; zero: it is not void
+}
+
+// WasVoid reports whether the invoice was void at a time, or with the zero time whether it is.
+func (p Part) WasVoid(at time.Time) bool {
+	return !p.VoidedAt.IsZero() && (at.IsZero() || !p.VoidedAt.After(at))
 }
 
 // Number writes the n-th number of an account's series: the tail of the account's identifier keeps the
