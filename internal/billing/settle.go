@@ -346,7 +346,7 @@ func final(f *payment.Failure) bool {
 		return false
 	}
 	switch f.Class {
-	case payment.DeclineHard, payment.DeclineFraud, payment.DeclineLost, payment.DeclineExpired, payment.DeclineAuthentication, payment.DeclineData:
+	case payment.DeclineHard, payment.DeclineFraud, payment.DeclineLost, payment.DeclineBarred, payment.DeclineExpired, payment.DeclineAuthentication, payment.DeclineData:
 		return true
 	case payment.DeclineSoft:
 	}
@@ -460,7 +460,7 @@ func (c *Core) mayTry(ctx context.Context, tx Tx, m payment.Method, now time.Tim
 	}
 	tries := make([]dunning.Attempt, 0, len(past))
 	for _, a := range past {
-		tries = append(tries, dunning.Attempt{At: a.At, Declined: a.Declined, Final: a.Class == payment.DeclineFraud, Lost: a.Class == payment.DeclineLost})
+		tries = append(tries, dunning.Attempt{At: a.At, Declined: a.Declined, Final: a.Class == payment.DeclineFraud, Lost: a.Class.ForEver()})
 	}
 	ok, again := c.Policy.Dunning.MayTry(tries, now)
 	switch {

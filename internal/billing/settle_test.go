@@ -304,6 +304,25 @@ func TestPayFromFunds_PaysWhatKeepsTheAccountSuspended(t *testing.T) {
 	}
 }
 
+// Nor is one whose holder has stopped its payments, month after month: the networks fine those who go on. That is no secret.
+func TestCardBudget_OfACardThatItsHolderHasForbidden(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenProcessing)
+	pending := w.topUp(t, a, 5000)
+	w.settledAs(t, a, "stop_payment_order")
+	top, err := w.DB.Payments().TopUp(t.Context(), a, pending.ID)
+	if err != nil || top.Failure == nil || top.Failure.Told().Code != "stop_payment_order" || top.Failure.Told().Class != payment.DeclineHard {
+		t.Fatalf("%+v of %v, %v", top, top.Failure, err)
+	}
+	w.until(t, w.clock().Add(40*24*hour))
+	w.retain(t, time.Now().Add(40*24*hour))
+	if _, err := (billing.Funder{Core: w.Core}).TopUp(t.Context(), asked(a, newKey()), billing.TopUpInput{Amount: usd(5000)}, nil); !errors.Is(err, billing.ErrCardBudget) {
+		t.Errorf("after more than a month %v, want ErrCardBudget", err)
+	}
+}
+
 // A card that was declined as stolen is never asked again, and no time is told at which it may be.
 func TestCardBudget_OfACardThatIsNeverAskedAgain(t *testing.T) {
 	t.Parallel()

@@ -18,9 +18,14 @@ const (
 	DeclineAuthentication DeclineClass = "authentication" // the customer must be there and prove it
 	DeclineFraud          DeclineClass = "fraud"          // suspected; the customer is told nothing
 	DeclineLost           DeclineClass = "lost"           // lost, stolen or to be picked up: never to be tried again; the customer is told nothing
+	DeclineBarred         DeclineClass = "barred"         // closed, or its holder has forbidden it: never to be tried again; the customer is told "hard"
 	DeclineExpired        DeclineClass = "expired"        // the card is out of date
 	DeclineData           DeclineClass = "data"           // a detail of the card is wrong
 )
+
+// ForEver reports whether the card networks forbid to ask the card ever again (Visa's category 1, "issuer will never approve",
+// for which each further attempt is a fine).
+func (c DeclineClass) ForEver() bool { return c == DeclineLost || c == DeclineBarred }
 
 // RetryAdvice says what may be tried after a decline, within the card networks' rules.
 type RetryAdvice string
@@ -50,7 +55,7 @@ func DeclineFor(code string) Decline {
 		d.Advice, d.Message = RetryNewMethod, "Your card has expired. Use another card."
 	case DeclineData:
 		d.Advice, d.Message = RetryNewMethod, "A detail of your card is not right. Check the card and enter it again."
-	case DeclineHard, DeclineFraud, DeclineLost:
+	case DeclineHard, DeclineFraud, DeclineLost, DeclineBarred:
 		d.Advice, d.Message = RetryNewMethod, "Your card was declined. Use another card, or ask your bank."
 	default:
 		d.Advice, d.Message = RetryLater, "Your card was declined. Try again later, use another card, or ask your bank."
@@ -62,7 +67,8 @@ func DeclineFor(code string) Decline {
 }
 
 // declineClasses holds the codes that both gateways use. Codes that are left out are soft. Those of
-// the card networks' "never try again" lists are hard, fraud or lost.
+// the card networks' "never try again" lists are lost or barred. What is hard is no good for this payment, of which there is
+// no other attempt by itself, and may be for the next: another currency or amount, or the holder has spoken to the bank.
 var declineClasses = map[string]DeclineClass{
 	"insufficient_funds":              DeclineSoft,
 	"generic_decline":                 DeclineSoft,
@@ -81,16 +87,11 @@ var declineClasses = map[string]DeclineClass{
 
 	"card_not_supported":                DeclineHard,
 	"currency_not_supported":            DeclineHard,
-	"invalid_account":                   DeclineHard,
 	"invalid_amount":                    DeclineHard,
 	"new_account_information_available": DeclineHard,
 	"not_permitted":                     DeclineHard,
 	"restricted_card":                   DeclineHard,
-	"revocation_of_all_authorizations":  DeclineHard,
-	"revocation_of_authorization":       DeclineHard,
 	"service_not_allowed":               DeclineHard,
-	"stop_payment_order":                DeclineHard,
-	"transaction_not_allowed":           DeclineHard,
 	"testmode_decline":                  DeclineHard,
 	"live_mode_test_card":               DeclineHard,
 
@@ -98,6 +99,12 @@ var declineClasses = map[string]DeclineClass{
 	"highest_risk_level": DeclineFraud,
 	"merchant_blacklist": DeclineFraud,
 	"security_violation": DeclineFraud,
+
+	"invalid_account":                  DeclineBarred,
+	"revocation_of_all_authorizations": DeclineBarred,
+	"revocation_of_authorization":      DeclineBarred,
+	"stop_payment_order":               DeclineBarred,
+	"transaction_not_allowed":          DeclineBarred,
 
 	"lost_card":   DeclineLost,
 	"pickup_card": DeclineLost,

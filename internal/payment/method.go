@@ -92,11 +92,14 @@ func FailureOf(d *Decline) *Failure {
 
 // Told is what the customer is told of a failure: whoever holds a stolen card must not learn that it is known.
 func (f *Failure) Told() *Failure {
-	if f == nil || (f.Class != DeclineFraud && f.Class != DeclineLost) {
+	if f == nil || (f.Class != DeclineFraud && !f.Class.ForEver()) {
 		return f
 	}
 	told := *f
-	told.Code, told.Class = "generic_decline", DeclineHard
+	told.Class = DeclineHard
+	if f.Class != DeclineBarred {
+		told.Code = "generic_decline"
+	}
 	return &told
 }
 

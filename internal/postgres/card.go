@@ -367,8 +367,8 @@ func (s paymentStore) Attempts(ctx context.Context, fingerprint string, since ti
 func (s paymentStore) DropAttempts(ctx context.Context, t time.Time, limit int) (_ int, err error) {
 	defer errs.Wrap(&err, "drop attempts at cards of before %s", t)
 	res := s.db.WithContext(ctx).Exec(`
-DELETE FROM card_attempts WHERE (fingerprint, id) IN (SELECT fingerprint, id FROM card_attempts WHERE id < ? AND decline_class <> ? ORDER BY id LIMIT ?)`,
-		firstAt(t), string(payment.DeclineLost), limit)
+DELETE FROM card_attempts WHERE (fingerprint, id) IN (SELECT fingerprint, id FROM card_attempts WHERE id < ? AND decline_class NOT IN ? ORDER BY id LIMIT ?)`,
+		firstAt(t), []string{string(payment.DeclineLost), string(payment.DeclineBarred)}, limit)
 	return int(res.RowsAffected), translate(res.Error)
 }
 
