@@ -316,6 +316,79 @@ func TestInTxOf(t *testing.T) {
 		}
 	})
 
+	t.Run("BlamesNobodyForWhatTheDatabaseHasRefusedAnother", func(t *testing.T) {
+		t.Parallel()
+		db := postgrestest.New(t)
+		a := mustAccount(t, db).ID
+		ops := map[string]func() error{"refused": func() error {
+			return db.InTxOf(ctx, billing.Start{Account: a}, func(tx billing.Tx) error { return postgres.Ask(ctx, tx, "SELECT 1 / 0") })
+		}}
+		for i := range 10 { // most come before it or after it
+			of := mustAccount(t, db).ID
+			ops[fmt.Sprint(i)] = func() error {
+				return db.InTxOf(ctx, billing.Start{Account: of}, func(tx billing.Tx) error {
+					return tx.Idempotency().Release(ctx, of, idempotency.Request{Scope: "s", Key: "k"})
+				})
+			}
+		}
+		for name, err := range gathering(t, db, ops) {
+			if (err != nil) != (name == "refused") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+
+	t.Run("WaitsByItselfForALockThatIsNotFreeInCompany", func(t *testing.T) {
+		t.Parallel()
+		db := postgrestest.New(t)
+		busy, free, other := mustAccount(t, db).ID, mustAccount(t, db).ID, mustAccount(t, db).ID
+		release := holding(t, db, other)
+		defer release()
+		runs := 0
+		got := gathering(t, db, map[string]func() error{
+			"free": func() error { return fund(ctx, db, free, nil) },
+			"busy": func() error {
+				return fund(ctx, db, busy, func(tx billing.Tx) error {
+					if runs++; runs == 2 {
+						release()
+					}
+					return postgres.Ask(ctx, tx, "UPDATE accounts SET version = version WHERE id = '"+other.UUID().String()+"'")
+				})
+			},
+		})
+		for name, err := range got {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		mustHaveFunds(t, db, free, 1)
+		mustHaveFunds(t, db, busy, 1)
+	})
+
+	t.Run("LetsNobodyBearThatAnotherLeavesInTheMiddle", func(t *testing.T) {
+		t.Parallel()
+		db := postgrestest.New(t)
+		leaving, stays := mustAccount(t, db).ID, mustAccount(t, db).ID
+		gone, leave := context.WithCancel(ctx)
+		defer leave()
+		got := gathering(t, db, map[string]func() error{
+			"stays": func() error { return fund(ctx, db, stays, nil) },
+			"leaves": func() error {
+				return db.InTxOf(gone, billing.Start{Account: leaving}, func(tx billing.Tx) error {
+					time.AfterFunc(50*time.Millisecond, leave)
+					return postgres.Ask(gone, tx, "SELECT pg_sleep(60)")
+				})
+			},
+		})
+		if err := got["stays"]; err != nil {
+			t.Errorf("who stays: %v", err)
+		}
+		if err := got["leaves"]; err == nil {
+			t.Error("who leaves has ended well")
+		}
+		mustHaveFunds(t, db, stays, 1)
+	})
+
 	t.Run("GivesEachAccountItsOwnWhereTheyAreSharded", func(t *testing.T) {
 		t.Parallel()
 		db := postgrestest.New(t)

@@ -56,6 +56,11 @@ func Break(ctx context.Context, tx billing.Tx) {
 	_ = tx.(stores).db.WithContext(ctx).Exec("SELECT 1 / 0")
 }
 
+// Ask sends a text through GORM.
+func Ask(ctx context.Context, tx billing.Tx, text string) error {
+	return translate(tx.(stores).db.WithContext(ctx).Exec(text).Error)
+}
+
 // MaxMixes bounds the statements of joined writes.
 const MaxMixes = maxMixes
 

@@ -44,8 +44,9 @@ func (d *DB) host(guests []*guest, waits bool) {
 		p := &party{transaction: newTransaction(bare), db: d, sql: conn, came: make(chan *guest, len(guests)), strangers: strangers, waits: waits}
 		defer p.rollback(ctx)
 		if err = p.run(ctx, guests); err == nil {
+			lost := bare.IsClosed()
 			err = p.finish(ctx, p.writes(guests)...)
-			unknown = bare.IsClosed()
+			unknown = bare.IsClosed() && !lost
 		}
 		culprit = p.culprit
 		return err
@@ -391,7 +392,7 @@ func (p *party) end(g *guest) {
 		g.waiting, g.events = g.waiting[:g.inherits], nil
 		if g.wrote && p.failed == nil {
 			p.failed = fmt.Errorf("%w: %w", errAlone, g.err)
-			if !g.follows {
+			if !g.follows && p.intact() {
 				p.culprit = g
 			}
 		}

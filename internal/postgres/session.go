@@ -203,6 +203,9 @@ func (t *transaction) finish(ctx context.Context, last ...stmt) error {
 	}})
 }
 
+// intact reports whether the database has refused nothing so far.
+func (t *transaction) intact() bool { return !t.conn.IsClosed() && t.conn.PgConn().TxStatus() == 'T' }
+
 // rollback ends the transaction, even if ctx has ended. A connection on which that fails is closed.
 func (t *transaction) rollback(ctx context.Context) {
 	if !t.begun || t.conn.IsClosed() || t.conn.PgConn().TxStatus() == 'I' {
