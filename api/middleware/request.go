@@ -155,7 +155,7 @@ var securityHeaders = []struct {
 }
 
 // exposed are the answer's headers that a page may read.
-const exposed = "Content-Language, Deprecation, ETag, Idempotent-Replayed, Link, Location, RateLimit, RateLimit-Policy, Retry-After, Sunset, WWW-Authenticate, X-Request-Id"
+const exposed = "Content-Disposition, Content-Language, Deprecation, ETag, Idempotent-Replayed, Link, Location, RateLimit, RateLimit-Policy, Retry-After, Sunset, WWW-Authenticate, X-Request-Id"
 
 // CORS lets pages of the given origins call the API. Origins are compared exactly; there is no
 // wildcard, and no credentials: a page sends a bearer token, never a cookie.

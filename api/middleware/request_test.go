@@ -118,7 +118,7 @@ func TestCORS(t *testing.T) {
 				t.Errorf("preflight: %v", h)
 			}
 			if allowed && !preflight {
-				for _, want := range []string{"ETag", "Link", "Location", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotent-Replayed", "Deprecation", "Sunset"} {
+				for _, want := range []string{"Content-Disposition", "ETag", "Link", "Location", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotent-Replayed", "Deprecation", "Sunset"} {
 					if !strings.Contains(h.Get("Access-Control-Expose-Headers"), want) {
 						t.Errorf("a page cannot read %s", want)
 					}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/accrue-billing/accrue/api/middleware"
 	"github.com/accrue-billing/accrue/api/route"
+	"github.com/accrue-billing/accrue/api/validate"
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/entitlement"
@@ -203,8 +204,15 @@ func (h usage) series(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if b.Start.IsZero() || b.End.IsZero() {
-		return errs.InvalidField("#/from", "missing", "from and to are required")
+	var missing validate.Checks
+	if b.Start.IsZero() {
+		missing.Fail("#/from", "required", "is required")
+	}
+	if b.End.IsZero() {
+		missing.Fail("#/to", "required", "is required")
+	}
+	if err := missing.Err(); err != nil {
+		return err
 	}
 	unit := period.Unit(q.Get("interval"))
 	if unit == "" {

@@ -166,6 +166,17 @@ func TestReadUsage(t *testing.T) {
 	}
 	ada.get(t, "/v1/usage?group_by=colour").problem(t, http.StatusUnprocessableEntity, "invalid_request")
 	ada.get(t, "/v1/usage?from=2026-03-10T07:00:00Z").problem(t, http.StatusUnprocessableEntity, "invalid_request")
+	for query, want := range map[string]string{"": "#/from #/to", "&from=2026-03-10T07:00:00Z": "#/to", "&to=2026-03-10T09:00:00Z": "#/from"} {
+		p := ada.get(t, "/v1/usage/series?meter=voice"+query)
+		p.problem(t, http.StatusUnprocessableEntity, "invalid_request")
+		var missing []string
+		for _, e := range p.at(t, "errors").([]any) {
+			missing = append(missing, fmt.Sprint(e.(map[string]any)["pointer"]))
+		}
+		if got := strings.Join(missing, " "); got != want {
+			t.Errorf("with %q: %s is said to be missing, want %s", query, got, want)
+		}
+	}
 	ada.get(t, "/v1/usage/series?meter=voice&interval=week&from=2026-03-10T07:00:00Z&to=2026-03-10T09:00:00Z").problem(t, http.StatusUnprocessableEntity, "invalid_request")
 
 	page := ada.get(t, "/v1/usage/events?limit=2").want(t, http.StatusOK)
