@@ -129,6 +129,7 @@ func (a *App) welcome(ctx context.Context, w io.Writer, customers []demo.Custome
 	pro := customers[1].Account
 	_, key, err := a.svc.keys.Create(ctx, auth.Principal{Kind: auth.User, Account: pro, Scopes: customerScopes()}, auth.NewKey{
 		Account: pro, Name: "demo of " + a.clock().Format(time.DateTime), Scopes: []auth.Scope{auth.UsageWrite, auth.UsageRead, auth.BillingRead},
+		ExpiresAt: a.clock().Add(auth.DevelopmentLifetime), // each start makes one, and there may be so many
 	})
 	if err != nil {
 		return err
@@ -164,7 +165,7 @@ Accrue is running, with the sandbox payment provider and demo data.
 {{end}}
   API key of Northwind Support, also in {{.Key.File}}
     {{.Key.Token}}
-  Operator's token in {{.Operator.File}}. Tokens are good for a day.
+  Operator's token in {{.Operator.File}}. Tokens and the key are good for a day.
 
 Five commands to copy:
 

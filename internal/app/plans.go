@@ -279,7 +279,11 @@ func printEffects(w io.Writer, meters []plan.Change, effects []billing.PlanEffec
 			continue
 		}
 		changed++
-		_, _ = fmt.Fprintf(w, "%s: version %d becomes %d\n", e.Plan, e.Before, e.After)
+		if e.Before == 0 {
+			_, _ = fmt.Fprintf(w, "%s: is new, as version %d\n", e.Plan, e.After)
+		} else {
+			_, _ = fmt.Fprintf(w, "%s: version %d becomes %d\n", e.Plan, e.Before, e.After)
+		}
 		for _, c := range e.Changes {
 			_, _ = fmt.Fprintf(w, "  %s: %s → %s\n", c.Pointer, orNothing(c.Before), orNothing(c.After))
 		}

@@ -68,7 +68,7 @@ func TestPlans(t *testing.T) {
 	if first, _, _ := strings.Cut(drawn, "\n\n"); err != nil || !strings.Contains(first, "2,000     $27.00     $0.0135  ████████████████████▋") || !bytes.Contains(documented, []byte(first)) {
 		t.Errorf("draw, as docs/pricing.md shows it: %v\n%s", err, first)
 	}
-	if out, err := run("plans", "apply", same, database); err != nil || !strings.Contains(out, "pro: version 0 becomes 1") {
+	if out, err := run("plans", "apply", same, database); err != nil || !strings.Contains(out, "pro: is new, as version 1") {
 		t.Errorf("first apply: %q, %v", out, err)
 	}
 	if out, err := run("plans", "diff", cheaper, database); err != nil || !strings.Contains(out, "0.027 → 0.026") {
