@@ -102,6 +102,20 @@ func TestAFinalDeclineStands(t *testing.T) {
 	}
 }
 
+// What a card has paid is not counted against it.
+func TestMayTry_WhereItPaidItMayBeAskedAgain(t *testing.T) {
+	t.Parallel()
+
+	p := dunning.Default()
+	paid := make([]dunning.Attempt, p.CardAttempts)
+	for i := range paid {
+		paid[i].At = now.Add(-time.Hour)
+	}
+	if ok, again := p.MayTry(paid, now); !ok {
+		t.Errorf("after %d payments it may not be asked until %s", len(paid), again)
+	}
+}
+
 func TestWriteOff(t *testing.T) {
 	t.Parallel()
 

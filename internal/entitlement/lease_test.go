@@ -105,11 +105,19 @@ func TestLeases(t *testing.T) {
 	})
 
 	parts := strings.Split(token, ".")
-	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"lease+jwt"}`))
-	other := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"EdDSA","typ":"at+jwt"}`))
+	signed := func(header, claims string) string { // whatever it says, the key has signed it
+		s := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + claims
+		return s + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(key, []byte(s)))
+	}
+	const header = `{"alg":"EdDSA","typ":"lease+jwt"}`
+	if _, err := entitlement.VerifyLease(public, signed(header, parts[1]), now); err != nil {
+		t.Fatal(err)
+	}
 	for name, bad := range map[string]string{
-		"another algorithm": none + "." + parts[1] + ".",
-		"another type":      other + "." + parts[1] + "." + parts[2],
+		"another algorithm": signed(`{"alg":"none","typ":"lease+jwt"}`, parts[1]),
+		"another type":      signed(`{"alg":"EdDSA","typ":"at+jwt"}`, parts[1]),
+		"too long":          signed(header+strings.Repeat(" ", 4096), parts[1]),
+		"a fourth part":     token + ".AA",
 		"altered claims":    parts[0] + "." + parts[1][:len(parts[1])-2] + "AA." + parts[2],
 		"no signature":      parts[0] + "." + parts[1] + ".",
 		"a line end":        token + "\n",

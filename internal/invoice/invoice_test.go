@@ -252,8 +252,14 @@ func TestFingerprint_HoldsOverStorage(t *testing.T) {
 	if after, err := c.Fingerprint(); err != nil || after != before {
 		t.Errorf("another zone, another order of members or zeros behind the point change the fingerprint (%v)", err)
 	}
-	c.Lines[1].Derivation = []byte(`{`)
-	if _, err := c.Fingerprint(); err == nil {
-		t.Error("a derivation that is cut off has a fingerprint")
+	c.Lines[1].Derivation = []byte(`{"parts": [3, 100, 2]}`)
+	if after, err := c.Fingerprint(); err != nil || after == before {
+		t.Errorf("three halves and three have one fingerprint (%v)", err)
+	}
+	for what, text := range map[string]string{"cut off": `{`, "beyond all numbers": `{"n": 1e9999999999}`} {
+		c.Lines[1].Derivation = []byte(text)
+		if _, err := c.Fingerprint(); err == nil {
+			t.Errorf("a derivation that is %s has a fingerprint", what)
+		}
 	}
 }

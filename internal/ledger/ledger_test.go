@@ -192,6 +192,7 @@ func TestChained_ByEveryRecipeThatThereWas(t *testing.T) {
 			t.Errorf("recipe %d holds for another kind", recipe)
 		}
 		unknown := tx
+		unknown.Hash = tx.ChainHash(prev)
 		if unknown.Recipe = ledger.Recipe + 1; unknown.Chained(prev) {
 			t.Error("a recipe that is not known holds")
 		}

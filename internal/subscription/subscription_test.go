@@ -188,6 +188,16 @@ func TestAdvance(t *testing.T) {
 	}
 }
 
+// Another zone of the account counts from the next period on.
+func TestAdvance_InTheZoneOfTheAccountNow(t *testing.T) {
+	t.Parallel()
+	s, tokyo := agreement(t), time.FixedZone("UTC+9", 9*60*60)
+	s.Advance(tokyo, s.Terms, s.Schedule.Interval, day(31))
+	if s.Schedule.Zone != tokyo {
+		t.Errorf("periods are counted in %s", s.Schedule.Zone)
+	}
+}
+
 // What is held of a period ends with it, or with the account: one that is closed late has not been held for longer.
 func TestPeriod_IsHeldUntilItIsClosed(t *testing.T) {
 	t.Parallel()

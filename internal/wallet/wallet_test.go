@@ -79,6 +79,17 @@ func TestSpend_Order(t *testing.T) {
 	}
 }
 
+// Credit pays for what is due in its own currency only.
+func TestSpend_OfAnotherCurrencyPaysForNothing(t *testing.T) {
+	t.Parallel()
+
+	grants := []wallet.Grant{{Remaining: money.New(500, "EUR")}, {Remaining: usd(30)}}
+	draws := wallet.Spend(grants, usd(100), now)
+	if len(draws) != 1 || draws[0].Amount != usd(30) || grants[0].Remaining != money.New(500, "EUR") {
+		t.Errorf("drawn %+v, left %+v", draws, grants)
+	}
+}
+
 // An automatic top-up brings what is available to the target once it is below the threshold, within the month's ceiling and
 // not below what a card is charged at least.
 func TestAutoTopUp_Missing(t *testing.T) {
