@@ -104,7 +104,7 @@ type AutoTopUp struct {
 }
 
 // Missing returns what an automatic top-up would charge now, nothing if it is not due, and whether the ceiling holds
-// some of it back. charged is what this month's automatic top-ups came to; minimum is the least that the provider charges.
+// some of it back. charged is what this month's automatic top-ups came to; minimum is the least that the provider charges, and never below nothing.
 func (t AutoTopUp) Missing(available, charged, minimum money.Amount) (missing money.Amount, held bool) {
 	missing = money.Zero(available.Currency)
 	if !t.Enabled || t.Tripped || available.Minor >= t.Threshold.Minor {
@@ -116,7 +116,7 @@ func (t AutoTopUp) Missing(available, charged, minimum money.Amount) (missing mo
 			due, held = left, true
 		}
 	}
-	if due >= minimum.Minor && due > 0 {
+	if due >= minimum.Minor {
 		missing.Minor = due
 	}
 	return missing, held
