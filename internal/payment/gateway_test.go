@@ -150,6 +150,8 @@ func TestSignatureIsCheckedOverTheRawBytes(t *testing.T) {
 	}{
 		"good":                         {good, []payment.Secret{"secret"}, true},
 		"second secret":                {good, []payment.Secret{"new", "secret"}, true},
+		"first secret":                 {good, []payment.Secret{"secret", "old"}, true},
+		"first signature":              {good + ",v1=00", []payment.Secret{"secret"}, true},
 		"second signature":             {"t=1700000000,v1=00," + sig, []payment.Secret{"secret"}, true},
 		"spaces":                       {"t=1700000000, " + sig, []payment.Secret{"secret"}, true},
 		"other schemes beside":         {"t=1700000000,v0=zz,v2=11," + sig, []payment.Secret{"secret"}, true},

@@ -252,6 +252,32 @@ func TestFractionOfPlainNumbers(t *testing.T) {
 	}
 }
 
+// Sums and differences are those of whole numbers without bounds, or refused where they pass what an amount holds.
+func TestAmountArithmeticAgreesWithIntegers(t *testing.T) {
+	t.Parallel()
+
+	minor := rapid.OneOf(
+		rapid.Int64(), rapid.Int64Range(-3, 3),
+		rapid.Int64Range(money.MaxMinor-3, money.MaxMinor+3), rapid.Int64Range(-money.MaxMinor-3, -money.MaxMinor+3))
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := minor.Draw(t, "a"), minor.Draw(t, "b")
+		for name, c := range map[string]struct {
+			op   func(a, b money.Amount) (money.Amount, error)
+			want *big.Int
+		}{
+			"sum":        {money.Amount.Add, new(big.Int).Add(big.NewInt(a), big.NewInt(b))},
+			"difference": {money.Amount.Sub, new(big.Int).Sub(big.NewInt(a), big.NewInt(b))},
+		} {
+			got, err := c.op(money.New(a, money.USD), money.New(b, money.USD))
+			if inRange := c.want.CmpAbs(big.NewInt(money.MaxMinor)) <= 0; (err == nil) != inRange && b != math.MinInt64 {
+				t.Errorf("%s: %v, want %s", name, err, c.want)
+			} else if err == nil && got != money.New(c.want.Int64(), money.USD) {
+				t.Errorf("%s: %s, want %s", name, got, c.want)
+			}
+		}
+	})
+}
+
 func TestAmountArithmeticIsRefusedBeforeItWraps(t *testing.T) {
 	t.Parallel()
 
@@ -261,6 +287,8 @@ func TestAmountArithmeticIsRefusedBeforeItWraps(t *testing.T) {
 		"max + 1":       func() (money.Amount, error) { return most.Add(one) },
 		"-max - 1":      func() (money.Amount, error) { return most.Neg().Sub(one) },
 		"wrapping sum":  func() (money.Amount, error) { return money.New(math.MaxInt64, money.USD).Add(one) },
+		"to a little":   func() (money.Amount, error) { m := money.New(math.MaxInt64, money.USD); return m.Add(m) },
+		"to nothing":    func() (money.Amount, error) { m := money.New(math.MinInt64, money.USD); return m.Add(m) },
 		"minus minimum": func() (money.Amount, error) { return one.Sub(money.New(math.MinInt64, money.USD)) },
 	} {
 		if got, err := op(); !errors.Is(err, money.ErrOverflow) {
