@@ -41,7 +41,7 @@ func (d *DB) InTxOf(ctx context.Context, start billing.Start, fn func(tx billing
 		if begins {
 			g.attend()
 		}
-	case <-ctx.Done():
+	case <-ctx.Done(): // it may leave as long as it has not begun
 		if d.company.dismiss(g) {
 			return context.Cause(ctx)
 		}
@@ -95,6 +95,12 @@ func (c *company) invite(g *guest) {
 func (c *company) dismiss(g *guest) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if g.queues {
+		g.queues = false
+		c.enter([]*guest{g}, -1)
+		c.begin()
+		return true
+	}
 	i := slices.Index(c.waiting, g)
 	if i < 0 {
 		return false
@@ -150,8 +156,12 @@ func (c *company) run(guests []*guest) {
 	again := map[account.ID][]*guest{}
 	seated := guests[:0]
 	for _, g := range guests {
-		if g.unseated {
-			g.unseated = false
+		if g.unseated && g.ctx.Err() != nil { // its caller could not leave before
+			g.err = context.Cause(g.ctx)
+			close(g.turn)
+			seated = append(seated, g)
+		} else if g.unseated {
+			g.unseated, g.queues = false, true
 			again[g.account] = append(again[g.account], g)
 		} else {
 			seated = append(seated, g)
@@ -167,7 +177,15 @@ func (c *company) run(guests []*guest) {
 // runApart runs the guests of an account that somebody else holds. However many are held, some connections are left.
 func (c *company) runApart(guests []*guest) {
 	c.apart <- struct{}{}
-	c.host(guests, true)
+	c.mu.Lock()
+	guests = slices.DeleteFunc(guests, func(g *guest) bool { return !g.queues })
+	for _, g := range guests {
+		g.queues = false
+	}
+	c.mu.Unlock()
+	if len(guests) > 0 {
+		c.host(guests, true)
+	}
 	<-c.apart
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,6 +1,8 @@
 package postgres
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/id"
 )
 
@@ -129,7 +132,7 @@ func TestCompany_WaitsOnceForAnAccountThatIsHeld(t *testing.T) {
 				}
 			}
 		}, nil, false)
-		waits := func(of account.ID) *guest { return &guest{account: of, turn: make(chan struct{})} }
+		waits := func(of account.ID) *guest { return &guest{ctx: t.Context(), account: of, turn: make(chan struct{})} }
 		first, beside, second, gone := waits(held), waits(free), waits(held), waits(held)
 		c.mu.Lock()
 		c.waiting = append(c.waiting, first, beside)
@@ -146,6 +149,46 @@ func TestCompany_WaitsOnceForAnAccountThatIsHeld(t *testing.T) {
 		close(release)
 		<-first.turn
 		<-second.turn
+		synctest.Wait()
+		if len(c.present) != 0 || len(c.waiting) != 0 {
+			t.Errorf("%d accounts are still said to be inside, and %d to wait", len(c.present), len(c.waiting))
+		}
+	})
+}
+
+// Where as many as there may be wait for accounts that are held, those who come to wait for another may leave.
+func TestCompany_MayBeLeftWhileOthersWaitForAccounts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		c := newCompany(func(guests []*guest, waits bool) {
+			if waits {
+				<-release
+			}
+			for _, g := range guests {
+				if g.unseated = !waits; waits {
+					close(g.turn)
+				}
+			}
+		}, nil, false)
+		d := &DB{company: c}
+		comes := func(ctx context.Context) error {
+			return d.InTxOf(ctx, billing.Start{Account: id.New[account.Account]()}, nil)
+		}
+		for range mostApart {
+			go func() { _ = comes(t.Context()) }()
+			synctest.Wait()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		begun := time.Now()
+		if err := comes(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) != time.Second {
+			t.Errorf("left after %s with %v, want after a second", time.Since(begun), err)
+		}
+		if err := comes(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("whose time is over already stays until %v", err)
+		}
+		close(release)
 		synctest.Wait()
 		if len(c.present) != 0 || len(c.waiting) != 0 {
 			t.Errorf("%d accounts are still said to be inside, and %d to wait", len(c.present), len(c.waiting))

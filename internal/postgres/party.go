@@ -72,6 +72,7 @@ type guest struct {
 
 	party    *party
 	unseated bool   // somebody else holds the account
+	queues   bool   // for a transaction that may wait for it
 	next     *guest // of the same account: begins when this one has ended
 	follows  bool   // it is the next of another
 	holds    held
