@@ -13,6 +13,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
@@ -51,6 +52,29 @@ func TestMoney_PropertyFundsAreNeverMoreThanWasPaid(t *testing.T) {
 	}
 }
 
+// Usage is given back once, whatever is corrected and void, in any order: when none is left that counts, the invoices
+// that are not void come to nothing together, neither more nor less.
+func TestMoney_PropertyUsageIsGivenBackOnce(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	for round := range often(8, 80) {
+		r := rand.New(rand.NewPCG(seed, uint64(round)))
+		w := newWorld(t)
+		m := mover{world: w, r: r, a: w.onPro(t), only: []string{
+			"use", "use late", "take usage back", "amend usage", "a month", "void",
+		}}
+		w.Policy.Dunning.Retries = []time.Duration{1000 * 24 * time.Hour} // nobody is suspended: all is used while all is open
+		w.behave(t, m.a, sandbox.TokenChargeDeclined)
+		var done []string
+		for range 24 {
+			done = append(done, m.step(t))
+		}
+		if wrong := m.nothingUsed(t); wrong != "" {
+			t.Fatalf("seed %d, round %d: after %v %s", seed, round, done, wrong)
+		}
+	}
+}
+
 // wrong says what in the account's books cannot be.
 func (m *mover) wrong(t *testing.T) string {
 	t.Helper()
@@ -77,6 +101,59 @@ func (m *mover) wrong(t *testing.T) string {
 	return ""
 }
 
+// nothingUsed voids all of the account's usage, and says what is wrong with what its invoices then come to.
+func (m *mover) nothingUsed(t *testing.T) string {
+	t.Helper()
+	for _, event := range m.events {
+		if err := m.takeBack(t, event, ""); err != nil {
+			if _, refused := errors.AsType[*errs.Error](err); !refused {
+				t.Fatalf("take back %s: %v", event, err)
+			}
+		}
+	}
+	m.until(t, m.clock().Add(33*24*time.Hour))
+	m.until(t, m.clock().Add(33*24*time.Hour))
+	if wrong := m.wrong(t); wrong != "" {
+		return "all usage is void, and " + wrong
+	}
+	all, err := m.DB.Invoices().List(t.Context(), m.a, "", page.Request{Limit: page.MaxLimit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, said := int64(0), ""
+	for _, inv := range all.Data {
+		if inv.Status == invoice.Void || inv.Status == invoice.Draft {
+			continue
+		}
+		content, err := m.DB.Invoices().Content(t.Context(), m.a, inv.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range content.Lines {
+			if l.Kind != "credit_to_balance" {
+				sum += l.Amount.Minor
+				said += fmt.Sprintf("; %s of %s: %s %d", inv.Status, l.Period.Start.Format(time.DateOnly), l.Kind, l.Amount.Minor)
+			}
+		}
+	}
+	if sum != 0 {
+		return fmt.Sprintf("all usage is void, and invoices come to %d%s", sum, said)
+	}
+	return ""
+}
+
+// takeBack makes a quantity of what an event counted, or voids it.
+func (m *mover) takeBack(t *testing.T, event, quantity string) error {
+	t.Helper()
+	x := metering.Correction{Source: "test", EventID: event, Kind: metering.Void, Reason: "it was otherwise"}
+	if quantity != "" {
+		x.Kind, x.Quantity = metering.Amend, money.MustDecimal(quantity)
+	}
+	fix := billing.Corrections{Core: m.Core, Catalogue: billing.Meters(plan.Shipped().Meters)}
+	_, err := fix.Correct(t.Context(), asked(m.a, newKey()), x, nil)
+	return err
+}
+
 // mover does to one account what moves money.
 type mover struct {
 	*world
@@ -85,6 +162,7 @@ type mover struct {
 	events []string
 	open   []string     // disputes
 	taken  []payment.ID // that were disputed
+	only   []string     // of the steps; nil: all
 }
 
 func (m *mover) amount(most int64) money.Amount { return usd(1 + m.r.Int64N(most)) }
@@ -92,10 +170,11 @@ func (m *mover) amount(most int64) money.Amount { return usd(1 + m.r.Int64N(most
 func (m *mover) step(t *testing.T) string {
 	t.Helper()
 	ctx := t.Context()
-	steps := []struct {
+	type step struct {
 		name string
 		do   func() error
-	}{
+	}
+	steps := []step{
 		{"use", func() error {
 			event := newKey()
 			m.events = append(m.events, event)
@@ -112,10 +191,13 @@ func (m *mover) step(t *testing.T) string {
 			if len(m.events) == 0 {
 				return nil
 			}
-			x := metering.Correction{Source: "test", EventID: m.events[m.r.IntN(len(m.events))], Kind: metering.Void, Reason: "it was otherwise"}
-			fix := billing.Corrections{Core: m.Core, Catalogue: billing.Meters(plan.Shipped().Meters)}
-			_, err := fix.Correct(ctx, asked(m.a, newKey()), x, nil)
-			return err
+			return m.takeBack(t, m.events[m.r.IntN(len(m.events))], "")
+		}},
+		{"amend usage", func() error {
+			if len(m.events) == 0 {
+				return nil
+			}
+			return m.takeBack(t, m.events[m.r.IntN(len(m.events))], money.DecimalFromInt(m.r.Int64N(200000)).String())
 		}},
 		{"top up", func() error {
 			_, err := billing.Funder{Core: m.Core}.TopUp(ctx, asked(m.a, newKey()), billing.TopUpInput{Amount: usd(500 + m.r.Int64N(3000))}, nil)
@@ -255,6 +337,9 @@ func (m *mover) step(t *testing.T) string {
 			m.behave(t, m.a, []string{sandbox.TokenVisa, sandbox.TokenChargeDeclined}[m.r.IntN(2)])
 			return nil
 		}},
+	}
+	if m.only != nil {
+		steps = slices.DeleteFunc(steps, func(s step) bool { return !slices.Contains(m.only, s.name) })
 	}
 	s := steps[m.r.IntN(len(steps))]
 	if err := s.do(); err != nil {
