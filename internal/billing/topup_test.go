@@ -3,12 +3,14 @@ package billing_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/idempotency"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/payment"
@@ -285,6 +287,27 @@ func TestTopUp(t *testing.T) {
 			t.Errorf("not closed when it is resolved: %v", err)
 		}
 	})
+}
+
+// The provider gives back what it took, and its answer is lost: nobody is told that nothing was done, and a repetition tells what was.
+func TestUnpark_WhoseAnswerIsLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultWrongAmount})
+	top := w.topUp(t, a, 5000)
+	w.fault(t, sandbox.Fault{Op: "refund", Kind: sandbox.FaultReset})
+	giveBack := func() (payment.Payment, error) {
+		got, err := billing.Resolver{Core: w.Core}.Unpark(t.Context(), asked(a, newKey()), top.Payment, billing.GiveBack, "test", nil)
+		return got.Record, err
+	}
+	_, err := giveBack()
+	if e, ok := errors.AsType[*errs.Error](err); !ok || !errors.Is(e, billing.ErrProviderSilent) || strings.Contains(e.Detail, "Nothing was changed") {
+		t.Errorf("%v, want that it is not known", err)
+	}
+	if p, err := giveBack(); err != nil || p.Status != payment.Failed || p.Failure.Code != "given_back" {
+		t.Errorf("again: %+v, %v; want it given back", p, err)
+	}
 }
 
 // A parked payment of which the provider has given back a part is not what was asked for: it stays parked.
