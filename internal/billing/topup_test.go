@@ -290,17 +290,21 @@ func TestTopUp(t *testing.T) {
 }
 
 // The provider gives back what it took, and its answer is lost: nobody is told that nothing was done, and a repetition tells what was.
-func TestUnpark_WhoseAnswerIsLost(t *testing.T) {
+func TestUnpark_WhoseAnswerIsLostOrNo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.onPro(t)
 	w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultWrongAmount})
 	top := w.topUp(t, a, 5000)
-	w.fault(t, sandbox.Fault{Op: "refund", Kind: sandbox.FaultReset})
 	giveBack := func() (payment.Payment, error) {
 		got, err := billing.Resolver{Core: w.Core}.Unpark(t.Context(), asked(a, newKey()), top.Payment, billing.GiveBack, "test", nil)
 		return got.Record, err
 	}
+	w.fault(t, sandbox.Fault{Op: "refund", Kind: sandbox.FaultStatus, Status: 302})
+	if _, err := giveBack(); !errors.Is(err, billing.ErrNotGivenBack) {
+		t.Errorf("refused: %v, want that it was not given back", err)
+	}
+	w.fault(t, sandbox.Fault{Op: "refund", Kind: sandbox.FaultReset})
 	_, err := giveBack()
 	if e, ok := errors.AsType[*errs.Error](err); !ok || !errors.Is(e, billing.ErrProviderSilent) || strings.Contains(e.Detail, "Nothing was changed") {
 		t.Errorf("%v, want that it is not known", err)

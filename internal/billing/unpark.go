@@ -75,7 +75,10 @@ func (r Resolver) reported(ctx context.Context, p payment.Payment, d ParkedDecis
 	if left := res.Amount; err == nil && d == GiveBack && res.Outcome == payment.OutcomeSucceeded {
 		if left.Minor -= res.Refunded.Minor; left.Minor > 0 {
 			_, err = r.Gateway.Refund(cctx, payment.RefundRequest{Key: p.ID.String() + "/give-back", ChargeRef: res.Ref, Amount: left})
-			if err != nil { // it may have done it
+			switch {
+			case err != nil && !unknowable(err):
+				return res, false, ErrNotGivenBack.With("taken", res.Amount).With("given_back", res.Refunded).Because(err)
+			case err != nil: // it may have done it
 				return res, false, ErrProviderSilent.Details("The provider was asked to give back %s, and what came of it is not known. Repeat this: it is given back once.", left).Because(err)
 			}
 			res, err = look()
