@@ -156,15 +156,16 @@ func (c *company) run(guests []*guest) {
 	again := map[account.ID][]*guest{}
 	seated := guests[:0]
 	for _, g := range guests {
-		if g.unseated && g.ctx.Err() != nil { // its caller could not leave before
+		switch {
+		case !g.unseated:
+			seated = append(seated, g)
+		case g.ctx.Err() != nil: // its caller could not leave before
 			g.err = context.Cause(g.ctx)
 			close(g.turn)
 			seated = append(seated, g)
-		} else if g.unseated {
+		default:
 			g.unseated, g.queues = false, true
 			again[g.account] = append(again[g.account], g)
-		} else {
-			seated = append(seated, g)
 		}
 	}
 	for _, of := range again {
