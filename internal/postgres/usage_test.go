@@ -185,7 +185,7 @@ func TestRollupsEqualANaiveRecount(t *testing.T) {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			t.Parallel()
 			b := newMeterBench(t, metering.Options{FlushSize: 37, OneAccount: round%2 == 1})
-			mustEntitle(t, b.db, b.account.ID, limitOf("text", "500"))
+			mustEntitle(t, b.db, b.account.ID, limitOf("text", "250"))
 			second := mustRun(t, b.db, metering.Options{})
 			accepted := sync.Map{}
 			var wg sync.WaitGroup
