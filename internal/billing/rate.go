@@ -130,7 +130,7 @@ func input(ctx context.Context, tx Tx, acct account.Account, p subscription.Peri
 	return in, err
 }
 
-// heldBefore returns the versions with a fee that a period was under before its present terms, as the
+// heldBefore returns the versions with a fee or a credit that a period was under before its present terms, as the
 // contracts that went with them had them.
 func heldBefore(ctx context.Context, tx Tx, a account.ID, p subscription.Period) (out []pricing.Holding, err error) {
 	for _, h := range p.Held {
@@ -143,7 +143,7 @@ func heldBefore(ctx context.Context, tx Tx, a account.ID, p subscription.Period)
 				return nil, err
 			}
 		}
-		if v.Fee != nil {
+		if v.Fee != nil || len(v.Credit) > 0 {
 			out = append(out, pricing.Holding{Version: v, Held: h.Time})
 		}
 	}

@@ -195,6 +195,35 @@ func TestProration_FeesAreDueForTheTimeHeld(t *testing.T) {
 	}
 }
 
+// A credit is due for the time for which its plan was held, also where the plan has no fee. The period is as above:
+//
+//	20 to 30 March  Covered, which has 10.00 of usage included and no fee
+//	30 March on     Scale, 330.00: 330.00 less 330 × 20⁄31                              117.10
+//	usage           1,000 minutes at Scale's 0.01                                   10.00
+//	credit          10 × 20⁄31 less 10 × 10⁄31                                      −3.22
+func TestProration_ACreditWithoutAFeeIsDueForTheTimeHeld(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onProAmongFees(t)
+	c := plan.Shipped()
+	c.Offers = append(c.Offers, plan.Offer{
+		Plan:    plan.Plan{Code: "covered", Name: "Covered", Position: 9, RequiresCard: true},
+		Version: plan.Version{Plan: "covered", Currencies: []money.Currency{money.USD}, Credit: plan.Sums{usd(1000)}, Charges: perMinute("").Charges},
+	})
+	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	w.use(t, a, "voice", "60000")
+	w.until(t, day(time.March, 20))
+	w.moveTo(t, a, "covered")
+	w.until(t, day(time.March, 30))
+	w.moveTo(t, a, "scale")
+	w.until(t, day(time.April, 12))
+	if got, want := w.lines(t, a, day(time.March, 10)), "fee 11710, usage 1000, credit -322"; got != want {
+		t.Errorf("billed %s, want %s", got, want)
+	}
+}
+
 // A migration at once bills the running period as though its version had been held instead of the older one:
 //
 //	10 to 20 March  Pro, without a fee
