@@ -27,7 +27,7 @@ currencies: [USD]
 meters:
   - {code: total, unit: byte, aggregation: sum}
   - {code: requests, unit: request, aggregation: count}
-  - {code: peak, unit: seat, aggregation: max}
+  - {code: peak, unit: seat, aggregation: max, dimensions: [region]}
   - {code: stored, unit: gigabyte, aggregation: last}
   - {code: users, unit: user, aggregation: unique}
   - {code: calls, unit: second, rounding: {first: 60, step: 6}}
@@ -39,6 +39,7 @@ plans:
       - {meter: total, prices: {USD: {model: per_unit, unit_price: 1}}}
       - {meter: requests, prices: {USD: {model: per_unit, unit_price: 1}}}
       - {meter: peak, prices: {USD: {model: per_unit, unit_price: 1}}}
+      - {code: peak_eu, meter: peak, match: {region: eu}, prices: {USD: {model: per_unit, unit_price: 1}}}
       - {meter: stored, prices: {USD: {model: per_unit, unit_price: 1}}}
       - {meter: users, prices: {USD: {model: per_unit, unit_price: 1}}}
       - {meter: calls, prices: {USD: {model: per_unit, unit_price: 1}}}
@@ -50,7 +51,7 @@ plans:
 //
 //	total      2.5 + 4.25 + 1            7.75
 //	requests   three events, whatever their quantity      3
-//	peak       the largest of 2, 5, 3    5
+//	peak       the largest of 2, 5, 3    5; in the region that has a price of its own, of 4, 1    4
 //	stored     the latest by its time    3
 //	users      ann, bob, ann             2
 //	calls      by 60/6 each: 1 → 60, 61 → 66, 72 → 72   198
@@ -59,7 +60,7 @@ plans:
 func TestAggregations_FromEventsToTheInvoice(t *testing.T) {
 	t.Parallel()
 
-	const want = "total 7.75 775, requests 3 300, peak 5 500, stored 3 300, users 2 200, calls 198 19800, batch 61.5 12000,  0 3180"
+	const want = "total 7.75 775, requests 3 300, peak 5 500, peak 4 400, stored 3 300, users 2 200, calls 198 19800, batch 61.5 12000,  0 3180"
 	w := newWorld(t)
 	own, err := plan.ParseCatalogue([]byte(everyKind))
 	if err != nil {
@@ -94,6 +95,8 @@ func TestAggregations_FromEventsToTheInvoice(t *testing.T) {
 		{"peak", "2", ""},
 		{"peak", "5", ""},
 		{"peak", "3", ""},
+		{"peak", "4", "eu"},
+		{"peak", "1", "eu"},
 		{"stored", "8", ""},
 		{"stored", "1", ""},
 		{"stored", "3", ""},
@@ -106,10 +109,14 @@ func TestAggregations_FromEventsToTheInvoice(t *testing.T) {
 		{"batch", "40", ""},
 		{"batch", "21.5", ""},
 	} {
-		events = append(events, metering.Event{
+		event := metering.Event{
 			Account: a, Source: "test", ID: newKey(), Meter: e.meter, Quantity: money.MustDecimal(e.quantity), Value: e.value,
 			OccurredAt: w.clock().Add(time.Duration(i-100) * time.Minute),
-		})
+		}
+		if e.meter == "peak" && e.value != "" {
+			event.Value, event.Dimensions = "", metering.DimensionsOf(map[string]string{"region": e.value})
+		}
+		events = append(events, event)
 	}
 	send := func(events ...metering.Event) {
 		t.Helper()

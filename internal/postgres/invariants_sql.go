@@ -132,11 +132,13 @@ JOIN (SELECT account_id, meter, period_start, sum(quantity) AS quantity FROM inv
   ON l.account_id = t.account_id AND l.meter = t.meter AND l.period_start = t.period_start
 JOIN billing_periods p ON p.account_id = t.account_id AND p.period_start = t.period_start
 JOIN plan_versions v ON v.plan_code = p.plan_code AND v.number = p.plan_version
+JOIN meters m ON m.code = t.meter
 CROSS JOIN LATERAL (SELECT least(coalesce(t.billed, 0), coalesce((p.waived ->> t.meter)::numeric, 0)) AS waived) w
-WHERE l.quantity > coalesce(t.billed, 0) - w.waived
-   -- A meter that is priced by dimensions may have series without a price, and those have no line.
-   OR (l.quantity < coalesce(t.billed, 0) - w.waived AND p.contract_id IS NULL
-       AND NOT jsonb_path_exists(v.definition, CAST(@matched AS jsonpath), jsonb_build_object('m', t.meter)))`},
+CROSS JOIN LATERAL (SELECT p.contract_id IS NOT NULL OR jsonb_path_exists(v.definition, CAST(@matched AS jsonpath), jsonb_build_object('m', t.meter)) AS apart) d
+   -- A meter that is priced by dimensions may have series without a price, and those have no line. Of the largest and the
+   -- latest quantity each charge has its own, which do not add up.
+WHERE (l.quantity > coalesce(t.billed, 0) - w.waived AND NOT (d.apart AND m.definition ->> 'aggregation' IN ('max', 'last')))
+   OR (l.quantity < coalesce(t.billed, 0) - w.waived AND NOT d.apart)`},
 
 	invariant.Refunds: {`
 SELECT p.account_id, format('payment pay:%s of %s is %s with %s refunded and %s disputed; its refunds are %s, its disputes %s', p.id, p.amount, p.status,
