@@ -267,7 +267,6 @@ func TestAnImportOfPartOfAFileGoesOnWithTheWhole(t *testing.T) {
 	}
 }
 
-// A row that cannot be read is written down as it stands in the file, and keeps no other from being taken.
 // stuck answers all but the first row until it is let go.
 type stuck struct {
 	service
@@ -313,6 +312,7 @@ func TestImport_ReadsNoMoreThanItCanSettle(t *testing.T) {
 	})
 }
 
+// A row that cannot be read is written down as it stands in the file, and keeps no other from being taken.
 func TestRowsThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	long := `{"id":"` + strings.Repeat("x", 3<<20) + `"}`
