@@ -145,7 +145,7 @@ func through[T any](ctx context.Context, s Sweeper, left *place[T], due func(aft
 				return err
 			}
 			last = item
-			if derr := contained(do, last); derr != nil {
+			if derr := errs.Contain(func() error { return do(last) }); derr != nil {
 				if failed++; failed <= toldAtMost {
 					err = errors.Join(err, derr)
 				}
@@ -155,12 +155,6 @@ func through[T any](ctx context.Context, s Sweeper, left *place[T], due func(aft
 			return err
 		}
 	}
-}
-
-// contained runs do, and returns a panic as an error.
-func contained[T any](do func(T) error, item T) (err error) {
-	defer errs.Recover(&err)
-	return do(item)
 }
 
 // counted adds one to a count for what was done.

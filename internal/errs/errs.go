@@ -136,12 +136,13 @@ func Wrap(errp *error, format string, args ...any) {
 	}
 }
 
-// Recover makes a panic an error with its stack, so that what is done for one record, and is broken, ends neither the
-// process nor what is done for the others. It is to be deferred itself:
-//
-//	defer errs.Recover(&err)
-func Recover(errp *error) {
-	if r := recover(); r != nil {
-		*errp = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
-	}
+// Contain runs do and returns a panic as an error with its stack, so that what is done for one record, and is broken, ends
+// neither the process nor what is done for the others.
+func Contain(do func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return do()
 }

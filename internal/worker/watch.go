@@ -126,7 +126,7 @@ func (w *Watch) check(ctx context.Context, accounts []account.ID) error {
 }
 
 func (w *Watch) checkOne(ctx context.Context, a account.ID) {
-	err := w.contained(ctx, a)
+	err := errs.Contain(func() error { return billing.Watcher{Core: w.Core}.Check(ctx, a) })
 	if err == nil || ctx.Err() != nil {
 		return
 	}
@@ -134,10 +134,4 @@ func (w *Watch) checkOne(ctx context.Context, a account.ID) {
 	if errs.KindOf(err) == errs.Unavailable { // the last of its usage may have been what there is to tell of
 		w.Changed([]account.ID{a})
 	}
-}
-
-// contained checks, and returns a panic as an error.
-func (w *Watch) contained(ctx context.Context, a account.ID) (err error) {
-	defer errs.Recover(&err)
-	return billing.Watcher{Core: w.Core}.Check(ctx, a)
 }

@@ -55,12 +55,6 @@ type Sweeper struct {
 	Sweep func(ctx context.Context) error
 }
 
-// contained sweeps, and returns a panic as an error.
-func (s Sweeper) contained(ctx context.Context) (err error) {
-	defer errs.Recover(&err)
-	return s.Sweep(ctx)
-}
-
 // Worker runs jobs until its context ends.
 type Worker struct {
 	cfg    Config
@@ -209,7 +203,7 @@ func (w *Worker) sweep(running context.Context) {
 			"resolved", done.Resolved, "events", done.Events)
 	}
 	for _, s := range w.cfg.Sweepers {
-		if serr := s.contained(ctx); serr != nil {
+		if serr := errs.Contain(func() error { return s.Sweep(ctx) }); serr != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", s.Name, serr))
 		}
 	}
