@@ -195,8 +195,8 @@ func (w *world) correct(t *testing.T, a account.ID, event, quantity string) {
 	}
 }
 
-// void takes back the invoice of the account's period that begins at start.
-func (w *world) void(t *testing.T, a account.ID, start time.Time) error {
+// invoiceOf is the invoice of the account's period that begins at start.
+func (w *world) invoiceOf(t *testing.T, a account.ID, start time.Time) invoice.ID {
 	t.Helper()
 	p, err := w.DB.Subscriptions().Period(t.Context(), a, start)
 	if err != nil {
@@ -206,7 +206,13 @@ func (w *world) void(t *testing.T, a account.ID, start time.Time) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = billing.Adjuster{Core: w.Core}.Void(t.Context(), asked(a, newKey()), inv.ID, "should not have been", nil)
+	return inv.ID
+}
+
+// void takes back the invoice of the account's period that begins at start.
+func (w *world) void(t *testing.T, a account.ID, start time.Time) error {
+	t.Helper()
+	_, err := billing.Adjuster{Core: w.Core}.Void(t.Context(), asked(a, newKey()), w.invoiceOf(t, a, start), "should not have been", nil)
 	return err
 }
 
@@ -628,20 +634,13 @@ func (w *world) until(t *testing.T, at time.Time) {
 // content is what the account's final invoice of the period that begins at start says, every line verified.
 func (w *world) content(t *testing.T, a account.ID, start time.Time) []invoice.Line {
 	t.Helper()
-	p, err := w.DB.Subscriptions().Period(t.Context(), a, start)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inv, err := w.DB.Invoices().OfPeriod(t.Context(), a, p.Subscription, start)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := w.DB.Invoices().Content(t.Context(), a, inv.ID)
+	of := w.invoiceOf(t, a, start)
+	content, err := w.DB.Invoices().Content(t.Context(), a, of)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, l := range content.Lines {
-		if v, err := (billing.Reader{Core: w.Core}).Verify(t.Context(), a, inv.ID, l.Number); err != nil || !v.Verified {
+		if v, err := (billing.Reader{Core: w.Core}).Verify(t.Context(), a, of, l.Number); err != nil || !v.Verified {
 			t.Errorf("line %d of %s is not verified: %+v, %v", l.Number, start.Format(time.DateOnly), v, err)
 		}
 	}
