@@ -364,15 +364,10 @@ func TestLateUsage_CorrectedAfterHalfAYear(t *testing.T) {
 	w.wantBalance(t, a, 810, 0)
 }
 
-// What one model used less and another used more is billed by the prices of each, also where they come to the same total.
-// A minute by Opus costs ten times that of others:
-//
-//	10 minutes of others in time         0.10
-//	0 of others and 10 of Opus, late     1.00
-func TestLateUsage_OfOtherDimensions(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	a := w.onPro(t)
+// onPricesByModel is an account on Pro that is under a contract from the returned start: a minute by Opus costs 10.00, and by others 1.00.
+func (w *world) onPricesByModel(t *testing.T) (a account.ID, start time.Time) {
+	t.Helper()
+	a = w.onPro(t)
 	def := perMinute("by model")
 	opus := def.Charges[0]
 	opus.Code, opus.Match, opus.Prices = "opus", map[string]string{"model": "opus"}, []plan.Price{{
@@ -380,21 +375,58 @@ func TestLateUsage_OfOtherDimensions(t *testing.T) {
 	}}
 	def.Charges = append([]plan.Charge{opus}, def.Charges...)
 	w.agree(t, a, def)
-	start := day(time.April, 10)
+	start = day(time.April, 10)
 	w.closed(t, start)
-	w.useAs(t, a, "other", "voice", "60", w.clock())
-	w.closed(t, start.AddDate(0, 1, 0))
-	w.correct(t, a, "other", "")
+	return a, start
+}
+
+func (w *world) useOpus(t *testing.T, a account.ID, event, seconds string, at time.Time) {
+	t.Helper()
 	res, err := w.ingest.Add(t.Context(), []metering.Event{{
-		Account: a, Source: "test", ID: newKey(), Meter: "voice", Quantity: money.MustDecimal("60"), OccurredAt: start.AddDate(0, 1, -1),
+		Account: a, Source: "test", ID: event, Meter: "voice", Quantity: money.MustDecimal(seconds), OccurredAt: at,
 		Dimensions: metering.DimensionsOf(map[string]string{"model": "opus"}),
 	}})
 	if err != nil || res[0].Status != metering.Accepted {
 		t.Fatalf("%+v, %v", res, err)
 	}
+}
+
+// What one model used less and another used more is billed by the prices of each, also where they come to the same total:
+//
+//	a minute of others in time      1.00
+//	none of others, one of Opus    10.00
+func TestLateUsage_OfOtherDimensions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, start := w.onPricesByModel(t)
+	w.useAs(t, a, "other", "voice", "60", w.clock())
+	w.closed(t, start.AddDate(0, 1, 0))
+	w.correct(t, a, "other", "")
+	w.useOpus(t, a, newKey(), "60", start.AddDate(0, 1, -1))
 	w.closed(t, start.AddDate(0, 2, 0))
 	if got, want := w.lines(t, a, start.AddDate(0, 1, 0)), "adjustment 1000, adjustment -100"; got != want {
 		t.Errorf("billed %q, want %q", got, want)
+	}
+}
+
+// So it is of a period that is long past, once: a minute of Opus was one of others.
+func TestLateUsage_OfOtherDimensionsAfterHalfAYear(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, start := w.onPricesByModel(t)
+	w.useAs(t, a, "other", "voice", "60", w.clock())
+	w.useOpus(t, a, "opus", "60", w.clock())
+	for i := range 6 {
+		w.closed(t, start.AddDate(0, i+1, 0))
+	}
+	w.correct(t, a, "opus", "")
+	w.correct(t, a, "other", "120")
+	w.closed(t, start.AddDate(0, 7, 0))
+	w.closed(t, start.AddDate(0, 8, 0))
+	for i, want := range []string{"adjustment -1000, adjustment 100, credit_to_balance 900", ""} {
+		if got := w.lines(t, a, start.AddDate(0, 6+i, 0)); got != want {
+			t.Errorf("period %d is billed %q, want %q", 6+i, got, want)
+		}
 	}
 }
 

@@ -188,7 +188,7 @@ type Store interface {
 	// Totals returns an account's totals of a period, by meter code, with their series if wanted.
 	Totals(ctx context.Context, a account.ID, period time.Time, series bool) ([]Total, error)
 	// LatePeriods returns the starts of periods before a time whose invoice is final and whose usage is not what was
-	// billed, oldest first. That only its parts by dimensions differ is seen of periods of the last months.
+	// billed, in total or by dimensions, oldest first.
 	LatePeriods(ctx context.Context, a account.ID, before time.Time) ([]time.Time, error)
 	// MarkBilled records what stands on finalised invoices: the given quantities of the meters, and
 	// their series as they stand. The caller holds the entitlement's lock.
