@@ -38,6 +38,7 @@ var spellings = map[string]func(grouped string) string{
 	"DoubleSpace": func(s string) string { return strings.ReplaceAll(s, " ", "  ") },
 	"FullWidth":   func(s string) string { return digits(strings.ReplaceAll(s, " ", ""), '\uff10') },
 	"ArabicIndic": func(s string) string { return digits(s, '\u0660') },
+	"Monospace":   func(s string) string { return digits(s, '\U0001d7f6') }, // the last of five tens in a row
 	"InASentence": func(s string) string {
 		return "please charge " + strings.ReplaceAll(s, " ", "") + ", exp. 12/27, thanks"
 	},

@@ -116,12 +116,12 @@ func digitOf(r rune) (byte, bool) {
 	if r < utf8.RuneSelf || !unicode.Is(unicode.Nd, r) {
 		return 0, false
 	}
-	// Every script's digits stand in tens, in order, and its zero is preceded by something else.
+	// Digits stand in tens, in order; where one ten follows another (bold and sans-serif ones do), the first is preceded by something else.
 	d := byte(0)
-	for d < 9 && unicode.Is(unicode.Nd, r-rune(d)-1) {
+	for unicode.Is(unicode.Nd, r-rune(d)-1) {
 		d++
 	}
-	return d, true
+	return d % 10, true
 }
 
 // separates reports whether a character may stand between the groups of a card number.
