@@ -1,7 +1,10 @@
 package auth_test
 
 import (
+	"cmp"
+	"context"
 	"errors"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -96,6 +99,169 @@ func TestATypingErrorNeedsNoQuery(t *testing.T) {
 	}
 }
 
+// The form is published for secret scanners. The checksums are zlib's.
+func TestOnlyWhatHasTheFormOfAKeyIsLookedUp(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		text    string
+		want    error
+		lookups int
+	}{
+		"AKey":           {"acr_test_0123456789ABCDEFGHIJabcdefghij27zGXf", auth.ErrInvalidToken, 1},
+		"OtherMode":      {"acr_live_0123456789ABCDEFGHIJabcdefghij2scY56", auth.ErrWrongMode, 0},
+		"NoMode":         {"acr_prod_0123456789ABCDEFGHIJabcdefghij1YeoFu", auth.ErrInvalidToken, 0},
+		"TooShort":       {"acr_test_0123456789ABCDEFGHIJabcdefghi2N3fGp", auth.ErrInvalidToken, 0},
+		"TooLong":        {"acr_test_0123456789ABCDEFGHIJabcdefghij03Gywa5", auth.ErrInvalidToken, 0},
+		"AnotherLetter":  {"acr_test_0123456789ABCDEFGHIJabcdefgh-j46WKpa", auth.ErrInvalidToken, 0},
+		"OnePart":        {"acr_0123456789ABCDEFGHIJabcdefghijABCDE3Z8rVF", auth.ErrInvalidToken, 0},
+		"AnotherPrefix":  {"acr-test_0123456789ABCDEFGHIJabcdefghij1Rfn2B", auth.ErrInvalidToken, 0},
+		"WrongChecksum":  {"acr_test_0123456789ABCDEFGHIJabcdefghij27zGXg", auth.ErrInvalidToken, 0},
+		"NothingButThis": {"acr_", auth.ErrInvalidToken, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := keySetup(t)
+			if _, err := b.keys.Authenticate(t.Context(), tc.text); !errors.Is(err, tc.want) || b.store.Lookups() != tc.lookups {
+				t.Errorf("%v after %d look-ups, want %v after %d", err, b.store.Lookups(), tc.want, tc.lookups)
+			}
+		})
+	}
+}
+
+// faultyStore is a store that can be down.
+type faultyStore struct {
+	*authtest.KeyStore
+	down    bool
+	touches int
+}
+
+var errDown = errs.New(errs.Unavailable, "database_unavailable", "The database is down.")
+
+func (s *faultyStore) fails() error {
+	if s.down {
+		return errDown
+	}
+	return nil
+}
+
+func (s *faultyStore) ByHash(ctx context.Context, h auth.KeyHash) (auth.APIKey, error) {
+	k, err := s.KeyStore.ByHash(ctx, h)
+	return k, cmp.Or(s.fails(), err)
+}
+
+func (s *faultyStore) Create(ctx context.Context, k auth.APIKey, h auth.KeyHash) error {
+	return cmp.Or(s.fails(), s.KeyStore.Create(ctx, k, h))
+}
+
+func (s *faultyStore) Rotate(ctx context.Context, old auth.KeyID, now, ends time.Time, k auth.APIKey, h auth.KeyHash) error {
+	return cmp.Or(s.fails(), s.KeyStore.Rotate(ctx, old, now, ends, k, h))
+}
+
+func (s *faultyStore) Touch(context.Context, account.ID, auth.KeyID, time.Time) error {
+	s.touches++
+	return errDown
+}
+
+func TestWhileKeysCannotBeReadNobodyIsLetInAndNoneIsMade(t *testing.T) {
+	t.Parallel()
+	b := keySetup(t)
+	k, text := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+	keys, err := auth.NewKeys(&faultyStore{KeyStore: b.store, down: true}, pepper, auth.Test, clock.Fixed(now))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := keys.Authenticate(t.Context(), text); errs.KindOf(err) != errs.Unavailable || !reflect.ValueOf(p).IsZero() {
+		t.Errorf("%+v, %v is let in", p, err)
+	}
+	if _, made, err := keys.Create(t.Context(), operator, auth.NewKey{Account: b.owner, Scopes: k.Scopes}); errs.KindOf(err) != errs.Unavailable || made != "" {
+		t.Errorf("a key is made: %q, %v", made, err)
+	}
+	if _, made, err := keys.Rotate(t.Context(), operator, b.owner, k.ID, 0); errs.KindOf(err) != errs.Unavailable || made != "" {
+		t.Errorf("a key is rotated: %q, %v", made, err)
+	}
+}
+
+// When a key was last used is a hint: to about a minute, whichever process has seen it, and at no cost to the request.
+func TestTheUseOfAKeyIsNotedOnceAMinute(t *testing.T) {
+	t.Parallel()
+	b := keySetup(t)
+	k, text := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+	other, err := auth.NewKeys(b.store, pepper, auth.Test, func() time.Time { return now.Add(time.Duration(b.later.Load())) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []struct{ used, noted time.Duration }{
+		{0, 0}, {58 * time.Second, 0}, {time.Minute, time.Minute}, {118 * time.Second, time.Minute}, {2 * time.Minute, 2 * time.Minute},
+	} {
+		b.later.Store(int64(at.used))
+		for _, keys := range []*auth.Keys{b.keys, other} {
+			if _, err := keys.Authenticate(t.Context(), text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := b.store.Get(t.Context(), b.owner, k.ID); err != nil || !got.LastUsedAt.Equal(now.Add(at.noted)) {
+			t.Errorf("used at %s: noted as of %s, %v", at.used, got.LastUsedAt.Sub(now), err)
+		}
+	}
+	if err := b.keys.Revoke(t.Context(), b.owner, k.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.later.Store(int64(time.Hour))
+	if _, err := b.keys.Authenticate(t.Context(), text); err == nil {
+		t.Fatal("a revoked key is taken")
+	}
+	if got, err := b.store.Get(t.Context(), b.owner, k.ID); err != nil || !got.LastUsedAt.Equal(now.Add(2*time.Minute)) {
+		t.Errorf("that a revoked key was tried is noted as its use at %s, %v", got.LastUsedAt.Sub(now), err)
+	}
+
+	_, text = b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+	store := &faultyStore{KeyStore: b.store}
+	keys, err := auth.NewKeys(store, pepper, auth.Test, func() time.Time { return now.Add(time.Duration(b.later.Load())) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		b.later.Add(int64(2 * time.Second))
+		if _, err := keys.Authenticate(t.Context(), text); err != nil {
+			t.Errorf("its use cannot be noted: %v", err)
+		}
+	}
+	if store.touches != 1 {
+		t.Errorf("what cannot be noted is tried %d times within a minute", store.touches)
+	}
+}
+
+// Memory is bounded whatever is sent: of more keys than are remembered, those before are read anew.
+func TestKeysThatAreRememberedAreBounded(t *testing.T) {
+	t.Parallel()
+	b := keySetup(t)
+	keys, err := auth.NewKeys(&faultyStore{KeyStore: b.store}, pepper, auth.Test, clock.Fixed(now))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const most = 10_000
+	texts := make([]string, most+1)
+	for i := range texts {
+		_, texts[i] = b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+	}
+	use := func(texts ...string) int {
+		before := b.store.Lookups()
+		for _, text := range texts {
+			if _, err := keys.Authenticate(t.Context(), text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return b.store.Lookups() - before
+	}
+	use(texts[:most]...)
+	if n := use(texts[:most]...); n != 0 {
+		t.Errorf("of %d keys %d are not remembered", most, n)
+	}
+	if n := use(texts[most], texts[most], texts[0]); n != 2 {
+		t.Errorf("beyond %d keys: %d look-ups for the last and the first, want 2", most, n)
+	}
+}
+
 // TestKeyLife is failure case 79.
 func TestKeyLife(t *testing.T) {
 	t.Parallel()
@@ -103,11 +269,24 @@ func TestKeyLife(t *testing.T) {
 	t.Run("Good", func(t *testing.T) {
 		t.Parallel()
 		b := keySetup(t)
-		k, text := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+		n := auth.NewKey{
+			Name: "server", Scopes: []auth.Scope{auth.UsageWrite}, ExpiresAt: now.Add(24 * time.Hour),
+			Ceilings: auth.Ceilings{PerPayment: &money.Amount{Minor: 100, Currency: "USD"}},
+		}
+		k, text := b.create(t, n)
+		made := auth.APIKey{
+			ID: k.ID, Account: b.owner, Name: n.Name, Mode: auth.Test, LastFour: text[len(text)-4:],
+			Scopes: n.Scopes, Ceilings: n.Ceilings, CreatedAt: now, ExpiresAt: n.ExpiresAt,
+		}
+		if !reflect.DeepEqual(k, made) {
+			t.Errorf("made %+v, want %+v", k, made)
+		}
+		want := auth.Principal{
+			Kind: auth.Key, Subject: k.ID.String(), Account: b.owner, Scopes: n.Scopes, KeyID: k.ID, Ceilings: n.Ceilings, Expiry: n.ExpiresAt,
+		}
 		for range 10 {
-			p, err := b.keys.Authenticate(t.Context(), text)
-			if err != nil || p.Kind != auth.Key || p.Account != b.owner || p.KeyID != k.ID || !p.Can(auth.UsageWrite) || p.Can(auth.UsageRead) {
-				t.Fatalf("%+v, %v", p, err)
+			if p, err := b.keys.Authenticate(t.Context(), text); err != nil || !reflect.DeepEqual(p, want) || p.Can(auth.UsageRead) {
+				t.Fatalf("%+v, %v; want %+v", p, err, want)
 			}
 		}
 		if n := b.store.Lookups(); n != 1 {
@@ -160,6 +339,22 @@ func TestKeyLife(t *testing.T) {
 			t.Errorf("a second after: %v", err)
 		}
 	})
+	t.Run("RevokedWhileTheClockIsSetBack", func(t *testing.T) {
+		t.Parallel()
+		b := keySetup(t)
+		k, text := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+		b.later.Store(int64(time.Hour))
+		if _, err := b.keys.Authenticate(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+		b.later.Store(0)
+		if err := b.keys.Revoke(t.Context(), b.owner, k.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.keys.Authenticate(t.Context(), text); !errors.Is(err, auth.ErrInvalidToken) {
+			t.Errorf("what was read an hour ahead is believed for an hour: %v", err)
+		}
+	})
 	t.Run("OtherMode", func(t *testing.T) {
 		t.Parallel()
 		b := keySetup(t)
@@ -187,10 +382,17 @@ func TestKeyLife(t *testing.T) {
 	t.Run("Rotated", func(t *testing.T) {
 		t.Parallel()
 		b := keySetup(t)
-		old, was := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}})
+		old, was := b.create(t, auth.NewKey{
+			Name: "server", Scopes: []auth.Scope{auth.UsageWrite}, ExpiresAt: now.Add(24 * time.Hour),
+			Ceilings: auth.Ceilings{PerDay: &money.Amount{Minor: 100, Currency: "USD"}},
+		})
 		next, text, err := b.keys.Rotate(t.Context(), operator, b.owner, old.ID, time.Hour)
 		if err != nil || next.ID == old.ID {
 			t.Fatalf("%+v, %v", next, err)
+		}
+		same := next
+		if same.ID, same.LastFour = old.ID, old.LastFour; !reflect.DeepEqual(same, old) {
+			t.Errorf("the successor is %+v, want the rights and the end of %+v", next, old)
 		}
 		for _, s := range []string{was, text.Reveal()} {
 			if _, err := b.keys.Authenticate(t.Context(), s); err != nil {
@@ -206,6 +408,24 @@ func TestKeyLife(t *testing.T) {
 		}
 		if _, _, err := b.keys.Rotate(t.Context(), operator, b.owner, old.ID, 0); !errors.Is(err, auth.ErrKeyNotFound) {
 			t.Errorf("a dead key is rotated: %v", err)
+		}
+		if _, made, err := b.keys.Rotate(t.Context(), operator, id.New[account.Account](), next.ID, 0); !errors.Is(err, auth.ErrKeyNotFound) || made != "" {
+			t.Errorf("another account rotates it: %q, %v", made, err)
+		}
+	})
+	t.Run("RotatedShortlyBeforeItsEnd", func(t *testing.T) {
+		t.Parallel()
+		b := keySetup(t)
+		old, was := b.create(t, auth.NewKey{Scopes: []auth.Scope{auth.UsageWrite}, ExpiresAt: now.Add(time.Hour)})
+		_, text, err := b.keys.Rotate(t.Context(), operator, b.owner, old.ID, 2*time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.later.Add(int64(time.Hour))
+		for name, s := range map[string]string{"the old key": was, "its successor": text.Reveal()} {
+			if _, err := b.keys.Authenticate(t.Context(), s); !errors.Is(err, auth.ErrInvalidToken) {
+				t.Errorf("%s outlives the end that the key was given: %v", name, err)
+			}
 		}
 	})
 	t.Run("Platform", func(t *testing.T) {
@@ -231,25 +451,33 @@ func TestNoKeyMintsAWiderKey(t *testing.T) {
 		Ceilings: auth.Ceilings{PerPayment: usd(100)}, Expiry: now.Add(time.Hour),
 	}
 	payer := auth.Principal{Kind: auth.Key, Scopes: []auth.Scope{auth.KeysManage, auth.PaymentsWrite, auth.UsageRead}, Ceilings: auth.Ceilings{PerDay: usd(100)}}
+	platform, person, free := maker, maker, payer
+	platform.Kind, person.Kind, free.Ceilings = auth.Platform, auth.User, auth.Ceilings{}
 	ok := auth.NewKey{Scopes: []auth.Scope{auth.UsageRead}, Ceilings: auth.Ceilings{PerPayment: usd(100)}, ExpiresAt: now.Add(time.Hour)}
 	for name, tc := range map[string]struct {
 		by     auth.Principal
 		change func(*auth.NewKey)
 		kind   errs.Kind
 	}{
-		"Narrower":        {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = usd(1) }, 0},
-		"SameScopes":      {maker, func(n *auth.NewKey) { n.Scopes = maker.Scopes }, 0},
-		"AnotherScope":    {maker, func(n *auth.NewKey) { n.Scopes = []auth.Scope{auth.UsageRead, auth.PaymentsWrite} }, errs.Forbidden},
-		"OperatorScope":   {operator, func(n *auth.NewKey) { n.Scopes = []auth.Scope{auth.Operator} }, errs.Invalid},
-		"UnknownScope":    {operator, func(n *auth.NewKey) { n.Scopes = []auth.Scope{"billing:*"} }, errs.Invalid},
-		"NoScope":         {operator, func(n *auth.NewKey) { n.Scopes = nil }, errs.Invalid},
-		"LivesLonger":     {maker, func(n *auth.NewKey) { n.ExpiresAt = now.Add(2 * time.Hour) }, errs.Forbidden},
-		"LivesForEver":    {maker, func(n *auth.NewKey) { n.ExpiresAt = time.Time{} }, errs.Forbidden},
-		"EndsInThePast":   {maker, func(n *auth.NewKey) { n.ExpiresAt = now }, errs.Invalid},
-		"HigherCeiling":   {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = usd(101) }, errs.Forbidden},
-		"NoCeiling":       {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = nil }, errs.Forbidden},
-		"OtherCurrency":   {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = &money.Amount{Minor: 1, Currency: "JPY"} }, errs.Forbidden},
-		"ADayOfItsOwn":    {payer, func(n *auth.NewKey) { n.Scopes, n.Ceilings = []auth.Scope{auth.PaymentsWrite}, payer.Ceilings }, errs.Forbidden},
+		"Narrower":      {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = usd(1) }, 0},
+		"SameScopes":    {maker, func(n *auth.NewKey) { n.Scopes = maker.Scopes }, 0},
+		"AnotherScope":  {maker, func(n *auth.NewKey) { n.Scopes = []auth.Scope{auth.UsageRead, auth.PaymentsWrite} }, errs.Forbidden},
+		"OperatorScope": {operator, func(n *auth.NewKey) { n.Scopes = []auth.Scope{auth.Operator} }, errs.Invalid},
+		"UnknownScope":  {operator, func(n *auth.NewKey) { n.Scopes = []auth.Scope{"billing:*"} }, errs.Invalid},
+		"NoScope":       {operator, func(n *auth.NewKey) { n.Scopes = nil }, errs.Invalid},
+		"LivesLonger":   {maker, func(n *auth.NewKey) { n.ExpiresAt = now.Add(2 * time.Hour) }, errs.Forbidden},
+		"LivesForEver":  {maker, func(n *auth.NewKey) { n.ExpiresAt = time.Time{} }, errs.Forbidden},
+		"EndsInThePast": {maker, func(n *auth.NewKey) { n.ExpiresAt = now }, errs.Invalid},
+		"HigherCeiling": {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = usd(101) }, errs.Forbidden},
+		"NoCeiling":     {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = nil }, errs.Forbidden},
+		"OtherCurrency": {maker, func(n *auth.NewKey) { n.Ceilings.PerPayment = &money.Amount{Minor: 1, Currency: "JPY"} }, errs.Forbidden},
+		"ADayOfItsOwn":  {payer, func(n *auth.NewKey) { n.Scopes, n.Ceilings = []auth.Scope{auth.PaymentsWrite}, payer.Ceilings }, errs.Forbidden},
+		"MoreInADay": {payer, func(n *auth.NewKey) {
+			n.Ceilings = auth.Ceilings{PerDay: &money.Amount{Minor: 101, Currency: "USD"}}
+		}, errs.Forbidden},
+		"AsMuchAsItWants": {free, func(n *auth.NewKey) { n.Scopes, n.Ceilings = []auth.Scope{auth.PaymentsWrite}, auth.Ceilings{} }, 0},
+		"OfThePlatform":   {platform, func(n *auth.NewKey) { n.ExpiresAt = now.Add(2 * time.Hour) }, errs.Forbidden},
+		"OfAPerson":       {person, func(n *auth.NewKey) { n.ExpiresAt = time.Time{} }, 0}, // whose token ends soon
 		"MovesNothing":    {payer, func(n *auth.NewKey) { n.Ceilings = payer.Ceilings }, 0},
 		"OperatorDecides": {operator, func(n *auth.NewKey) { n.Scopes, n.Ceilings = []auth.Scope{auth.PaymentsWrite}, auth.Ceilings{} }, 0},
 	} {
@@ -277,7 +505,7 @@ func TestNoKeyMintsAWiderKey(t *testing.T) {
 
 func TestNewKeysWantsAPepper(t *testing.T) {
 	t.Parallel()
-	if _, err := auth.NewKeys(authtest.NewKeyStore(), "short", auth.Test, clock.Fixed(now)); err == nil {
-		t.Error("a short pepper is taken")
+	if _, err := auth.NewKeys(authtest.NewKeyStore(), pepper[1:], auth.Test, clock.Fixed(now)); err == nil {
+		t.Errorf("a pepper of %d bytes is taken", len(pepper)-1)
 	}
 }

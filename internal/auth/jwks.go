@@ -50,6 +50,15 @@ type signingKey struct {
 // keySet is the keys of one issuer by key id. It is immutable.
 type keySet struct{ byID map[string]signingKey }
 
+// add takes a key into a set that is being read.
+func (s *keySet) add(kid string, k signingKey) error {
+	if _, twice := s.byID[kid]; twice {
+		return fmt.Errorf("key id %q appears twice", kid)
+	}
+	s.byID[kid] = k
+	return nil
+}
+
 // find returns the key with the given id. Where there is one key only, a token or a key without an id means that one.
 func (s *keySet) find(kid string) (signingKey, bool) {
 	if len(s.byID) == 1 {
@@ -87,7 +96,7 @@ func algorithmOf(key any) (string, error) {
 func parseKeys(data []byte) (*keySet, error) {
 	set := &keySet{byID: map[string]signingKey{}}
 	if block, rest := pem.Decode(data); block != nil {
-		for n := 0; block != nil; n++ {
+		for ; block != nil; block, rest = pem.Decode(rest) {
 			key, err := x509.ParsePKIXPublicKey(block.Bytes)
 			if err != nil {
 				return nil, fmt.Errorf("read PEM public key: %w", err)
@@ -96,12 +105,12 @@ func parseKeys(data []byte) (*keySet, error) {
 			if err != nil {
 				return nil, err
 			}
-			kid := block.Headers["kid"]
-			if kid == "" && n > 0 {
-				return nil, errors.New("several PEM keys need a kid header each")
+			if err := set.add(block.Headers["kid"], signingKey{key, alg}); err != nil {
+				return nil, err
 			}
-			set.byID[kid] = signingKey{key, alg}
-			block, rest = pem.Decode(rest)
+		}
+		if _, unnamed := set.byID[""]; unnamed && len(set.byID) > 1 {
+			return nil, errors.New("several PEM keys need a kid header each")
 		}
 		return set, nil
 	}
@@ -114,7 +123,6 @@ func parseKeys(data []byte) (*keySet, error) {
 			continue
 		}
 		m.X5U, m.X5C, m.X5T, m.X5TS256 = "", nil, "", "" // no address in a key is ever followed
-		m.D, m.P, m.Q, m.DP, m.DQ, m.QI, m.OTH = "", "", "", "", "", "", nil
 		jwk, err := jwkset.NewJWKFromMarshal(m, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
 		if err != nil {
 			continue
@@ -123,10 +131,9 @@ func parseKeys(data []byte) (*keySet, error) {
 		if err != nil || (m.ALG != "" && m.ALG.String() != alg) {
 			continue
 		}
-		if _, twice := set.byID[m.KID]; twice {
-			return nil, fmt.Errorf("key id %q appears twice", m.KID)
+		if err := set.add(m.KID, signingKey{jwk.Key(), alg}); err != nil {
+			return nil, err
 		}
-		set.byID[m.KID] = signingKey{jwk.Key(), alg}
 	}
 	if len(set.byID) == 0 {
 		return nil, errors.New("no key for RS256, ES256 or EdDSA")

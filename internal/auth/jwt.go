@@ -192,9 +192,6 @@ func (v *Verifier) verify(ctx context.Context, token string) (verified, error) {
 		return key.key, nil
 	})
 	if err != nil {
-		if e, ok := errors.AsType[*errs.Error](err); ok && errors.Is(e, errKeysUnavailable) {
-			return verified{}, e
-		}
 		return verified{}, err
 	}
 	if err := out.issuer.validator.Validate(claims); err != nil {

@@ -16,9 +16,12 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -167,6 +170,60 @@ func TestTokensAreTaken(t *testing.T) {
 	}
 }
 
+func TestAPrincipalIsWhatTheClaimsSay(t *testing.T) {
+	t.Parallel()
+	k := keys()
+	long := strings.Repeat("x", 255)
+	whole := auth.Principal{
+		Kind: auth.User, Subject: "https://id.example|user-1", ExternalAccount: "customer-1",
+		Scopes: []auth.Scope{auth.BillingRead, auth.UsageRead}, Expiry: now.Add(time.Hour),
+	}
+	for name, tc := range map[string]struct {
+		change []any
+		want   func(*auth.Principal)
+	}{
+		"Whole":             {nil, func(*auth.Principal) {}},
+		"NoAccount":         {[]any{"account_id", nil}, func(p *auth.Principal) { p.ExternalAccount = "" }},
+		"EmptyAccount":      {[]any{"account_id", ""}, func(p *auth.Principal) { p.ExternalAccount = "" }},
+		"LongestAccount":    {[]any{"account_id", long}, func(p *auth.Principal) { p.ExternalAccount = long }},
+		"NoScope":           {[]any{"scope", nil}, func(p *auth.Principal) { p.Scopes = nil }},
+		"ScopesOfManyOther": {[]any{"scope", strings.Repeat("of:another ", 100) + "usage:read usage:read"}, func(p *auth.Principal) { p.Scopes = []auth.Scope{auth.UsageRead} }},
+		"AScopeIsNoPrefix":  {[]any{"scope", "usage:readonly USAGE:READ"}, func(p *auth.Principal) { p.Scopes = nil }},
+		"Operator":          {[]any{"scope", "operator"}, func(p *auth.Principal) { p.Kind, p.Scopes = auth.OperatorUser, []auth.Scope{auth.Operator} }},
+	} {
+		want := whole
+		tc.want(&want)
+		got, err := verifier(t, nil).Verify(t.Context(), sign(t, jwt.SigningMethodEdDSA, k.ed25519, claims(tc.change...), "kid", "ed"))
+		got.Expiry = got.Expiry.UTC()
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v; want %+v", name, got, err, want)
+		}
+	}
+}
+
+// A token that was verified is remembered, and not beyond its end.
+func TestATokenThatIsRememberedEnds(t *testing.T) {
+	t.Parallel()
+	k := keys()
+	var later atomic.Int64
+	v, err := auth.NewVerifier([]auth.Issuer{{Name: "https://id.example", Audience: "accrue", Keys: threeKeys(t)}}, auth.Test,
+		func() time.Time { return now.Add(time.Duration(later.Load())) }, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := sign(t, jwt.SigningMethodEdDSA, k.ed25519, claims("exp", now.Add(time.Hour).Unix()), "kid", "ed")
+	end := time.Hour + 30*time.Second // the leeway
+	for _, tc := range []struct {
+		at   time.Duration
+		good bool
+	}{{0, true}, {time.Hour, true}, {end - 1, true}, {end, false}, {24 * time.Hour, false}} {
+		later.Store(int64(tc.at))
+		if _, err := v.Verify(t.Context(), token); (err == nil) != tc.good || (err != nil && !errors.Is(err, auth.ErrInvalidToken)) {
+			t.Errorf("%s after it was verified: %v", tc.at, err)
+		}
+	}
+}
+
 // TestTokensAreRefused is the table of forgeries: failure cases 75 to 77.
 func TestTokensAreRefused(t *testing.T) {
 	t.Parallel()
@@ -176,7 +233,7 @@ func TestTokensAreRefused(t *testing.T) {
 	}
 	good := ed()
 	parts := strings.Split(good, ".")
-	rsaPEM := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(k.rsa.Public()))})
+	rsaPEM := publicPEM(t, k.rsa.Public(), "")
 	forged := func(header string, mac []byte) string {
 		h := base64.RawURLEncoding.EncodeToString([]byte(header))
 		body := base64.RawURLEncoding.EncodeToString(must(json.Marshal(claims())))
@@ -249,14 +306,18 @@ func TestTokensAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			v := verifier(t, func(i *auth.Issuer) {
-				i.Keys = jwks(t, map[string]crypto.PublicKey{
-					"rsa": k.rsa.Public(), "ec": k.ecdsa.Public(), "ed": k.ed25519.Public(), "short": k.short.Public(), "p384": k.p384.Public(),
-				})
-			})
-			p, err := v.Verify(t.Context(), token)
-			if !errors.Is(err, auth.ErrInvalidToken) {
-				t.Fatalf("Verify = %+v, %v; want ErrInvalidToken", p, err)
+			one := map[string]crypto.PublicKey{"ed": k.ed25519.Public()} // which is meant where the token names none
+			five := map[string]crypto.PublicKey{
+				"rsa": k.rsa.Public(), "ec": k.ecdsa.Public(), "ed": k.ed25519.Public(), "short": k.short.Public(), "p384": k.p384.Public(),
+			}
+			for _, keys := range []map[string]crypto.PublicKey{one, five} {
+				if name == "KidMissingOfThree" && len(keys) == 1 {
+					continue
+				}
+				v := verifier(t, func(i *auth.Issuer) { i.Keys = jwks(t, keys) })
+				if p, err := v.Verify(t.Context(), token); !errors.Is(err, auth.ErrInvalidToken) {
+					t.Errorf("by an issuer with %d keys: %+v, %v; want ErrInvalidToken", len(keys), p, err)
+				}
 			}
 		})
 	}
@@ -298,7 +359,9 @@ func must[T any](v T, err error) T {
 func TestTokenType(t *testing.T) {
 	t.Parallel()
 	k := keys()
-	v := verifier(t, func(i *auth.Issuer) { i.TokenType = "at+jwt" })
+	v := verifier(t, func(i *auth.Issuer) {
+		i.TokenType, i.Keys = "at+jwt", jwks(t, map[string]crypto.PublicKey{"ed": k.ed25519.Public()})
+	})
 	for typ, ok := range map[string]bool{"at+jwt": true, "AT+JWT": true, "application/at+jwt": true, "JWT": false, "id+jwt": false, "": false} {
 		_, err := v.Verify(t.Context(), sign(t, jwt.SigningMethodEdDSA, k.ed25519, claims(), "kid", "ed", "typ", typ))
 		if (err == nil) != ok {
@@ -326,7 +389,9 @@ func TestAnIssuerGivesOnlyItsScopes(t *testing.T) {
 
 func TestNewVerifierRefuses(t *testing.T) {
 	t.Parallel()
-	private := jwt.MapClaims{"keys": []any{map[string]string{"kty": "oct", "k": "c2VjcmV0", "alg": "HS256", "kid": "h"}}}
+	k := keys()
+	symmetric := jwt.MapClaims{"keys": []any{map[string]string{"kty": "oct", "k": "c2VjcmV0", "alg": "HS256", "kid": "h"}}}
+	ed := publicPEM(t, k.ed25519.Public(), "")
 	for name, i := range map[string]auth.Issuer{
 		"NoName":        {Audience: "a", Keys: threeKeys(t)},
 		"NoAudience":    {Name: "i", Keys: threeKeys(t)},
@@ -335,11 +400,26 @@ func TestNewVerifierRefuses(t *testing.T) {
 		"PlainHTTP":     {Name: "i", Audience: "a", JWKSURL: "http://id.example/keys"},
 		"File":          {Name: "i", Audience: "a", JWKSURL: "file:///etc/passwd"},
 		"NotKeys":       {Name: "i", Audience: "a", Keys: []byte("hello")},
-		"OnlySymmetric": {Name: "i", Audience: "a", Keys: must(json.Marshal(private))},
+		"OnlySymmetric": {Name: "i", Audience: "a", Keys: must(json.Marshal(symmetric))},
+		"OnlyShort":     {Name: "i", Audience: "a", Keys: jwks(t, map[string]crypto.PublicKey{"short": k.short.Public()})},
+		"OnlyP384":      {Name: "i", Audience: "a", Keys: jwks(t, map[string]crypto.PublicKey{"p384": k.p384.Public()})},
+		"NotAURL":       {Name: "i", Audience: "a", JWKSURL: "https://id.example/%"},
+		"FTP":           {Name: "i", Audience: "a", JWKSURL: "ftp://localhost/keys"},
+		"PEMShort":      {Name: "i", Audience: "a", Keys: publicPEM(t, k.short.Public(), "")},
+		"PEMP384":       {Name: "i", Audience: "a", Keys: publicPEM(t, k.p384.Public(), "")},
+		"PEMOfNoKey":    {Name: "i", Audience: "a", Keys: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte("hello")})},
+		"PEMUnnamed":    {Name: "i", Audience: "a", Keys: slices.Concat(publicPEM(t, k.rsa.Public(), "rsa"), ed)},
+		"PEMUnnamedToo": {Name: "i", Audience: "a", Keys: slices.Concat(ed, publicPEM(t, k.rsa.Public(), "rsa"))},
+		"PEMTwice":      {Name: "i", Audience: "a", Keys: slices.Concat(publicPEM(t, k.rsa.Public(), "k"), publicPEM(t, k.ed25519.Public(), "k"))},
+		"PEMAndARest":   {Name: "i", Audience: "a", Keys: slices.Concat(publicPEM(t, k.ed25519.Public(), "ed"), publicPEM(t, k.short.Public(), "short"))},
 	} {
 		if _, err := auth.NewVerifier([]auth.Issuer{i}, auth.Test, clock.Fixed(now), nil); err == nil {
 			t.Errorf("%s: taken", name)
 		}
+	}
+	one := auth.Issuer{Name: "i", Audience: "a", Keys: ed}
+	if _, err := auth.NewVerifier([]auth.Issuer{one, one}, auth.Test, clock.Fixed(now), nil); err == nil {
+		t.Error("an issuer is configured twice")
 	}
 	loopback := auth.Issuer{Name: "i", Audience: "a", JWKSURL: "http://127.0.0.1:1/keys"}
 	if _, err := auth.NewVerifier([]auth.Issuer{loopback}, auth.Test, clock.Fixed(now), nil); err != nil {
@@ -350,20 +430,100 @@ func TestNewVerifierRefuses(t *testing.T) {
 	}
 }
 
-// A PEM file has no key ids, and an identity provider puts one into every token.
-func TestAKeyWithoutAnIDIsTheOnlyOne(t *testing.T) {
+func publicPEM(t *testing.T, key crypto.PublicKey, kid string) []byte {
+	t.Helper()
+	b := &pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(key))}
+	if kid != "" {
+		b.Headers = map[string]string{"kid": kid}
+	}
+	return pem.EncodeToMemory(b)
+}
+
+// A PEM file has no key ids, and an identity provider puts one into every token; or its only key has one, and its tokens have none.
+func TestTheOnlyKeyNeedsNoID(t *testing.T) {
+	t.Parallel()
+	k := keys()
+	for name, set := range map[string][]byte{
+		"PEM": publicPEM(t, k.ed25519.Public(), ""), "JWKS": jwks(t, map[string]crypto.PublicKey{"ours": k.ed25519.Public()}),
+	} {
+		v := verifier(t, func(i *auth.Issuer) { i.Keys = set })
+		kids := []any{nil, "theirs"}
+		if name == "JWKS" {
+			kids[1] = "ours"
+		}
+		for _, kid := range kids {
+			if _, err := v.Verify(t.Context(), sign(t, jwt.SigningMethodEdDSA, k.ed25519, claims(), "kid", kid)); err != nil {
+				t.Errorf("%s: by the key, kid %v: %v", name, kid, err)
+			}
+			if _, err := v.Verify(t.Context(), sign(t, jwt.SigningMethodEdDSA, k.other, claims(), "kid", kid)); !errors.Is(err, auth.ErrInvalidToken) {
+				t.Errorf("%s: by another key, kid %v: %v", name, kid, err)
+			}
+		}
+	}
+}
+
+func TestSeveralKeysInPEMAreToldApart(t *testing.T) {
 	t.Parallel()
 	k := keys()
 	v := verifier(t, func(i *auth.Issuer) {
-		i.Keys = pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(k.ed25519.Public()))})
+		i.Keys = slices.Concat(publicPEM(t, k.rsa.Public(), "rsa"), publicPEM(t, k.ecdsa.Public(), "ec"))
 	})
-	if _, err := v.Verify(t.Context(), sign(t, jwt.SigningMethodEdDSA, k.ed25519, claims(), "kid", "theirs")); err != nil {
-		t.Errorf("by the key: %v", err)
-	}
-	if _, err := v.Verify(t.Context(), sign(t, jwt.SigningMethodEdDSA, k.other, claims(), "kid", "theirs")); !errors.Is(err, auth.ErrInvalidToken) {
-		t.Errorf("by another key: %v", err)
+	for name, token := range map[string]string{
+		"the first": sign(t, jwt.SigningMethodRS256, k.rsa, claims(), "kid", "rsa"), "the second": sign(t, jwt.SigningMethodES256, k.ecdsa, claims(), "kid", "ec"),
+	} {
+		if _, err := v.Verify(t.Context(), token); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
+
+// An issuer publishes keys for other uses, too, and says more of its keys than is looked at.
+func TestOfASetTheKeysForSignaturesOfOursCount(t *testing.T) {
+	t.Parallel()
+	k := keys()
+	entry := func(key crypto.PublicKey, more map[string]any) map[string]any {
+		jwk := must(jwkset.NewJWKFromKey(key, jwkset.JWKOptions{}))
+		var e map[string]any
+		if err := json.Unmarshal(must(json.Marshal(jwk.Marshal())), &e); err != nil {
+			t.Fatal(err)
+		}
+		delete(e, "alg")
+		maps.Copy(e, more)
+		return e
+	}
+	for name, tc := range map[string]struct {
+		key   map[string]any
+		taken bool
+	}{
+		"ForSignatures":          {entry(k.ed25519.Public(), map[string]any{"use": "sig", "alg": "EdDSA"}), true},
+		"ForAnything":            {entry(k.ed25519.Public(), nil), true},
+		"WithWhatIsNotFollowed":  {entry(k.ed25519.Public(), map[string]any{"x5u": "http://127.0.0.1:1/certificate", "x5c": []string{"bm9uZQ=="}, "x5t": "bm9uZQ"}), true},
+		"ForEncryption":          {entry(k.ed25519.Public(), map[string]any{"use": "enc"}), false},
+		"OfAnotherAlgorithm":     {entry(k.ed25519.Public(), map[string]any{"alg": "RS512"}), false},
+		"OfATypeThatIsNotSpoken": {map[string]any{"kty": "AKP", "pub": "bm9uZQ"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tc.key["kid"] = "this"
+			set := map[string]any{"keys": []any{tc.key, entry(k.rsa.Public(), map[string]any{"kid": "rsa"})}}
+			v := verifier(t, func(i *auth.Issuer) { i.Keys = must(json.Marshal(set)) })
+			if _, err := v.Verify(t.Context(), sign(t, jwt.SigningMethodEdDSA, k.ed25519, claims(), "kid", "this")); (err == nil) != tc.taken {
+				t.Errorf("a token by the key: %v", err)
+			}
+			if _, err := v.Verify(t.Context(), sign(t, jwt.SigningMethodRS256, k.rsa, claims(), "kid", "rsa")); err != nil {
+				t.Errorf("a token by the key beside it: %v", err)
+			}
+		})
+	}
+	twice := map[string]any{"keys": []any{entry(k.ed25519.Public(), map[string]any{"kid": "k"}), entry(k.rsa.Public(), map[string]any{"kid": "k"})}}
+	if _, err := auth.NewVerifier([]auth.Issuer{{Name: "i", Audience: "a", Keys: must(json.Marshal(twice))}}, auth.Test, clock.Fixed(now), nil); err == nil {
+		t.Error("two keys of one id are taken")
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // provider is an identity provider whose keys can be changed and which can be down.
 type provider struct {
@@ -413,7 +573,7 @@ func TestRemoteKeys(t *testing.T) {
 
 	t.Run("FetchedOnceForManyAtOnce", func(t *testing.T) {
 		t.Parallel()
-		p, v, _ := setup(t)
+		p, v, offset := setup(t)
 		var wg sync.WaitGroup
 		for range 32 {
 			wg.Go(func() {
@@ -423,6 +583,10 @@ func TestRemoteKeys(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		offset.Add(int64(23 * time.Hour))
+		if _, err := v.Verify(t.Context(), sign(t, jwt.SigningMethodEdDSA, k.ed25519, claims("exp", now.Add(80*time.Hour).Unix()), "kid", "ed")); err != nil {
+			t.Error(err)
+		}
 		if n := p.fetches.Load(); n != 1 {
 			t.Errorf("%d fetches", n)
 		}
@@ -440,6 +604,81 @@ func TestRemoteKeys(t *testing.T) {
 		}
 		if _, err := v.Verify(t.Context(), long("ed", k.ed25519)); !errors.Is(err, auth.ErrInvalidToken) {
 			t.Errorf("a cached token by the withdrawn key: %v", err)
+		}
+	})
+	// Keys are compared with those before, so that what was verified stays so; what has changed must be seen.
+	for name, keys := range map[string]map[string]crypto.PublicKey{
+		"AnotherKeyUnderItsID":        {"ed": k.other.Public()},
+		"AKeyOfAnotherKindUnderItsID": {"ed": k.ecdsa.Public()},
+		"TheSameKeyUnderAnotherID":    {"new": k.ed25519.Public()},
+		"OneMoreAndOneLess":           {"new": k.other.Public(), "ec": k.ecdsa.Public()},
+	} {
+		t.Run("WhatIsWithdrawnIsNoticedByTheNextFetch/"+name, func(t *testing.T) {
+			t.Parallel()
+			p, v, offset := setup(t)
+			p.set(jwks(t, map[string]crypto.PublicKey{"ed": k.ed25519.Public(), "rsa": k.rsa.Public()}), false)
+			if _, err := v.Verify(t.Context(), long("ed", k.ed25519)); err != nil {
+				t.Fatal(err)
+			}
+			keys := maps.Clone(keys)
+			if len(keys) == 1 {
+				keys["rsa"] = k.rsa.Public()
+			}
+			p.set(jwks(t, keys), false)
+			offset.Add(int64(15 * time.Minute))
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel() // after the first look
+			if err := v.Run(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := v.Verify(t.Context(), long("ed", k.ed25519)); !errors.Is(err, auth.ErrInvalidToken) {
+				t.Errorf("a token by the withdrawn key: %v", err)
+			}
+			if key, ok := keys["ed"]; ok && key.(interface{ Equal(crypto.PublicKey) bool }).Equal(k.other.Public()) {
+				if _, err := v.Verify(t.Context(), long("ed", k.other)); err != nil {
+					t.Errorf("a token by the new key: %v", err)
+				}
+			}
+		})
+	}
+	t.Run("OnlyTheConfiguredAddressIsBelieved", func(t *testing.T) {
+		t.Parallel()
+		const most = 256 << 10
+		good := string(jwks(t, map[string]crypto.PublicKey{"ed": k.ed25519.Public()}))
+		for name, tc := range map[string]struct {
+			status int
+			body   string
+			taken  bool
+		}{
+			"Good":         {http.StatusOK, good, true},
+			"AsLongAsMay":  {http.StatusOK, good + strings.Repeat(" ", most-len(good)), true},
+			"TooLong":      {http.StatusOK, good + strings.Repeat(" ", most+1-len(good)), false},
+			"Elsewhere":    {http.StatusFound, good, false},
+			"WithoutKeys":  {http.StatusOK, `{"keys":[]}`, false},
+			"NoConnection": {0, "", false},
+		} {
+			asked := 0
+			transport := roundTripper(func(r *http.Request) (*http.Response, error) {
+				if asked++; tc.status == 0 {
+					return nil, errors.New("connection refused")
+				}
+				if r.URL.String() != "https://id.example/keys" {
+					return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(good)), Request: r}, nil
+				}
+				return &http.Response{
+					StatusCode: tc.status, Header: http.Header{"Location": {"https://evil.example/keys"}},
+					Body: io.NopCloser(strings.NewReader(tc.body)), Request: r,
+				}, nil
+			})
+			v, err := auth.NewVerifier([]auth.Issuer{{Name: "https://id.example", Audience: "accrue", JWKSURL: "https://id.example/keys"}},
+				auth.Live, clock.Fixed(now), transport)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = v.Verify(t.Context(), long("ed", k.ed25519))
+			if (err == nil) != tc.taken || (err != nil && errs.KindOf(err) != errs.Unavailable) || asked != 1 {
+				t.Errorf("%s: %v after %d requests", name, err, asked)
+			}
 		}
 	})
 	t.Run("AFloodOfUnknownKeysFetchesLittle", func(t *testing.T) {
@@ -462,15 +701,15 @@ func TestRemoteKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.set(nil, true)
-		offset.Add(int64(23 * time.Hour))
+		offset.Add(int64(24 * time.Hour))
 		fresh := sign(t, jwt.SigningMethodEdDSA, k.ed25519, claims("exp", now.Add(80*time.Hour).Unix()), "kid", "ed")
 		if _, err := v.Verify(t.Context(), fresh); err != nil {
-			t.Errorf("after 23 hours: %v", err)
+			t.Errorf("after a day: %v", err)
 		}
-		offset.Add(int64(2 * time.Hour))
+		offset.Add(1)
 		for name, token := range map[string]string{"seen": fresh, "new": long("ed", k.ed25519)} {
 			if _, err := v.Verify(t.Context(), token); errs.KindOf(err) != errs.Unavailable {
-				t.Errorf("a %s token after 25 hours: %v, want Unavailable", name, err)
+				t.Errorf("a %s token after more than a day: %v, want Unavailable", name, err)
 			}
 		}
 	})
@@ -514,6 +753,15 @@ func TestRemoteKeys(t *testing.T) {
 		offset.Add(int64(10 * time.Second))
 		if _, err := v.Verify(t.Context(), long("ed", k.ed25519)); err != nil {
 			t.Errorf("once the provider is up: %v", err)
+		}
+	})
+	t.Run("KeysThatWereConfiguredAreNotFetched", func(t *testing.T) {
+		t.Parallel()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // after the first look
+		v := verifier(t, nil)
+		if err := v.Run(ctx); err != nil {
+			t.Error(err)
 		}
 	})
 	t.Run("RunStopsWithItsContext", func(t *testing.T) {
