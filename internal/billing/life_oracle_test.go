@@ -57,8 +57,19 @@ type lifePeriod struct {
 	start, end time.Time
 	held       []lifeHolding
 	contract   *lifeContract
-	billed     int64 // of it on all final invoices so far
-	final      bool
+	billed     int64      // of it on all final invoices so far, void ones too
+	parts      []lifePart // of billed, the latest last
+
+	// Of its invoice:
+	final, void bool
+	sum         int64 // less than nothing: what it gives to the balance
+	corrected   bool  // it takes something back of another, or another of it
+}
+
+// lifePart is what is left of what an invoice bills for a period.
+type lifePart struct {
+	invoice *lifePeriod
+	sum     int64
 }
 
 type lifeContract struct {
@@ -368,23 +379,63 @@ func (o *oracle) turn(now time.Time) {
 	}
 }
 
-// finalize says what the invoice of a period bills now: its own lines, and for earlier periods the difference of what each
-// comes to from what was billed of it, by the start of the period.
+// finalize says what the invoice of a period bills now: its own lines, and what came late for earlier periods, by their starts.
 func (o *oracle) finalize(p *lifePeriod) (lines []lifeLine, late map[int64]int64) {
 	late = map[int64]int64{}
 	for _, q := range o.periods {
 		switch {
 		case q == p:
-			lines, q.billed = o.bill(q)
-			q.final = true
+			lines, p.billed = o.bill(p)
+			p.parts = []lifePart{{p, p.billed}}
+			p.sum += p.billed
+			p.final = true
 		case q.final && q.start.Before(p.start):
-			if _, now := o.bill(q); now != q.billed {
-				late[q.start.UnixMicro()] = now - q.billed
-				q.billed = now
-			}
+			sum := o.late(q)
+			late[q.start.UnixMicro()] = sum
+			p.sum += sum
+			o.rebill(q, p)
 		}
 	}
 	return lines, late
+}
+
+// late is what is to be billed of a period whose invoice is final: the difference of what it comes to now from what was billed
+// of it. What void invoices billed was taken back with them, and is not given back once more.
+func (o *oracle) late(q *lifePeriod) int64 {
+	_, now := o.bill(q)
+	return max(now-q.billed, 0) + min(now-q.billed+q.gone(), 0)
+}
+
+// gone is what void invoices have billed of a period.
+func (q *lifePeriod) gone() (sum int64) {
+	for _, part := range q.parts {
+		if part.invoice.void {
+			sum += part.sum
+		}
+	}
+	return sum
+}
+
+// rebill lets an invoice bill what came late for a period. What is less is taken off what was billed by void invoices, and then
+// off what was billed last.
+func (o *oracle) rebill(q, by *lifePeriod) {
+	_, now := o.bill(q)
+	less := q.billed - now
+	q.billed = now
+	if less < 0 {
+		q.parts = append(q.parts, lifePart{by, -less})
+	}
+	for _, void := range []bool{true, false} {
+		for i := range slices.Backward(q.parts) {
+			part := &q.parts[i]
+			if taken := min(less, part.sum); taken > 0 && part.invoice.void == void {
+				part.sum -= taken
+				less -= taken
+				part.invoice.corrected = part.invoice.corrected || !void
+				by.corrected = by.corrected || !void
+			}
+		}
+	}
 }
 
 // decimal draws a positive number with at most so many digits after the point.

@@ -2,6 +2,7 @@ package billing_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/big"
 	"math/rand/v2"
@@ -13,13 +14,13 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/books"
+	"github.com/accrue-billing/accrue/internal/dunning"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/postgres"
-	"github.com/accrue-billing/accrue/internal/pricing"
 	"github.com/accrue-billing/accrue/internal/subscription"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
@@ -79,6 +80,7 @@ func newLife(t *testing.T, r *rand.Rand) *life {
 	months := []time.Month{time.January, time.August, time.October, time.December}
 	born := time.Date(2027, months[r.IntN(len(months))], 29+r.IntN(3), r.IntN(24), r.IntN(60), r.IntN(60), 1000*r.IntN(1_000_000), l.zone)
 	l.advance(born.Sub(l.clock()))
+	l.Policy.Dunning = dunning.Policy{Retries: []time.Duration{400 * 24 * time.Hour}, CardAttempts: 100} // what is declined stays open
 	l.anchor = time.Date(born.Year(), born.Month(), born.Day(), 12, 0, 0, 0, l.zone)
 	l.sold = map[string]*lifeTerms{"developer": {plan: "developer", version: 1}}
 	l.publish(t, lifePlans...)
@@ -186,7 +188,10 @@ func (l *life) live(t *testing.T, periods int) {
 				l.correct(t)
 			}
 		}
+		card := []string{sandbox.TokenVisa, sandbox.TokenChargeDeclined}[l.r.IntN(2)]
+		l.behave(t, l.a, card)
 		l.to(t, l.clock())
+		l.behave(t, l.a, sandbox.TokenVisa)
 	}
 	for range 3 {
 		end := l.running().end
@@ -259,13 +264,7 @@ func (l *life) to(t *testing.T, at time.Time) {
 func (l *life) compare(t *testing.T, p *lifePeriod, inv invoice.Invoice) {
 	t.Helper()
 	want, late := l.finalize(p)
-	total := int64(0)
-	for _, x := range want {
-		total += x.amount
-	}
-	for _, sum := range late {
-		total += sum
-	}
+	total := p.sum
 	l.did("the invoice of %s: want %v, late %v", p.start.UTC().Format(time.DateOnly), want, late)
 	var got []lifeLine
 	sum, gave := int64(0), int64(0)
@@ -274,7 +273,7 @@ func (l *life) compare(t *testing.T, p *lifePeriod, inv invoice.Invoice) {
 		switch sum += x.Amount.Minor; {
 		case x.Kind == "credit_to_balance":
 			gave = x.Amount.Minor
-		case x.Kind == string(pricing.KindAdjustment):
+		case !x.Period.Start.Equal(p.start):
 			left[x.Period.Start.UnixMicro()] -= x.Amount.Minor
 		case x.Amount.Minor != 0:
 			got = append(got, lifeLine{x.Kind, x.Amount.Minor})
@@ -307,8 +306,7 @@ func (l *life) compareBalance(t *testing.T) {
 	_, want := l.bill(l.running())
 	for _, p := range l.periods {
 		if p.final {
-			_, now := l.bill(p)
-			want += now - p.billed
+			want += l.late(p)
 		}
 	}
 	if b := l.balance(t, l.a); b.Accrued.Minor != want {
@@ -322,7 +320,10 @@ func (l *life) settled(t *testing.T) {
 	all, billed := int64(0), int64(0)
 	for _, p := range l.periods[:len(l.periods)-1] {
 		_, sum := l.bill(p)
-		all, billed = all+sum, billed+p.billed
+		all += sum - p.gone()
+		if !p.void {
+			billed += p.sum
+		}
 	}
 	b, err := l.DB.Ledger().Balances(t.Context(), l.a)
 	if err != nil {
@@ -362,7 +363,7 @@ func (l *life) act(t *testing.T) {
 			waits = k
 		}
 	}
-	switch l.r.IntN(14) {
+	switch l.r.IntN(16) {
 	default:
 		l.tell(t, now, p.start, p.start.Add(-time.Microsecond))
 	case 4, 5:
@@ -412,6 +413,30 @@ func (l *life) act(t *testing.T) {
 			l.fatalf(t, "top up: %v", err)
 		}
 		l.did("topped up %s", sum)
+	case 14, 15:
+		l.takeBack(t)
+	}
+}
+
+// takeBack voids an invoice that nobody has paid anything of, where that can be.
+func (l *life) takeBack(t *testing.T) {
+	t.Helper()
+	unpaid, err := l.DB.Invoices().Unpaid(t.Context(), l.a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, inv := range unpaid {
+		if inv.Status != invoice.Open || !inv.AmountPaid.IsZero() {
+			continue
+		}
+		p := l.periods[slices.IndexFunc(l.periods, func(p *lifePeriod) bool { return p.start.Equal(inv.Period.Start) })]
+		err := l.void(t, l.a, p.start)
+		if p.corrected != errors.Is(err, billing.ErrCorrected) || !p.corrected && err != nil {
+			l.fatalf(t, "void the invoice of %s, which has been or does correct (%v): %v", p.start.UTC(), p.corrected, err)
+		}
+		p.void = !p.corrected
+		l.did("void the invoice of %s: %v", p.start.UTC().Format(time.DateOnly), p.void)
+		return
 	}
 }
 
