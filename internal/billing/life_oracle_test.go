@@ -57,16 +57,17 @@ type lifePeriod struct {
 	start, end time.Time
 	held       []lifeHolding
 	contract   *lifeContract
-	billed     int64      // of it on all final invoices so far, void ones too
+	billed     int64      // of it on all final invoices so far, void ones too, with what they absorbed
 	parts      []lifePart // of billed, the latest last
 
 	// Of its invoice:
 	final, void bool
 	sum         int64 // less than nothing: what it gives to the balance
+	absorbed    int64 // by the spend limit, less what was taken back of it since
 	corrected   bool  // it takes something back of another, or another of it
 }
 
-// lifePart is what is left of what an invoice bills for a period.
+// lifePart is what is left of what an invoice bills for a period, with what it absorbed.
 type lifePart struct {
 	invoice *lifePeriod
 	sum     int64
@@ -317,6 +318,7 @@ type oracle struct {
 	nextPlan    string
 	nextVersion *lifeTerms
 	contracts   []*lifeContract
+	limit       int64 // on what a period comes to; 0: none
 }
 
 // boundary is where the n-th period begins: at the first instant of its day in the account's zone. The day is the
@@ -379,36 +381,93 @@ func (o *oracle) turn(now time.Time) {
 	}
 }
 
-// finalize says what the invoice of a period bills now: its own lines, and what came late for earlier periods, by their starts.
-func (o *oracle) finalize(p *lifePeriod) (lines []lifeLine, late map[int64]int64) {
-	late = map[int64]int64{}
-	for _, q := range o.periods {
-		switch {
-		case q == p:
-			lines, p.billed = o.bill(p)
-			p.parts = []lifePart{{p, p.billed}}
-			p.sum += p.billed
-			p.final = true
-		case q.final && q.start.Before(p.start):
-			sum := o.late(q)
-			late[q.start.UnixMicro()] = sum
-			p.sum += sum
-			o.rebill(q, p)
-		}
-	}
-	return lines, late
+// lifeInvoice is what the invoice of a period would be now.
+type lifeInvoice struct {
+	lines    []lifeLine      // its own
+	late     map[int64]int64 // for earlier periods, by their starts
+	sum      int64
+	parts    map[*lifePeriod][]lifePart // of each that it bills something for, after it
+	absorbed map[*lifePeriod]int64      // what it adds to what invoices have absorbed, itself or earlier ones
+	corrects []*lifePeriod              // those of which it takes something back
 }
 
-// late is what is to be billed of a period whose invoice is final: the difference of what it comes to now from what was billed
-// of it. What void invoices billed was taken back with them, and is not given back once more.
-func (o *oracle) late(q *lifePeriod) int64 {
+// invoice bills a period, and what came late for those before it, within the spend limit.
+func (o *oracle) invoice(p *lifePeriod) *lifeInvoice {
+	v := &lifeInvoice{late: map[int64]int64{}, parts: map[*lifePeriod][]lifePart{}, absorbed: map[*lifePeriod]int64{}}
+	for _, q := range o.periods {
+		if q.final && q.start.Before(p.start) {
+			late := o.late(v, q, p)
+			v.late[q.start.UnixMicro()] = late
+			v.sum += late
+		}
+	}
+	lines, own := o.bill(p)
+	v.parts[p] = []lifePart{{p, own}}
+	if most := o.limit - max(v.sum, 0); o.limit > 0 && own > most {
+		lines = append(lines, lifeLine{"absorbed", most - own})
+		v.absorbed[p] += own - most
+		own = most
+	}
+	v.lines, v.sum = lines, v.sum+own
+	return v
+}
+
+// late bills the difference of what an earlier period comes to now from what was billed of it. What is more is billed so far
+// as the period stays within the limit. What is less is taken off what void invoices billed, which is not given back once more,
+// then off what was billed last, and of each invoice off what it absorbed first.
+func (o *oracle) late(v *lifeInvoice, q, p *lifePeriod) (bills int64) {
 	_, now := o.bill(q)
-	return max(now-q.billed, 0) + min(now-q.billed+q.gone(), 0)
+	came, parts := now-q.billed, slices.Clone(q.parts)
+	if came > 0 {
+		bills = came
+		if o.limit > 0 {
+			bills = max(0, min(came, o.limit-q.billed))
+		}
+		v.absorbed[p] += came - bills
+		parts = append(parts, lifePart{p, came})
+	}
+	less := max(0, -came)
+	for _, void := range []bool{true, false} {
+		for at := range slices.Backward(parts) {
+			part := &parts[at]
+			taken := min(less, part.sum)
+			if taken <= 0 || part.invoice.void != void {
+				continue
+			}
+			part.sum -= taken
+			less -= taken
+			if !void {
+				unpaid := min(taken, part.invoice.absorbed+v.absorbed[part.invoice])
+				v.absorbed[part.invoice] -= unpaid
+				v.corrects = append(v.corrects, part.invoice)
+				bills -= taken - unpaid
+			}
+		}
+	}
+	v.parts[q] = parts
+	return bills
+}
+
+// finalize makes the invoice of a period final.
+func (o *oracle) finalize(p *lifePeriod) *lifeInvoice {
+	v := o.invoice(p)
+	for q, parts := range v.parts {
+		_, q.billed = o.bill(q)
+		q.parts = parts
+	}
+	for i, more := range v.absorbed {
+		i.absorbed += more
+	}
+	for _, i := range v.corrects {
+		i.corrected, p.corrected = true, true
+	}
+	p.final, p.sum = true, v.sum
+	return v
 }
 
 // gone is what void invoices have billed of a period.
-func (q *lifePeriod) gone() (sum int64) {
-	for _, part := range q.parts {
+func (p *lifePeriod) gone() (sum int64) {
+	for _, part := range p.parts {
 		if part.invoice.void {
 			sum += part.sum
 		}
@@ -416,26 +475,47 @@ func (q *lifePeriod) gone() (sum int64) {
 	return sum
 }
 
-// rebill lets an invoice bill what came late for a period. What is less is taken off what was billed by void invoices, and then
-// off what was billed last.
-func (o *oracle) rebill(q, by *lifePeriod) {
-	_, now := o.bill(q)
-	less := q.billed - now
-	q.billed = now
-	if less < 0 {
-		q.parts = append(q.parts, lifePart{by, -less})
+// passes reports whether an event is refused for the spend limit: it would bring its period beyond it, and costs something.
+// In a period that has not been opened yet it is on the present terms, which price nothing there if their contract is over.
+func (o *oracle) passes(e *lifeEvent) bool {
+	if o.limit == 0 {
+		return false
 	}
-	for _, void := range []bool{true, false} {
-		for i := range slices.Backward(q.parts) {
-			part := &q.parts[i]
-			if taken := min(less, part.sum); taken > 0 && part.invoice.void == void {
-				part.sum -= taken
-				less -= taken
-				part.invoice.corrected = part.invoice.corrected || !void
-				by.corrected = by.corrected || !void
-			}
+	n := len(o.periods)
+	p := &lifePeriod{start: o.boundary(n), end: o.boundary(n + 1), contract: o.running().contract}
+	p.held = []lifeHolding{{o.present(), p.start, p.end}}
+	for _, q := range o.periods {
+		if e.at.Before(q.end) {
+			p = q
+			break
 		}
 	}
+	if p.contract != nil && !p.contract.inForce(p.start) {
+		return false
+	}
+	_, before := o.bill(p)
+	asked := *e
+	if last := o.stored(p); e.meter == "stored" && last != nil { // asked to stand there, whatever its time: it does if what came later is taken back
+		if e.quantity.Cmp(last.quantity) <= 0 {
+			return false
+		}
+		asked.at, last.void = last.at, true
+		defer func() { last.void = false }()
+	}
+	o.events = append(o.events, &asked)
+	_, after := o.bill(p)
+	o.events = o.events[:len(o.events)-1]
+	return after > o.limit && after > before
+}
+
+// stored is the event whose value stands on the meter of that name in a period, nil where there is none.
+func (o *oracle) stored(p *lifePeriod) (last *lifeEvent) {
+	for _, e := range o.events {
+		if e.meter == "stored" && !e.void && !e.at.Before(p.start) && e.at.Before(p.end) && (last == nil || e.at.After(last.at)) {
+			last = e
+		}
+	}
+	return last
 }
 
 // decimal draws a positive number with at most so many digits after the point.

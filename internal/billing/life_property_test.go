@@ -15,6 +15,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/dunning"
+	"github.com/accrue-billing/accrue/internal/entitlement"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/payment"
@@ -263,12 +264,11 @@ func (l *life) to(t *testing.T, at time.Time) {
 // compare holds a final invoice to the oracle: its own lines one by one, and what it bills of earlier periods.
 func (l *life) compare(t *testing.T, p *lifePeriod, inv invoice.Invoice) {
 	t.Helper()
-	want, late := l.finalize(p)
-	total := p.sum
-	l.did("the invoice of %s: want %v, late %v", p.start.UTC().Format(time.DateOnly), want, late)
+	want := l.finalize(p)
+	l.did("the invoice of %s: want %v, late %v", p.start.UTC().Format(time.DateOnly), want.lines, want.late)
 	var got []lifeLine
 	sum, gave := int64(0), int64(0)
-	left := late // less what is billed of it
+	left := want.late // less what is billed of it
 	for _, x := range l.content(t, l.a, p.start) {
 		switch sum += x.Amount.Minor; {
 		case x.Kind == "credit_to_balance":
@@ -287,7 +287,7 @@ func (l *life) compare(t *testing.T, p *lifePeriod, inv invoice.Invoice) {
 		slices.Sort(out)
 		return out
 	}
-	if g, w := sorted(got), sorted(want); !slices.Equal(g, w) {
+	if g, w := sorted(got), sorted(want.lines); !slices.Equal(g, w) {
 		l.fatalf(t, "the period of %s is billed %v,\nwant %v", p.start.UTC(), g, w)
 	}
 	for start, sum := range left {
@@ -295,20 +295,15 @@ func (l *life) compare(t *testing.T, p *lifePeriod, inv invoice.Invoice) {
 			l.fatalf(t, "of %s %d are not billed in %s as they should be", time.UnixMicro(start).UTC(), sum, p.start.UTC())
 		}
 	}
-	if sum != inv.Total.Minor || sum != max(0, total) || gave != max(0, -total) {
-		l.fatalf(t, "the invoice of %s is %s, its lines come to %d with %d to the balance, want %d", p.start.UTC(), inv.Total, sum, gave, total)
+	if sum != inv.Total.Minor || sum != max(0, want.sum) || gave != max(0, -want.sum) {
+		l.fatalf(t, "the invoice of %s is %s, its lines come to %d with %d to the balance, want %d", p.start.UTC(), inv.Total, sum, gave, want.sum)
 	}
 }
 
 // compareBalance holds what has accrued to the oracle.
 func (l *life) compareBalance(t *testing.T) {
 	t.Helper()
-	_, want := l.bill(l.running())
-	for _, p := range l.periods {
-		if p.final {
-			want += l.late(p)
-		}
-	}
+	want := l.invoice(l.running()).sum
 	if b := l.balance(t, l.a); b.Accrued.Minor != want {
 		l.fatalf(t, "accrued is %s, want %d", b.Accrued, want)
 	}
@@ -317,21 +312,23 @@ func (l *life) compareBalance(t *testing.T) {
 // settled checks that all that was used is billed, and where the money is.
 func (l *life) settled(t *testing.T) {
 	t.Helper()
-	all, billed := int64(0), int64(0)
+	all, billed, absorbed := int64(0), int64(0), int64(0)
 	for _, p := range l.periods[:len(l.periods)-1] {
 		_, sum := l.bill(p)
 		all += sum - p.gone()
+		absorbed += p.absorbed
 		if !p.void {
 			billed += p.sum
+			all -= p.absorbed
 		}
 	}
 	b, err := l.DB.Ledger().Balances(t.Context(), l.a)
 	if err != nil {
 		t.Fatal(err)
 	}
-	earned := -b[books.Revenue] - b[books.Waived] // what a correction gives back is waived
-	if all != billed || earned != all {
-		l.fatalf(t, "used for %d, billed %d, earned %d", all, billed, earned)
+	earned := -b[books.Revenue] - b[books.Waived] - b[books.Absorbed] // what a correction gives back is waived
+	if all != billed || earned != all || b[books.Absorbed] != absorbed {
+		l.fatalf(t, "used for %d, billed %d, earned %d; absorbed %d, want %d", all, billed, earned, b[books.Absorbed], absorbed)
 	}
 	grants, err := l.DB.Wallet().Unspent(t.Context(), l.a)
 	if err != nil {
@@ -363,7 +360,7 @@ func (l *life) act(t *testing.T) {
 			waits = k
 		}
 	}
-	switch l.r.IntN(16) {
+	switch l.r.IntN(18) {
 	default:
 		l.tell(t, now, p.start, p.start.Add(-time.Microsecond))
 	case 4, 5:
@@ -415,7 +412,33 @@ func (l *life) act(t *testing.T) {
 		l.did("topped up %s", sum)
 	case 14, 15:
 		l.takeBack(t)
+	case 16, 17:
+		l.limitSome(t)
 	}
+}
+
+// limitSome sets a hard spend limit near what the running period comes to, or takes it off.
+func (l *life) limitSome(t *testing.T) {
+	t.Helper()
+	l.limit = 0
+	if l.r.IntN(3) > 0 {
+		_, now := l.bill(l.running())
+		l.limit = 1 + l.r.Int64N(2*max(now, 2000))
+	}
+	want := billing.SpendLimit{Mode: entitlement.Hard}
+	if l.limit > 0 {
+		want.Amount = new(money.New(l.limit, l.currency))
+	}
+	limiter := billing.Limiter{Core: l.Core}
+	held, err := limiter.Get(t.Context(), l.a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.Version = held.Version
+	if _, err := limiter.Set(t.Context(), asked(l.a, ""), want); err != nil {
+		l.fatalf(t, "spend limit of %d: %v", l.limit, err)
+	}
+	l.did("spend limit %d", l.limit)
 }
 
 // takeBack voids an invoice that nobody has paid anything of, where that can be.
@@ -551,6 +574,8 @@ func (l *life) fate(e *lifeEvent, now time.Time) string {
 		return "in_future"
 	case e.at.Before(l.periods[0].start), !e.at.Before(l.running().end.Add(27 * 24 * time.Hour)): // while nothing runs, the next period takes usage for so long
 		return "period_not_open"
+	case l.passes(e):
+		return "spend_limit_reached"
 	}
 	return ""
 }
