@@ -16,6 +16,7 @@ import (
 type lifeTerms struct {
 	plan                 string
 	version              int
+	year                 bool // billed by the year
 	fee, credit, minimum int64
 	charges              []lifeCharge
 	percent              *big.Rat // of all usage; nil: none
@@ -308,7 +309,9 @@ func (o *oracle) bill(p *lifePeriod) (lines []lifeLine, total int64) {
 // oracle knows what was told of an account, and so what it owes.
 type oracle struct {
 	zone    *time.Location
-	anchor  time.Time // noon of the day of the month on which periods begin
+	anchor  time.Time // noon of the first day of the first period that was as long as the running one, without another between
+	first   int       // which that was
+	year    bool      // how long they are
 	digits  int
 	sold    map[string]*lifeTerms // what is on sale, by plan
 	all     []*lifeTerms
@@ -324,7 +327,11 @@ type oracle struct {
 // boundary is where the n-th period begins: at the first instant of its day in the account's zone. The day is the
 // anchor's, or the last of a month that is too short.
 func (o *oracle) boundary(n int) time.Time {
-	first := time.Date(o.anchor.Year(), o.anchor.Month()+time.Month(n), 1, 12, 0, 0, 0, o.zone)
+	months := n - o.first
+	if o.year {
+		months *= 12
+	}
+	first := time.Date(o.anchor.Year(), o.anchor.Month()+time.Month(months), 1, 12, 0, 0, 0, o.zone)
 	d := min(o.anchor.Day(), first.AddDate(0, 1, -1).Day())
 	at := time.Date(first.Year(), first.Month(), d, 12, 0, 0, 0, o.zone)
 	for before := at; before.After(at.Add(-30 * time.Hour)); before = before.Add(-time.Minute) {
@@ -344,6 +351,10 @@ func (o *oracle) present() *lifeTerms {
 
 func (o *oracle) begin(t *lifeTerms, k *lifeContract) {
 	n := len(o.periods)
+	if t.year != o.year {
+		d := o.boundary(n).In(o.zone)
+		o.anchor, o.first, o.year = time.Date(d.Year(), d.Month(), d.Day(), 12, 0, 0, 0, o.zone), n, t.year
+	}
 	p := &lifePeriod{start: o.boundary(n), end: o.boundary(n + 1), contract: k}
 	p.held = []lifeHolding{{t, p.start, p.end}}
 	o.periods = append(o.periods, p)
@@ -573,7 +584,7 @@ func (o *oracle) lifePrices(r *rand.Rand, code, meter string, size int64, match 
 
 // draw draws the terms of a plan's version. A plan may leave a meter without a price.
 func (o *oracle) draw(r *rand.Rand, plan string, version int, agreed bool) *lifeTerms {
-	t := &lifeTerms{plan: plan, version: version}
+	t := &lifeTerms{plan: plan, version: version, year: r.IntN(4) == 0 && !agreed}
 	if plan != "life0" && !agreed {
 		t.fee = 1 + r.Int64N(9000)
 	}
@@ -624,6 +635,9 @@ func (o *oracle) yaml(t *lifeTerms, currency string) string {
 		return strings.TrimSuffix(strings.TrimPrefix(sum(minor), "{"+currency+": "), "}")
 	}
 	fmt.Fprintf(&b, "  - code: %s\n    name: %s\n    requires_card: true\n", t.plan, t.plan)
+	if t.year {
+		b.WriteString("    interval: year\n")
+	}
 	if t.fee > 0 {
 		fmt.Fprintf(&b, "    fee: {name: Fee, prices: %s}\n", sum(t.fee))
 	}
