@@ -78,11 +78,30 @@ type lifeContract struct {
 	terms      *lifeTerms
 	start, end time.Time
 	then       string
-	commitment int64
-	term       bool // the commitment is for all of it
+	steps      []lifeStep // of the commitment, if there is one
+	of         string     // what it is a sum for: each "period", the "term" of a step, or that too and "prepaid"
+	overage    *big.Rat   // what is beyond it costs, in percent; nil: what it costs
 }
 
-func (c *lifeContract) inForce(at time.Time) bool { return !at.Before(c.start) && at.Before(c.end) }
+// lifeStep is a sum that holds for the periods that begin from then on.
+type lifeStep struct {
+	from time.Time
+	sum  int64
+}
+
+func (s lifeStep) String() string { return fmt.Sprintf("%d from %s", s.sum, s.from.UTC()) }
+
+func (k *lifeContract) inForce(at time.Time) bool { return !at.Before(k.start) && at.Before(k.end) }
+
+// step is the step in force in a period that begins then.
+func (k *lifeContract) step(at time.Time) (step lifeStep) {
+	for _, s := range k.steps {
+		if !at.Before(s.from) {
+			step = s
+		}
+	}
+	return step
+}
 
 // lifeLine is a line of a bill. Those of nothing are left out.
 type lifeLine struct {
@@ -284,26 +303,49 @@ func (o *oracle) bill(p *lifePeriod) (lines []lifeLine, total int64) {
 		lines = append(lines, lifeLine{"credit", -covers})
 		left -= covers
 	}
-	if k := p.contract; k != nil && k.commitment > 0 {
-		spent, last := sum, true
-		if k.term {
-			last = !k.inForce(p.end)
-			for _, q := range o.periods {
-				if q.contract == k && q.start.Before(p.start) {
-					_, before := o.usage(q)
-					spent += before
-				}
-			}
-		}
-		if last && spent < k.commitment {
-			lines = append(lines, lifeLine{"commitment", k.commitment - spent})
-		}
+	if k := p.contract; k != nil && len(k.steps) > 0 {
+		lines = append(lines, o.commitment(p, k, sum))
 	}
 	lines = slices.DeleteFunc(lines, func(l lifeLine) bool { return l.amount == 0 })
 	for _, l := range lines {
 		total += l.amount
 	}
 	return lines, total
+}
+
+// commitment is the line for what was committed to in a period whose usage comes to a sum.
+func (o *oracle) commitment(p *lifePeriod, k *lifeContract, sum int64) lifeLine {
+	step := k.step(p.start)
+	last := !k.inForce(p.end) || k.step(p.end) != step
+	before := int64(0) // in the step
+	for _, q := range o.periods {
+		if q.contract == k && k.step(q.start) == step && q.start.Before(p.start) {
+			_, spent := o.usage(q)
+			before += spent
+		}
+	}
+	switch {
+	case k.of == "prepaid":
+		return lifeLine{"drawdown", -min(sum, max(step.sum-before, 0))}
+	case k.of == "term" && !last:
+		return lifeLine{"commitment", 0}
+	case k.of == "term":
+		return lifeLine{"commitment", max(step.sum-before-sum, 0)}
+	case k.overage != nil && sum > step.sum:
+		beyond := sum - step.sum
+		return lifeLine{"overage", half(mul(over(beyond, 100), k.overage)) - beyond}
+	}
+	return lifeLine{"commitment", max(step.sum-sum, 0)}
+}
+
+// ahead is what has been billed ahead.
+func (o *oracle) ahead() (sum int64) {
+	for i, p := range o.periods {
+		if k := p.contract; k != nil && k.of == "prepaid" && (i == 0 || o.periods[i-1].contract != k || k.step(o.periods[i-1].start) != k.step(p.start)) {
+			sum += k.step(p.start).sum
+		}
+	}
+	return sum
 }
 
 // oracle knows what was told of an account, and so what it owes.
