@@ -261,8 +261,8 @@ func (in AutoTopUpInput) rule() (wallet.AutoTopUp, error) {
 		return a
 	}
 	r := wallet.AutoTopUp{Enabled: in.Enabled, Target: amount("#/target", in.Target), Threshold: in.Threshold.amount()}
-	checks.Currency("#/threshold/currency", in.Threshold.Currency)
 	switch {
+	case !checks.Amount("#/threshold", r.Threshold) || in.Target == Money{}:
 	case in.Threshold.Currency != in.Target.Currency:
 		checks.Fail("#/threshold/currency", "currency_mismatch", "must be the target's currency")
 	case in.Threshold.Amount < 0:

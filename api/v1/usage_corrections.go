@@ -95,7 +95,7 @@ func (h usageCorrections) create(c echo.Context) error {
 	wanted := metering.Correction{Source: in.Source, EventID: in.ID, Kind: metering.Kind(in.Action), Reason: in.Reason}
 	switch {
 	case wanted.Kind == metering.Amend && in.Quantity == nil:
-		v.Fail("#/quantity", "missing", "is what an amendment changes")
+		v.Fail("#/quantity", "required", "is what an amendment changes")
 	case wanted.Kind == metering.Amend && in.Quantity.Sign() < 0:
 		v.Fail("#/quantity", "out_of_range", "must not be negative")
 	case wanted.Kind == metering.Void && in.Quantity != nil:
@@ -233,10 +233,10 @@ func checkReconciliation(in NewReconciliation) (b period.Bounds, err error) {
 	v.Count("#/hours", len(in.Hours), 0, maxReconciledHours)
 	v.Count("#/ids", len(in.IDs), 0, maxReconciledIDs)
 	if len(in.Hours)+len(in.IDs) == 0 {
-		v.Fail("#/hours", "missing", "hours or ids are required")
+		v.Fail("#/hours", "required", "hours or ids are required")
 	}
 	if len(in.IDs) > 0 && in.Source == "" {
-		v.Fail("#/source", "missing", "ids belong to a source")
+		v.Fail("#/source", "required", "ids belong to a source")
 	}
 	if err := v.Err(); err != nil {
 		return b, err
@@ -244,7 +244,7 @@ func checkReconciliation(in NewReconciliation) (b period.Bounds, err error) {
 	for i, hour := range in.Hours {
 		switch {
 		case hour.Events == nil && hour.Hash == "":
-			return b, errs.InvalidField(fmt.Sprintf("#/hours/%d/events", i), "missing", "events or a hash are required")
+			return b, errs.InvalidField(fmt.Sprintf("#/hours/%d/events", i), "required", "events or a hash are required")
 		case hour.Events != nil && *hour.Events < 0:
 			return b, errs.InvalidField(fmt.Sprintf("#/hours/%d/events", i), "out_of_range", "must not be negative")
 		}

@@ -124,6 +124,9 @@ func (c *Checks) Country(pointer, s string) {
 
 // Currency checks a code as in ISO 4217.
 func (c *Checks) Currency(pointer, s string) {
+	if !c.Require(pointer, s) {
+		return
+	}
 	if _, err := money.ParseCurrency(s); err != nil {
 		c.Fail(pointer, "unknown_currency", "is not a currency code as in ISO 4217, such as USD")
 	}
@@ -132,8 +135,20 @@ func (c *Checks) Currency(pointer, s string) {
 // maxMinor bounds an amount that a request can name: 10^15 minor units.
 const maxMinor = 1_000_000_000_000_000
 
+// Amount notes an amount that is missing, which is one without a number and without a currency. It reports whether there is one.
+func (c *Checks) Amount(pointer string, a money.Amount) bool {
+	if a != (money.Amount{}) {
+		return true
+	}
+	c.Fail(pointer, "required", "is required")
+	return false
+}
+
 // Positive checks an amount that must be more than nothing, in a currency that there is.
 func (c *Checks) Positive(pointer string, a money.Amount) {
+	if !c.Amount(pointer, a) {
+		return
+	}
 	c.Currency(pointer+"/currency", string(a.Currency))
 	switch {
 	case a.Minor <= 0:
