@@ -32,7 +32,7 @@ type SalesInquiry struct {
 	Email     string          `json:"email" validate:"required"`
 	Company   string          `json:"company" validate:"required"`
 	Message   string          `json:"message" validate:"required"`
-	Snapshot  json.RawMessage `json:"snapshot" validate:"required" swaggertype:"object"` // the usage of the last periods as it was when the inquiry was sent; what the salesperson sees
+	Snapshot  json.RawMessage `json:"snapshot" validate:"required" swaggertype:"object"` // taken_at, available, and for each of the last six periods its period, plan, usage by meter and total, as they were when the inquiry was sent: what the salesperson sees
 	CreatedAt time.Time       `json:"created_at" validate:"required" format:"date-time"`
 	UpdatedAt time.Time       `json:"updated_at" validate:"required" format:"date-time"`
 } //@name SalesInquiry

@@ -3,12 +3,14 @@ package billing
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/inquiry"
 	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // Inquirer takes in "contact sales".
@@ -33,11 +35,15 @@ func (q Inquirer) Inquire(ctx context.Context, asked Asked, in InquiryInput, ren
 		if err != nil {
 			return inquiry.Inquiry{}, err
 		}
+		type span struct {
+			From time.Time `json:"from"`
+			To   time.Time `json:"to"`
+		}
 		type month struct {
-			Period any               `json:"period"`
+			Period span              `json:"period"`
 			Plan   string            `json:"plan"`
 			Usage  map[string]string `json:"usage"`
-			Total  any               `json:"total"`
+			Total  money.Amount      `json:"total"`
 		}
 		months := make([]month, 0, len(periods))
 		for _, p := range periods {
@@ -49,7 +55,7 @@ func (q Inquirer) Inquire(ctx context.Context, asked Asked, in InquiryInput, ren
 			for _, t := range r.totals {
 				usage[t.Meter] = t.Quantity.String()
 			}
-			months = append(months, month{p.Bounds, string(p.Plan), usage, r.bill.Total})
+			months = append(months, month{span{p.Bounds.Start, p.Bounds.End}, string(p.Plan), usage, r.bill.Total})
 		}
 		b, err := balance(ctx, tx, acct)
 		if err != nil {
