@@ -61,7 +61,7 @@ func (s Sweeper) steps(ctx context.Context, all ...func(context.Context, time.Ti
 		if ctx.Err() != nil {
 			return done, errors.Join(err, ctx.Err())
 		}
-		err = errors.Join(err, step(ctx, now, &done))
+		err = errors.Join(err, errs.Contain(func() error { return step(ctx, now, &done) }))
 	}
 	return done, err
 }

@@ -219,6 +219,29 @@ func TestSweep_WhatPanicsHoldsUpNothing(t *testing.T) {
 	w.sweep(t)
 }
 
+// One kind of work that panics before it comes to any record holds up no other kind.
+func TestSweep_AKindOfWorkThatPanicsHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.advance(35 * 24 * time.Hour)
+	core := w.another(w.Gateway)
+	core.DB = withoutPayments{w.DB}
+	_, err := billing.Sweeper{Core: core}.Sweep(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "a fault of ours") {
+		t.Errorf("%v, want what panicked", err)
+	}
+	if sub, err := w.DB.Subscriptions().Active(t.Context(), a); err != nil || sub.Index != 1 {
+		t.Errorf("the account is in period %d, %v", sub.Index, err)
+	}
+	w.sweep(t)
+}
+
+// withoutPayments is a database that panics where payments are read.
+type withoutPayments struct{ billing.Database }
+
+func (withoutPayments) Payments() payment.Store { panic("a fault of ours") }
+
 // A period that cannot be closed does not keep the others from being closed, nor the sweep from its end.
 func TestSweep_APeriodThatCannotBeClosed(t *testing.T) {
 	t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/telemetry"
 )
 
@@ -76,7 +77,7 @@ func (h *Hub) listen(ctx context.Context) {
 		h.nudgeAll()
 	}
 	for {
-		err := h.source.Listen(ctx, connected, h.heard)
+		err := errs.Contain(func() error { return h.source.Listen(ctx, connected, h.heard) })
 		if ctx.Err() != nil {
 			return
 		}

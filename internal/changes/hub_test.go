@@ -22,6 +22,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// errFault is what a connection panics with.
+var errFault = errors.New("a fault of ours")
+
 // wire plays the database: it connects when the test lets it, and notes what is announced.
 type wire struct {
 	connect chan error // nil connects; an error is a connection that fails
@@ -46,6 +49,9 @@ func (w *wire) Listen(ctx context.Context, listening func(), heard func(changes.
 	listening()
 	select {
 	case err := <-w.lose:
+		if errors.Is(err, errFault) {
+			panic(err)
+		}
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
@@ -157,6 +163,27 @@ func TestALostConnectionIsMadeAgainAndEveryoneLooks(t *testing.T) {
 		}
 		if wait := time.Since(begin); wait > 2*time.Second {
 			t.Errorf("waited %s before connecting again", wait)
+		}
+	})
+}
+
+func TestWhatPanicsIsALostConnection(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		h, w := setupLogged(t, changes.Options{}, &log)
+		s := subscribe(t, h, id.New[account.Account]())
+		w.connect <- nil
+		synctest.Wait()
+		took(s)
+		w.lose <- errFault
+		w.connect <- nil
+		synctest.Wait()
+		if got := took(s); got&changes.Events == 0 {
+			t.Errorf("after connecting again: %b", got)
+		}
+		if !strings.Contains(log.String(), errFault.Error()) || !strings.Contains(log.String(), "hub_test.go") {
+			t.Errorf("what panicked, and where, is not told:\n%s", log.String())
 		}
 	})
 }

@@ -124,7 +124,7 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	loops.Go(func() {
 		outage := telemetry.Outage{Log: w.log, Began: "intents not handed on; tried again until they are", Ended: "intents are handed on again"}
 		every(ctx, w.cfg.RelayEvery, func() {
-			if err := w.relay(ctx); ctx.Err() == nil {
+			if err := errs.Contain(func() error { return w.relay(ctx) }); ctx.Err() == nil {
 				outage.Tried(ctx, err)
 			}
 		})

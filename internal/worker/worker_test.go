@@ -286,6 +286,58 @@ func TestRelay_TellsOfAnOutageOnce(t *testing.T) {
 	}
 }
 
+// What panics while intents are handed on ends neither the process nor the handing on.
+func TestRelay_ThatPanicsIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.New(t)
+	var log logged
+	handedOn := make(chan struct{})
+	core := &billing.Core{DB: &brokenOnce{Database: db, healed: func() { close(handedOn) }}, Clock: clock.System, Policy: billing.DefaultPolicy(), Log: slog.New(slog.NewTextHandler(&log, nil))}
+	w, err := worker.New(worker.Config{Core: core, Pool: db.Pool(), RelayEvery: time.Millisecond, SweepEvery: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	select {
+	case <-handedOn:
+	case <-time.After(30 * time.Second):
+		t.Error("the relay does not try again")
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if !log.says("a fault of ours") || !log.says("worker_test.go") {
+		t.Errorf("what panicked, and where, is not told:\n%s", log.b.String())
+	}
+}
+
+// brokenOnce is a database that panics where intents are first read.
+type brokenOnce struct {
+	billing.Database
+	asked  atomic.Int64
+	healed func()
+}
+
+func (d *brokenOnce) Jobs() job.Queue { return brokenJobs{d.Database.Jobs(), d} }
+
+type brokenJobs struct {
+	job.Queue
+	in *brokenOnce
+}
+
+func (s brokenJobs) Due(ctx context.Context, at time.Time, limit int) ([]job.Intent, error) {
+	switch s.in.asked.Add(1) {
+	case 1:
+		panic("a fault of ours")
+	case 2:
+		s.in.healed()
+	}
+	return s.Queue.Due(ctx, at, limit)
+}
+
 // What is stuck, as a question to a database that has died without a word is, ends some time, and is asked again.
 func TestSweep_ThatIsStuckEndsAndComesAgain(t *testing.T) {
 	t.Parallel()
