@@ -264,6 +264,27 @@ func TestServe_StoppedBeforeItHasStarted(t *testing.T) {
 	}
 }
 
+// Who stops the story is told that it was not told to its end.
+func TestDemo_Stopped(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithCancel(t.Context())
+	said := &buffer{}
+	if err := app.Execute(ctx, []string{"demo", "--database-url", postgrestest.DSN(t)}, noEnvironment, onWrite(stop), said); err != nil {
+		t.Error(err)
+	}
+	if !strings.HasSuffix(said.String(), "accrue: stopped before the story was told\n") {
+		t.Errorf("it says %q", said)
+	}
+}
+
+// onWrite is called with whatever is written to it.
+type onWrite func()
+
+func (w onWrite) Write(b []byte) (int, error) {
+	w()
+	return len(b), nil
+}
+
 // Keys that an identity provider has withdrawn must go, and those that it has come to use must come, without
 // anybody who calls.
 func TestServe_KeepsTheKeysOfIdentityProvidersFresh(t *testing.T) {
@@ -370,6 +391,9 @@ func TestExecute_MistakesAreUsageErrors(t *testing.T) {
 		if _, ok := errors.AsType[*app.UsageError](err); !ok {
 			t.Errorf("%q: %v", args, err)
 		}
+	}
+	if _, err := execute(t, "serve", "--prot=1"); err == nil || !strings.HasPrefix(err.Error(), "unknown flag --prot") {
+		t.Errorf("what stands on the command line is said to be at fault elsewhere: %v", err)
 	}
 }
 

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -44,6 +46,11 @@ func (demoCommand) Run(in *invocation) (err error) {
 	if cfg.LogLevel == "info" { // by default nothing stands between the lines of the story; debug shows all
 		log = telemetry.NewLogger(in.stderr, slog.LevelWarn, telemetry.Format(cfg.LogFormat))
 	}
+	defer func() {
+		if err != nil && in.ctx.Err() != nil {
+			_, err = fmt.Fprintln(in.stderr, "accrue: stopped before the story was told")
+		}
+	}()
 	a, err := newAt(in.ctx, cfg, log, clk.Now)
 	if err != nil {
 		return err
@@ -55,14 +62,11 @@ func (demoCommand) Run(in *invocation) (err error) {
 		}
 		return told
 	}
-	return ignore(a.Run(in.ctx), told)
-}
-
-func ignore(err, harmless error) error {
-	if errors.Is(err, harmless) {
+	err = a.Run(in.ctx)
+	if errors.Is(err, told) {
 		return nil
 	}
-	return err
+	return cmp.Or(err, in.ctx.Err())
 }
 
 func (a *App) tell(ctx context.Context, clk *demo.Clock, out io.Writer) error {

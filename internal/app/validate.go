@@ -19,7 +19,7 @@ import (
 type UsageError struct{ Problems []string }
 
 // Error lists the problems, one a line.
-func (e *UsageError) Error() string { return "configuration: " + strings.Join(e.Problems, "\n  ") }
+func (e *UsageError) Error() string { return strings.Join(e.Problems, "\n  ") }
 
 // minSecret is the length in bytes below which a secret can be guessed.
 const minSecret = 32
