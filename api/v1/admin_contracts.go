@@ -51,11 +51,11 @@ type Contract struct {
 	TakesEffect *time.Time  `json:"takes_effect" validate:"required" extensions:"x-nullable" format:"date-time"` // of one that is scheduled: where its first period begins
 	Then        *string     `json:"then" validate:"required" extensions:"x-nullable" example:"pro"`              // the plan after it
 	Fee         *Fee        `json:"fee" validate:"required" extensions:"x-nullable"`                             // instead of the version's
-	Credit      []Money     `json:"credit" validate:"required"`
-	Minimum     []Money     `json:"minimum" validate:"required"`
-	Charges     []Charge    `json:"charges" validate:"required"`   // instead of the version's of the same code, or added
-	Limits      []Limit     `json:"limits" validate:"required"`    // instead of the version's on the same meter, or added
-	Unlimited   []string    `json:"unlimited" validate:"required"` // meters whose limits fall away
+	Credit      []Money     `json:"credit" validate:"required"`                                                  // by currency, instead of the version's; empty: the version's
+	Minimum     []Money     `json:"minimum" validate:"required"`                                                 // by currency, instead of the version's; empty: the version's
+	Charges     []Charge    `json:"charges" validate:"required"`                                                 // instead of the version's of the same code, or added
+	Limits      []Limit     `json:"limits" validate:"required"`                                                  // instead of the version's on the same meter, or added
+	Unlimited   []string    `json:"unlimited" validate:"required"`                                               // meters whose limits fall away
 	Commitment  *Commitment `json:"commitment" validate:"required" extensions:"x-nullable"`
 	CreatedAt   time.Time   `json:"created_at" validate:"required" format:"date-time"`
 } //@name Contract

@@ -40,10 +40,10 @@ type Repricing struct {
 	Compared int               `json:"compared" validate:"required"` // of these
 	Move     int               `json:"move" validate:"required"`     // that a migration would move
 	More     int               `json:"more" validate:"required"`     // of these: who would have paid more
-	Less     int               `json:"less" validate:"required"`
-	Same     int               `json:"same" validate:"required"`
-	Totals   []RepricingTotal  `json:"totals" validate:"required"` // of those that would move, by currency
-	Data     []RepricedAccount `json:"data" validate:"required"`   // whose bill rises most comes first
+	Less     int               `json:"less" validate:"required"`     // who would have paid less
+	Same     int               `json:"same" validate:"required"`     // who would have paid as much
+	Totals   []RepricingTotal  `json:"totals" validate:"required"`   // of those that would move, by currency
+	Data     []RepricedAccount `json:"data" validate:"required"`     // whose bill rises most comes first
 } //@name Repricing
 
 // RepricingTotal sums the compared months in one currency, tax not included.

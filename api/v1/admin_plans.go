@@ -109,8 +109,8 @@ type PlanEffect struct {
 // TermsChange is one difference between two versions.
 type TermsChange struct {
 	Pointer string  `json:"pointer" validate:"required" example:"#/charges/voice/prices/USD/tiers/0/unit_price"` // charges by code, limits by meter, prices by currency
-	Before  *string `json:"before" validate:"required" extensions:"x-nullable" example:"0.027"`
-	After   *string `json:"after" validate:"required" extensions:"x-nullable" example:"0.026"`
+	Before  *string `json:"before" validate:"required" extensions:"x-nullable" example:"0.027"`                  // null: it was not there
+	After   *string `json:"after" validate:"required" extensions:"x-nullable" example:"0.026"`                   // null: it is taken away
 } //@name TermsChange
 
 func toEffects(of []billing.PlanEffect) CatalogueEffects {

@@ -404,7 +404,7 @@ type NewRemovalRequest struct {
 type RemovalRequest struct {
 	ID            string     `json:"id" validate:"required"`
 	PaymentMethod string     `json:"payment_method" validate:"required"`
-	Kind          string     `json:"kind" validate:"required" enums:"support,when_paid"`
+	Kind          string     `json:"kind" validate:"required" enums:"support,when_paid"` // support: decided by a person; when_paid: by itself, once nothing is owed
 	Status        string     `json:"status" validate:"required" enums:"open,done,declined,withdrawn"`
 	Note          string     `json:"note" validate:"required"`
 	Answer        *string    `json:"answer" validate:"required" extensions:"x-nullable"` // of support, once it is resolved

@@ -51,8 +51,8 @@ type BlockedMonth struct {
 // other meters as in the average month.
 type BreakEven struct {
 	Meter    string `json:"meter" validate:"required" example:"voice"`
-	From     string `json:"from" validate:"required" example:"developer"`
-	To       string `json:"to" validate:"required" example:"pro"`
+	From     string `json:"from" validate:"required" example:"developer"`                   // the plan that is better below the quantity
+	To       string `json:"to" validate:"required" example:"pro"`                           // the plan that is better above it
 	Quantity string `json:"quantity" validate:"required" format:"decimal" example:"60001"`  // in whole units of the meter
 	Reason   string `json:"reason" validate:"required" enums:"price,limit" example:"limit"` // price: it costs less; limit: the other one stops here
 } //@name BreakEven

@@ -75,8 +75,8 @@ type Reservation struct {
 	Status    string     `json:"status" validate:"required" enums:"open,committed,released,expired"`
 	Quantity  string     `json:"quantity" validate:"required" format:"decimal" example:"600"`       // held while open
 	Used      *string    `json:"used" validate:"required" extensions:"x-nullable" format:"decimal"` // of a committed one
-	Reference string     `json:"reference" validate:"required"`
-	Lease     bool       `json:"lease" validate:"required"` // it was given out as a signed token
+	Reference string     `json:"reference" validate:"required"`                                     // the caller's own name for it; empty if none was given
+	Lease     bool       `json:"lease" validate:"required"`                                         // it was given out as a signed token
 	ExpiresAt time.Time  `json:"expires_at" validate:"required" format:"date-time"`
 	CreatedAt time.Time  `json:"created_at" validate:"required" format:"date-time"`
 	SettledAt *time.Time `json:"settled_at" validate:"required" extensions:"x-nullable" format:"date-time"`

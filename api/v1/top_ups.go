@@ -43,7 +43,7 @@ type TopUp struct {
 	ID         string      `json:"id" validate:"required" example:"top_01jqxyzabcdefghjkmnpqrstvw"`
 	Amount     Money       `json:"amount" validate:"required"`
 	Status     string      `json:"status" validate:"required" enums:"processing,requires_action,succeeded,failed,canceled,parked"` // parked: the provider reports something else than was asked; a person looks
-	Origin     string      `json:"origin" validate:"required" enums:"manual,auto"`
+	Origin     string      `json:"origin" validate:"required" enums:"manual,auto"`                                                 // manual: somebody asked for it; auto: the rule did
 	Payment    string      `json:"payment" validate:"required" example:"pay_01jqxyzabcdefghjkmnpqrstvw"`
 	NextAction *NextAction `json:"next_action" validate:"required" extensions:"x-nullable"`
 	Failure    *Failure    `json:"failure" validate:"required" extensions:"x-nullable"`

@@ -79,9 +79,9 @@ type NewUpgrade struct {
 
 // PaymentSource names a card: one on file, or what the provider's form made. Exactly one member is given.
 type PaymentSource struct {
-	ID    string `json:"id" maxLength:"64" example:"pm_01jqxyzabcdefghjkmnpqrstvw"` // of a card on file
-	Setup string `json:"setup" maxLength:"255" example:"seti_01jqxyzabcdefghjkmnpqrstvw"`
-	Token string `json:"token" maxLength:"255"`
+	ID    string `json:"id" maxLength:"64" example:"pm_01jqxyzabcdefghjkmnpqrstvw"`       // of a card on file
+	Setup string `json:"setup" maxLength:"255" example:"seti_01jqxyzabcdefghjkmnpqrstvw"` // of POST /v1/payment-methods/setup, once the provider's form is done
+	Token string `json:"token" maxLength:"255"`                                           // that the provider's form made
 } //@name PaymentSource
 
 // method reads the source: a card on file or a new one.
@@ -137,9 +137,9 @@ type UpgradePreview struct {
 	Plan           string          `json:"plan" validate:"required" example:"pro"`
 	PlanVersion    int             `json:"plan_version" validate:"required"`
 	Allowed        bool            `json:"allowed" validate:"required"`
-	Blockers       []ActionBlocker `json:"blockers" validate:"required"`
-	DueNow         Money           `json:"due_now" validate:"required"` // taken at once: nothing, unless the plan has a fee
-	EffectiveAt    time.Time       `json:"effective_at" validate:"required" format:"date-time"`
+	Blockers       []ActionBlocker `json:"blockers" validate:"required"`                               // why it would be refused; empty where it is allowed
+	DueNow         Money           `json:"due_now" validate:"required"`                                // taken at once: nothing, unless the plan has a fee
+	EffectiveAt    time.Time       `json:"effective_at" validate:"required" format:"date-time"`        // now: an upgrade takes effect at once
 	CurrentPeriod  Period          `json:"current_period" validate:"required"`                         // goes on: what was used counts toward its one allowance
 	AccruedBefore  Money           `json:"accrued_before" validate:"required"`                         // what the period's usage comes to now, tax not included
 	AccruedAfter   Money           `json:"accrued_after" validate:"required"`                          // what the same usage would come to on the plan

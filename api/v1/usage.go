@@ -81,7 +81,7 @@ type MeterUsage struct {
 // UsageGroup is the usage with one value of a dimension. The value is empty for events without the
 // dimension, and "other" for what is beyond the meter's cap on combinations.
 type UsageGroup struct {
-	Value    string `json:"value" validate:"required" example:"helpdesk"`
+	Value    string `json:"value" validate:"required" example:"helpdesk"` // of the dimension that is grouped by; empty: events without it
 	Quantity string `json:"quantity" validate:"required" format:"decimal" example:"63.5"`
 	Events   int64  `json:"events" validate:"required" example:"1"`
 } //@name UsageGroup
@@ -170,7 +170,7 @@ type UsageSeries struct {
 
 // UsageSeriesGroup is the usage of one group over time. Its value is empty without group_by.
 type UsageSeriesGroup struct {
-	Value  string       `json:"value" validate:"required"`
+	Value  string       `json:"value" validate:"required"` // of the dimension that is grouped by; empty: events without it, or no grouping
 	Points []UsagePoint `json:"points" validate:"required"`
 } //@name UsageSeriesGroup
 

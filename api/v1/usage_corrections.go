@@ -40,8 +40,8 @@ func usageCorrectionRoutes(d Deps) []route.Route {
 // NewUsageCorrection voids or amends one stored event.
 type NewUsageCorrection struct {
 	Action   string         `json:"action" validate:"required" enums:"void,amend"`
-	ID       string         `json:"id" validate:"required" example:"call-8f2c"` // the event's
-	Source   string         `json:"source" default:"default" example:"media-eu-1"`
+	ID       string         `json:"id" validate:"required" example:"call-8f2c"`                  // the event's
+	Source   string         `json:"source" default:"default" example:"media-eu-1"`               // of the event
 	Quantity *money.Decimal `json:"quantity" swaggertype:"string" format:"decimal" example:"60"` // what it should have reported; of an amendment
 	Reason   string         `json:"reason" validate:"required" maxLength:"500" example:"The call was dropped by us."`
 } //@name NewUsageCorrection
