@@ -46,7 +46,11 @@ func (w Watcher) alerts(ctx context.Context, a account.ID) error {
 	if len(all) == 0 && e.SpendLimit == nil && len(soft) == 0 {
 		return nil
 	}
-	b, err := balance(ctx, w.DB, acct)
+	b, running, err := balanceAndBill(ctx, w.DB, acct)
+	if err != nil {
+		return err
+	}
+	spent, err := running.total() // not what the period before comes to, which may be in its grace
 	if err != nil {
 		return err
 	}
@@ -61,7 +65,7 @@ func (w Watcher) alerts(ctx context.Context, a account.ID) error {
 		case alert.Usage:
 			value = used[al.Meter]
 		case alert.Spend:
-			value = money.DecimalFromInt(b.Accrued.Minor)
+			value = money.DecimalFromInt(spent.Minor)
 		case alert.LowBalance:
 		}
 		if !al.Reached(value) {
@@ -79,7 +83,7 @@ func (w Watcher) alerts(ctx context.Context, a account.ID) error {
 		}
 	}
 	if e.SpendLimit != nil && acct.Status == account.Active {
-		return w.spendLimit(ctx, acct, e, b.Accrued)
+		return w.spendLimit(ctx, acct, e, spent)
 	}
 	return nil
 }

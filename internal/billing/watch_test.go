@@ -194,6 +194,55 @@ func TestAlerts_AreToldOncePerPeriodAndThreshold(t *testing.T) {
 	want(5, "at the first threshold again")
 }
 
+// While the period before is in its grace, what it comes to is not the new one's: nothing is told before that has reached
+// its threshold itself, and then it is.
+func TestSpend_OfThePeriodBeforeIsNotTheNewOnes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	w.limitSpend(t, a, 2000, entitlement.Soft)
+	if _, err := (billing.Alerter{Core: w.Core}).Add(t.Context(), asked(a, newKey()), alert.Alert{Kind: alert.Spend, Threshold: money.MustDecimal("1500")}, nil); err != nil {
+		t.Fatal(err)
+	}
+	want := func(n int, when string) {
+		t.Helper()
+		w.check(t, a)
+		if alerts, limits := w.told(t, a, outbox.AlertFired), w.told(t, a, outbox.SpendLimitReached); alerts != n || limits != n {
+			t.Errorf("told %d times of the alert and %d of the limit %s, want %d", alerts, limits, when, n)
+		}
+	}
+	w.use(t, a, "voice", "120000") // 27 dollars
+	want(1, "in the first period")
+	w.until(t, day(time.April, 10).Add(time.Minute))
+	if b := w.balance(t, a); b.Accrued != usd(2700) {
+		t.Fatalf("%s accrued, want the first period's in its grace", b.Accrued)
+	}
+	want(1, "in the second, with nothing used")
+	w.use(t, a, "voice", "120000")
+	want(2, "in the second")
+}
+
+// wantLookedAt fails the test unless it was asked for so often since to look at the account's funds.
+func (w *world) wantLookedAt(t *testing.T, a account.ID, when string, n int) {
+	t.Helper()
+	due, err := w.DB.Jobs().Due(t.Context(), w.clock(), 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := 0
+	for _, in := range due {
+		if in.Account == a && in.Kind == job.CheckFunds {
+			got++
+			if err := w.DB.Jobs().Relayed(t.Context(), in); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got != n {
+		t.Errorf("%s: asked for %d times, want %d", when, got, n)
+	}
+}
+
 // An alert and an automatic top-up do not wait for the next usage where something else lowers the balance or asks for them.
 func TestFunds_AreLookedAtAfterWhateverChangesThem(t *testing.T) {
 	t.Parallel()
@@ -205,22 +254,7 @@ func TestFunds_AreLookedAtAfterWhateverChangesThem(t *testing.T) {
 	w.grant(t, a, 400, 0, 10)
 	want := func(when string, n int) {
 		t.Helper()
-		due, err := w.DB.Jobs().Due(ctx, w.clock(), 1000)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := 0
-		for _, in := range due {
-			if in.Account == a && in.Kind == job.CheckFunds {
-				got++
-				if err := w.DB.Jobs().Relayed(ctx, in); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		if got != n {
-			t.Errorf("%s: asked for %d times, want %d", when, got, n)
-		}
+		w.wantLookedAt(t, a, when, n)
 	}
 	w.refund(t, a, p.ID, 100)
 	want("a refund of an account that wants to be told of nothing", 0)
