@@ -8,6 +8,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/errs"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/wallet"
@@ -94,8 +95,8 @@ func (f Funder) hold(ctx context.Context, rule wallet.AutoTopUp, until time.Time
 
 var errNotDue = errors.New("no automatic top-up is due")
 
-// due returns what the account's rule asks to be charged now. Where its ceiling holds some of that back, it says when
-// there is more: when the month turns.
+// due returns what the account's rule asks to be charged now: not what a card is being asked for an invoice. Where its
+// ceiling holds some of that back, it says when there is more: when the month turns.
 func (f Funder) due(ctx context.Context, tx Tx, acct account.Account) (missing money.Amount, again time.Time, err error) {
 	missing = zeroOf(acct)
 	rule, err := tx.Wallet().AutoTopUp(ctx, acct.ID)
@@ -105,6 +106,13 @@ func (f Funder) due(ctx context.Context, tx Tx, acct account.Account) (missing m
 	b, err := balance(ctx, tx, acct)
 	if err != nil {
 		return missing, again, err
+	}
+	if b.Available.Minor < rule.Threshold.Minor {
+		being, err := beingPaid(ctx, tx, acct)
+		if err != nil {
+			return missing, again, err
+		}
+		b.Available.Minor += being
 	}
 	now := acct.Now(f.Clock())
 	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
@@ -123,6 +131,21 @@ func (f Funder) due(ctx context.Context, tx Tx, acct account.Account) (missing m
 	missing.Minor = min(missing.Minor, f.Policy.TopUpMaximum)
 	missing.Minor -= missing.Minor % limits.Step
 	return missing, again, nil
+}
+
+// beingPaid is what is due of invoices for which a payment may still succeed.
+func beingPaid(ctx context.Context, tx Tx, acct account.Account) (sum int64, err error) {
+	paying, err := tx.Payments().Paying(ctx, acct.ID)
+	for _, iid := range paying {
+		inv, err := tx.Invoices().Get(ctx, acct.ID, iid)
+		if err != nil {
+			return 0, err
+		}
+		if inv.Status == invoice.Open {
+			sum += inv.AmountDue().Minor
+		}
+	}
+	return sum, err
 }
 
 func ignoreMissingRule(err error) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
@@ -313,4 +314,70 @@ func TestAutoTopUp_ChargesWhatTheProviderTakes(t *testing.T) {
 	if got := w.checkedFunds(t, a); got != 5000 {
 		t.Errorf("funds of %d, want 5000", got)
 	}
+}
+
+// What a card is being asked for an invoice is not missing: it would be taken twice.
+func TestAutoTopUp_LeavesOutWhatACardIsAskedForAnInvoice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	w.use(t, a, "voice", "120000") // 27 dollars
+	w.behave(t, a, sandbox.TokenProcessing)
+	w.closed(t, day(time.April, 10))
+	w.saveRule(t, a, 100_000)
+	w.check(t, a)
+	if b := w.balance(t, a); b.Due != usd(2700) {
+		t.Fatalf("%+v, want the invoice to be asked for", b)
+	}
+	top, err := w.DB.Payments().PendingTopUp(t.Context(), a)
+	if err != nil || top.Amount != usd(5000) {
+		t.Errorf("a top-up of %s, %v; want 50 dollars: 27 are being paid", top.Amount, err)
+	}
+}
+
+// The decline of an invoice's payment is looked at too: what it would have paid is missing now.
+func TestAutoTopUp_AfterAnInvoicesPaymentThatCameToNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	w.use(t, a, "voice", "120000") // 27 dollars
+	w.behave(t, a, sandbox.TokenProcessing)
+	w.closed(t, day(time.April, 10))
+	w.grant(t, a, 8000, 0, 0) // enough, as the invoice is being paid
+	w.saveRule(t, a, 100_000)
+	w.check(t, a)
+	w.wantLookedAt(t, a, "a rule", 1)
+	w.settledAs(t, a, "do_not_honor")
+	w.wantLookedAt(t, a, "a payment that came to nothing", 1)
+}
+
+// While a card is asked for funds, it is not asked for the invoice that they will pay.
+func TestCollect_WaitsForFundsThatACardIsAskedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	w.use(t, a, "voice", "120000") // 27 dollars
+	w.behave(t, a, sandbox.TokenInsufficientFunds)
+	w.closed(t, day(time.April, 10))
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+	if err != nil || len(open) != 1 {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	w.saveRule(t, a, 100_000)
+	w.behave(t, a, sandbox.TokenVisa)
+	w.advance(open[0].NextAttempt.Sub(w.clock())) // the next attempt is due
+	gate := slowGateway{w.Gateway, make(chan struct{}), make(chan struct{})}
+	done := make(chan error)
+	go func() { done <- billing.Watcher{Core: w.another(gate)}.Check(t.Context(), a) }()
+	<-gate.asked
+	if asked, err := (billing.Collector{Core: w.Core}).Collect(t.Context(), a, open[0].ID); err != nil || asked {
+		t.Errorf("the card was asked for the invoice: %v, %v", asked, err)
+	}
+	close(gate.answer)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	w.sweep(t)
+	w.wantInvoice(t, a, open[0].ID, invoice.Paid, 0)
+	w.wantBalance(t, a, 5000, 0)
 }

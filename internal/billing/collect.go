@@ -60,6 +60,11 @@ func (c Collector) Collect(ctx context.Context, a account.ID, iid invoice.ID) (a
 		if paying, err := tx.Payments().Paying(ctx, a); err != nil || slices.Contains(paying, iid) {
 			return err // somebody else is asking for it
 		}
+		if err := nonePending(ctx, tx, a); answersSoon(err) {
+			return nil // a card is being asked for funds right now, which pay first: it stays due
+		} else if err != nil && !errors.Is(err, payment.ErrTopUpPending) {
+			return err
+		}
 		m, err = tx.Payments().DefaultMethod(ctx, a)
 		if noMethod(err) {
 			return c.dun(ctx, tx, acct, &inv, &payment.Failure{Code: "no_payment_method", Class: payment.DeclineHard, Message: "There is no active card."}, now)

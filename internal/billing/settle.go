@@ -271,6 +271,9 @@ func (c *Core) declined(ctx context.Context, tx Tx, acct account.Account, p *pay
 	if p.Purpose == payment.ForTopUp {
 		return c.mirrorTopUp(ctx, tx, acct, p, now)
 	}
+	if err := c.watch(ctx, tx, acct.ID); err != nil { // an automatic top-up has left out what this would have paid
+		return err
+	}
 	// What has come in while the card was being asked pays first.
 	if err := c.payFromFunds(ctx, tx, acct, now); err != nil {
 		return err
