@@ -201,8 +201,8 @@ type AutoTopUp struct {
 	Threshold      *Money     `json:"threshold" validate:"required" extensions:"x-nullable"`
 	Target         *Money     `json:"target" validate:"required" extensions:"x-nullable"`
 	MonthlyCeiling *Money     `json:"monthly_ceiling" validate:"required" extensions:"x-nullable"`                            // of all automatic top-ups in a calendar month, UTC; null: none. What it holds back is charged when the month turns
-	Paused         bool       `json:"paused" validate:"required"`                                                             // a decline stopped it; saving the rule or adding a card starts it again
-	PausedReason   *string    `json:"paused_reason" validate:"required" extensions:"x-nullable" example:"insufficient_funds"` // the decline, as in failure, or disputed
+	Paused         bool       `json:"paused" validate:"required"`                                                             // a decline, a dispute or a refund stopped it; saving the rule or adding a card starts it again
+	PausedReason   *string    `json:"paused_reason" validate:"required" extensions:"x-nullable" example:"insufficient_funds"` // the decline, as in failure, or disputed, or refunded
 	PausedAt       *time.Time `json:"paused_at" validate:"required" extensions:"x-nullable" format:"date-time"`
 	UpdatedAt      *time.Time `json:"updated_at" validate:"required" extensions:"x-nullable" format:"date-time"`
 } //@name AutoTopUp

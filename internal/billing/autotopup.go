@@ -177,6 +177,19 @@ func (c *Core) tripAutoTopUp(ctx context.Context, tx Tx, acct account.Account, t
 	return trip(ctx, tx, acct, p.Method, reason, map[string]any{"top_up": t.ID, "failure": why}, now)
 }
 
+// keepGivenBack pauses automatic top-ups where they would take at once what was given back to a card.
+func (c *Core) keepGivenBack(ctx context.Context, tx Tx, acct account.Account, ref payment.Refund, mid payment.MethodID, now time.Time) error {
+	rule, err := tx.Wallet().AutoTopUp(ctx, acct.ID)
+	if err != nil || !rule.Enabled {
+		return ignoreMissingRule(err)
+	}
+	b, err := balance(ctx, tx, acct)
+	if err != nil || b.Available.Minor >= rule.Threshold.Minor {
+		return err
+	}
+	return trip(ctx, tx, acct, mid, "refunded", map[string]any{"refund": ref.ID}, now)
+}
+
 // trip opens the breaker of automatic top-ups for a card, if the account has a rule for them that is in force. That is written
 // down with the card, so that bringing it again does not close the breaker, whatever has opened it.
 func trip(ctx context.Context, tx Tx, acct account.Account, mid payment.MethodID, reason string, about map[string]any, now time.Time) error {

@@ -9,6 +9,8 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/wallet"
@@ -380,4 +382,48 @@ func TestCollect_WaitsForFundsThatACardIsAskedFor(t *testing.T) {
 	w.sweep(t)
 	w.wantInvoice(t, a, open[0].ID, invoice.Paid, 0)
 	w.wantBalance(t, a, 5000, 0)
+}
+
+// What was given back is not taken again at once. The rule goes on when its customer says so, and where a refund leaves
+// enough it never stopped.
+func TestAutoTopUp_TakesNothingAgainThatWasGivenBack(t *testing.T) {
+	t.Parallel()
+	for name, give := range map[string]func(t *testing.T, w *world, a account.ID, p payment.Payment, minor int64){
+		"ByTheOperator": func(t *testing.T, w *world, a account.ID, p payment.Payment, minor int64) {
+			t.Helper()
+			w.refund(t, a, p.ID, minor)
+		},
+		"AtTheProvider": func(t *testing.T, w *world, _ account.ID, p payment.Payment, minor int64) {
+			t.Helper()
+			w.refundOutside(t, p.ProviderRef, minor)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.keepFunds(t, sandbox.TokenVisa, 100_000)
+			w.check(t, a)
+			all, err := w.DB.Payments().Payments(t.Context(), a, page.Request{Limit: 10})
+			if err != nil || len(all.Data) != 1 {
+				t.Fatalf("%+v, %v", all.Data, err)
+			}
+			p := all.Data[0]
+			give(t, w, a, p, 100)
+			if got := w.checkedFunds(t, a); got != 4900 || w.told(t, a, outbox.AutoTopUpTripped) != 0 {
+				t.Errorf("funds of %d, paused %d times, want a dollar less and the rule in force", got, w.told(t, a, outbox.AutoTopUpTripped))
+			}
+			give(t, w, a, p, 4900)
+			if got := w.checkedFunds(t, a); got != 0 {
+				t.Errorf("funds of %d: what was given back was taken again", got)
+			}
+			rule, err := w.DB.Wallet().AutoTopUp(t.Context(), a)
+			if err != nil || !rule.Tripped || rule.TrippedReason != "refunded" {
+				t.Errorf("%+v, %v; want it paused, and why", rule, err)
+			}
+			w.saveRule(t, a, 100_000)
+			if got := w.checkedFunds(t, a); got != 5000 {
+				t.Errorf("funds of %d after the rule was saved again", got)
+			}
+		})
+	}
 }

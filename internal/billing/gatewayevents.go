@@ -270,6 +270,9 @@ func (l Listener) outsideRefund(ctx context.Context, tx Tx, acct account.Account
 	if err := l.takenBack(ctx, tx, acct, p, ref.Amount, books.Refund, l.fact(acct, ref.ID.String(), "Refund", now)); err != nil {
 		return err
 	}
+	if err := l.keepGivenBack(ctx, tx, acct, ref, p.Method, now); err != nil {
+		return err
+	}
 	return l.writeRefund(ctx, tx, acct, p, &ref, res)
 }
 

@@ -122,6 +122,9 @@ func (r Refunder) begin(ctx context.Context, tx Tx, acct account.Account, asked 
 		err = tx.Ledger().Append(ctx, books.Refund(f, zeroOf(acct), ref.Amount)) // it was of the funds already, whatever it had paid
 	} else {
 		err = r.takenBack(ctx, tx, acct, &p, ref.Amount, books.Refund, f)
+		if err == nil {
+			err = r.keepGivenBack(ctx, tx, acct, ref, p.Method, now)
+		}
 	}
 	if err != nil {
 		return ref, err
