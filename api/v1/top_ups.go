@@ -285,6 +285,7 @@ func (in AutoTopUpInput) rule() (wallet.AutoTopUp, error) {
 //	@Tags			balance
 //	@Param			rule	body		AutoTopUpInput	true	"The rule"
 //	@Success		200		{object}	AutoTopUp
+//	@Failure		403		{object}	problem.Problem	"ceiling_exceeded, insufficient_scope"
 //	@Failure		409		{object}	problem.Problem	"upgrade_required, account_closed"
 //	@Failure		422		{object}	problem.Problem	"invalid_request, currency_mismatch"
 //	@Router			/v1/auto-top-up [put]

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
+	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/outbox"
@@ -32,6 +33,9 @@ func (f Funder) SetAutoTopUp(ctx context.Context, asked Asked, rule wallet.AutoT
 			return err
 		}
 		if saved.Enabled {
+			if asked.Ceiling != (auth.Ceilings{}) {
+				return ErrCeiling.Details("What an automatic top-up charges counts toward no key's ceiling, so a key that has one sets none.")
+			}
 			if takes, err := takesFunds(ctx, tx, acct, sub); err != nil || !takes {
 				return cmp.Or(err, error(ErrUpgradeRequired))
 			}

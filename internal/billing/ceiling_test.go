@@ -7,6 +7,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/wallet"
 )
 
 func TestCeilingsCountWhatAKeyMoved(t *testing.T) {
@@ -42,5 +43,31 @@ func TestCeilingsCountWhatAKeyMoved(t *testing.T) {
 	}
 	if b := w.balance(t, a); b.Funds != usd(5000+3001+3000+5000) {
 		t.Errorf("funds %s: a refused top-up took money", b.Funds)
+	}
+}
+
+// What the rule of automatic top-ups charges is nobody's who has a ceiling, and would be counted by none.
+func TestCeilings_KeepAKeyFromAutomaticTopUps(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	most := usd(5000)
+	for name, c := range map[string]auth.Ceilings{"per payment": {PerPayment: &most}, "per day": {PerDay: &most}} {
+		in := asked(a, "")
+		in.Ceiling = c
+		rule := wallet.AutoTopUp{Enabled: true, Threshold: usd(1000), Target: usd(2000)}
+		if _, err := (billing.Funder{Core: w.Core}).SetAutoTopUp(t.Context(), in, rule); !errors.Is(err, billing.ErrCeiling) {
+			t.Errorf("a rule by a key with a ceiling %s: %v, want ErrCeiling", name, err)
+		}
+	}
+	w.saveRule(t, a, 100_000)
+	held, err := w.DB.Wallet().AutoTopUp(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := asked(a, "")
+	in.Ceiling.PerDay, held.Enabled = &most, false
+	if _, err := (billing.Funder{Core: w.Core}).SetAutoTopUp(t.Context(), in, held); err != nil {
+		t.Errorf("a key with a ceiling ends the rule: %v", err)
 	}
 }
