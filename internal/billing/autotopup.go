@@ -72,12 +72,24 @@ func (f Funder) AutoTopUp(ctx context.Context, a account.ID) (asked bool, err er
 	if due.IsZero() {
 		return false, f.hold(ctx, rule, again)
 	}
-	_, err = f.topUp(ctx, Asked{Account: a, Actor: system}, TopUpInput{Origin: payment.Auto}, nil)
+	out, err := f.topUp(ctx, Asked{Account: a, Actor: system}, TopUpInput{Origin: payment.Auto}, nil)
+	now := acct.Now(f.Clock())
 	switch {
+	case err == nil && out.Record.Status.Pending():
+		return true, f.hold(ctx, rule, now.Add(pendingFor)) // more may be used until it ends
 	case err == nil:
 		return true, f.hold(ctx, rule, again)
-	case errors.Is(err, errNotDue), errors.Is(err, payment.ErrTopUpPending):
+	case errors.Is(err, errNotDue):
 		return false, nil // whoever was quicker says what follows
+	case errors.Is(err, payment.ErrTopUpPending):
+		e, _ := errors.AsType[*errs.Error](err)
+		other, _ := e.Params["top_up"].(payment.TopUpID)
+		t, err := f.DB.Payments().TopUp(ctx, a, other)
+		looked := !rule.HeldUntil.IsZero() && !rule.HeldUntil.After(now)
+		if err != nil || (t.Origin == payment.Auto && !looked) {
+			return false, err // as above
+		}
+		return false, f.hold(ctx, rule, now.Add(pendingFor)) // by hand it may come to nothing, or not be enough
 	case errors.Is(err, ErrCardBudget):
 		e, _ := errors.AsType[*errs.Error](err)
 		again, _ = e.Params["retry_after"].(time.Time) // or never, with this card
@@ -97,10 +109,13 @@ func (f Funder) hold(ctx context.Context, rule wallet.AutoTopUp, until time.Time
 	return f.DB.InTx(ctx, func(tx Tx) error { return tx.Wallet().HoldAutoTopUp(ctx, rule) })
 }
 
+// pendingFor is when a rule is looked at again that a top-up which is pending keeps waiting.
+const pendingFor = time.Minute
+
 var errNotDue = errors.New("no automatic top-up is due")
 
 // due returns what the account's rule asks to be charged now: not what a card is being asked for an invoice. Where its
-// ceiling holds some of that back, it says when there is more: when the month turns.
+// ceiling holds some of that back, it says when there is more: when the month turns. Where one top-up may not be enough, it is at once.
 func (f Funder) due(ctx context.Context, tx Tx, acct account.Account) (missing money.Amount, again time.Time, err error) {
 	missing = zeroOf(acct)
 	rule, err := tx.Wallet().AutoTopUp(ctx, acct.ID)
@@ -132,7 +147,9 @@ func (f Funder) due(ctx context.Context, tx Tx, acct account.Account) (missing m
 	if held {
 		again = month.AddDate(0, 1, 0)
 	}
-	missing.Minor = min(missing.Minor, f.Policy.TopUpMaximum)
+	if missing.Minor > f.Policy.TopUpMaximum {
+		missing.Minor, again = f.Policy.TopUpMaximum, now
+	}
 	missing.Minor -= missing.Minor % limits.Step
 	return missing, again, nil
 }

@@ -427,3 +427,38 @@ func TestAutoTopUp_TakesNothingAgainThatWasGivenBack(t *testing.T) {
 		})
 	}
 }
+
+// What is less than the threshold after a top-up, since one may not be more, is charged for again until it is not.
+func TestAutoTopUp_GoesOnWhereOneIsNotEnough(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Policy.TopUpMaximum = 3000
+	a := w.onPro(t)
+	w.use(t, a, "voice", "120000") // 27 dollars, so that 77 are missing
+	w.saveRule(t, a, 100_000)
+	if got := w.checkedFunds(t, a); got != 3000 {
+		t.Fatalf("funds of %d, want as much as a top-up may be", got)
+	}
+	w.until(t, w.clock().Add(time.Minute))
+	w.until(t, w.clock().Add(time.Minute))
+	if got := w.balance(t, a).Funds.Minor; got != 6000 {
+		t.Errorf("funds of %d, want two top-ups: 33 dollars are no longer below the threshold", got)
+	}
+}
+
+// A top-up by hand that is under way keeps the rule waiting, and it is looked at again however that one ends.
+func TestAutoTopUp_AfterOneByHandThatCameToNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.keepFunds(t, sandbox.TokenProcessing, 100_000)
+	w.topUp(t, a, 100)
+	if got := w.checkedFunds(t, a); got != 0 {
+		t.Fatalf("funds of %d while a top-up is under way", got)
+	}
+	w.settledAs(t, a, "do_not_honor")
+	w.behave(t, a, sandbox.TokenVisa)
+	w.until(t, w.clock().Add(2*time.Minute))
+	if got := w.balance(t, a).Funds.Minor; got != 5000 {
+		t.Errorf("funds of %d, want the target", got)
+	}
+}
