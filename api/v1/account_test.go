@@ -87,6 +87,7 @@ func TestCloseAccount(t *testing.T) {
 	}
 	ada.get(t, "/v1/account").want(t, http.StatusOK)
 	ada.get(t, "/v1/overview").want(t, http.StatusOK).golden(t, "overview_closed")
+	ada.post(t, "/v1/top-ups/preview", `{"amount":{"amount":100000,"currency":"USD"}}`).problem(t, http.StatusConflict, "account_closed")
 	ada.with("If-Match", "*").do(t, http.MethodPatch, "/v1/account", `{"name":"x"}`).problem(t, http.StatusConflict, "account_closed")
 	w.advance(time.Hour)
 }

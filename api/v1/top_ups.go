@@ -111,7 +111,7 @@ type TopUpPreview struct {
 //	@Param			top_up	body		NewTopUp	true	"The amount"
 //	@Success		200		{object}	TopUpPreview
 //	@Failure		404		{object}	problem.Problem	"payment_method_not_found"
-//	@Failure		409		{object}	problem.Problem	"upgrade_required, no_payment_method, top_up_pending, card_attempts_exhausted"
+//	@Failure		409		{object}	problem.Problem	"upgrade_required, no_payment_method, top_up_pending, card_attempts_exhausted, account_closed"
 //	@Failure		422		{object}	problem.Problem	"invalid_request, top_up_amount, currency_mismatch"
 //	@Router			/v1/top-ups/preview [post]
 func (h topUps) preview(c echo.Context) error {

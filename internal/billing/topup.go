@@ -281,6 +281,9 @@ func (f Funder) Preview(ctx context.Context, asked Asked, in TopUpInput) (out To
 	if err != nil {
 		return out, err
 	}
+	if acct.Status == account.Closed {
+		return out, account.ErrClosed
+	}
 	if out.Method, err = f.check(ctx, f.DB, acct, in); err != nil {
 		return out, err
 	}
