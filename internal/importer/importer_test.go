@@ -340,6 +340,42 @@ func TestRowsThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// Which of two members is meant nobody can say: taking either would make another event of the row with each import, and count
+// it again.
+func TestRowsOfTwoMeaningsAreNotTaken(t *testing.T) {
+	t.Parallel()
+
+	named := func(column, member string) importer.Mapping {
+		return importer.Mapping{Columns: map[string]string{column: member}}
+	}
+	for name, c := range map[string]struct {
+		line    string
+		mapping importer.Mapping
+		want    string
+	}{
+		"two are the id":           {`{"id":"1","call":"2"}`, named("call", "id"), "more than one member is the id"},
+		"two are a dimension":      {`{"id":"1","team":"a","dimensions":{"project":"b"}}`, named("team", "dimensions.project"), "more than one member is the dimensions.project"},
+		"a dimension stands twice": {`{"id":"1","dimensions.project":"a","dimensions":{"project":"b"}}`, importer.Mapping{}, "more than one member is the dimensions.project"},
+		"dimensions are a text":    {`{"id":"1","dimensions":"helpdesk"}`, importer.Mapping{}, "dimensions are no object"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			path := write(t, "a.ndjson", strings.Repeat(c.line+"\n", 20))
+			s := &service{}
+			opt := importer.Options{Mapping: c.mapping, Rejects: path + ".rejects.csv"}
+			counts, err := importer.Run(t.Context(), path, s, opt)
+			if err != nil || counts != (importer.Counts{Rows: 20, Rejected: 20}) || len(s.stored) > 0 {
+				t.Errorf("%+v, %v; stored %v", counts, err, s.stored)
+			}
+			rejects, err := os.ReadFile(opt.Rejects)
+			if err != nil || strings.Count(string(rejects), c.want) != 20 {
+				t.Errorf("%s, %v", rejects, err)
+			}
+		})
+	}
+}
+
 func TestHTTPSender(t *testing.T) {
 	t.Parallel()
 

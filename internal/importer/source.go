@@ -240,6 +240,11 @@ func (s *source) openNDJSON(in *bufio.Reader) {
 			if err := dec.Decode(&fields); err != nil {
 				return nil, string(line), rowError{err}
 			}
+			if d, ok := fields["dimensions"]; ok && d != nil && s.mapping.target("dimensions") == "" {
+				if _, nested := d.(map[string]any); !nested { // left out it would be counted without them
+					return nil, string(line), rowError{errors.New("dimensions are no object")}
+				}
+			}
 			return fields, string(line), nil
 		}
 	}
@@ -318,23 +323,38 @@ func (s *source) next() (row, error) {
 func (m Mapping) event(fields map[string]any) (json.RawMessage, error) {
 	out := make(map[string]any, len(fields)+len(m.Set))
 	dims := map[string]any{}
-	put := func(to string, v any) {
+	place := func(to string) (map[string]any, string) {
 		if name, ok := strings.CutPrefix(to, dimension); ok {
-			dims[name] = v
-		} else {
-			out[to] = v
+			return dims, name
 		}
+		return out, to
 	}
-	for to, v := range m.Set {
-		put(to, v)
+	var twice string
+	put := func(to string, v any) {
+		in, name := place(to)
+		if _, there := in[name]; there {
+			twice = to
+		}
+		in[name] = v
 	}
 	for column, v := range fields {
 		if nested, ok := v.(map[string]any); ok && column == "dimensions" {
-			maps.Copy(dims, nested)
+			for name, v := range nested {
+				put(dimension+name, v)
+			}
 			continue
 		}
 		if to := m.target(column); to != "" {
 			put(to, v)
+		}
+	}
+	if twice != "" { // fields come in any order: which of the two it was would change from one import to the next
+		return nil, fmt.Errorf("more than one member is the %s", twice)
+	}
+	for to, v := range m.Set {
+		in, name := place(to)
+		if _, there := in[name]; !there {
+			in[name] = v
 		}
 	}
 	if len(dims) > 0 {
