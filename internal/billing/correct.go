@@ -92,7 +92,10 @@ func (c Corrections) eventOf(ctx context.Context, tx Tx, x metering.Correction) 
 		if err != nil {
 			return e, nil, err
 		}
-		if fates[x.EventID].Stored {
+		switch f := fates[x.EventID]; {
+		case f.Voided:
+			return e, nil, metering.ErrVoided
+		case f.Stored:
 			return e, nil, metering.ErrEventGone
 		}
 		return e, nil, metering.ErrEventNotFound
