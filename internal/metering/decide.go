@@ -79,6 +79,7 @@ func (v *verdict) decide(ctx context.Context) (Writes, error) {
 	if err := v.admit(ctx); err != nil {
 		return Writes{}, fmt.Errorf("admit: %w", err)
 	}
+	v.tellTaken()
 	if err := v.showConflicts(ctx); err != nil {
 		return Writes{}, fmt.Errorf("show conflicts: %w", err)
 	}
@@ -304,12 +305,7 @@ func (v *verdict) judge(it *item) {
 	*it.result = Result{}
 	ref := Ref{it.event.Account, it.key}
 	if first := v.accepted[ref]; first != nil {
-		if first.content == it.content {
-			it.result.Status = Duplicate
-		} else {
-			it.result.Status = Conflict
-			it.result.Stored = &Record{Event: *first.event, ReceivedAt: v.now, Counted: first.counted, Period: first.period}
-		}
+		v.repeats(it, first)
 		return
 	}
 	ad := v.known.Admissions[it.event.Account]
@@ -337,6 +333,39 @@ func (v *verdict) judge(it *item) {
 		v.known.Totals[it.total] = held
 	}
 	v.accept(it, ref)
+}
+
+// repeats answers an event whose identity one before it in the flush has.
+func (v *verdict) repeats(it, first *item) {
+	if first.content == it.content {
+		*it.result = Result{Status: Duplicate}
+		return
+	}
+	*it.result = Result{
+		Status: Conflict,
+		Stored: &Record{Event: *first.event, ReceivedAt: v.now, Counted: first.counted, Period: first.period},
+	}
+}
+
+// tellTaken answers events that sort has refused, for their time or what they hold, as the next flush would: first of all
+// that their identity is taken, where it is so by one before them.
+func (v *verdict) tellTaken() {
+	for i := range v.items {
+		it := &v.items[i]
+		if it.op != nil || it.result.Problem == nil {
+			continue
+		}
+		first := v.accepted[Ref{it.event.Account, it.key}]
+		if first == nil {
+			continue
+		}
+		for j := range i {
+			if &v.items[j] == first {
+				v.repeats(it, first)
+				break
+			}
+		}
+	}
 }
 
 // after returns what a limit is compared with: the period's quantity with the event in it.

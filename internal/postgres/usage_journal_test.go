@@ -164,6 +164,21 @@ func TestIngest(t *testing.T) {
 		}
 	})
 
+	// As they are in the next batch, where the first of them is stored.
+	t.Run("ConflictsWithinABatchAreToldBeforeWhatElseForbidsAnEvent", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		early, good, late := b.event("1", "text", "5"), b.event("1", "text", "5"), b.event("1", "text", "5")
+		early.OccurredAt = noon.Add(metering.MaxFuture + time.Second)
+		late.OccurredAt = noon.Add(-metering.MaxAge - time.Second)
+		results := b.mustAdd(t, early, good, late)
+		wantStatuses(t, results, "rejected:in_future accepted conflict")
+		if s := results[2].Stored; s == nil || !s.OccurredAt.Equal(good.OccurredAt) || results[2].Problem != nil {
+			t.Errorf("the conflict shows %+v, and %+v", s, results[2].Problem)
+		}
+		wantStatuses(t, b.mustAdd(t, early, good, late), "conflict duplicate conflict")
+	})
+
 	t.Run("RetentionNeverCountsTwice", func(t *testing.T) {
 		t.Parallel()
 		b := newMeterBench(t, metering.Options{})
