@@ -75,7 +75,7 @@ type MeterUsage struct {
 	Included *string      `json:"included" validate:"required" extensions:"x-nullable" format:"decimal"` // of quantity: taken by the allowance
 	Billable *string      `json:"billable" validate:"required" extensions:"x-nullable" format:"decimal"` // the rest
 	Cost     *Money       `json:"cost" validate:"required" extensions:"x-nullable"`                      // tax not included
-	Groups   []UsageGroup `json:"groups,omitempty"`                                                      // with group_by
+	Groups   []UsageGroup `json:"groups,omitzero"`                                                       // with group_by
 } //@name MeterUsage
 
 // UsageGroup is the usage with one value of a dimension. The value is empty for events without the
@@ -145,6 +145,9 @@ func toMeterUsage(m metering.MeterUsage, costs map[string]UsageCost) MeterUsage 
 	if cost, ok := costs[m.Meter.Code]; ok {
 		included, billable, amount := cost.Included.String(), cost.Billable.String(), toMoney(cost.Amount)
 		out.Included, out.Billable, out.Cost = &included, &billable, &amount
+	}
+	if m.Groups != nil {
+		out.Groups = make([]UsageGroup, 0, len(m.Groups))
 	}
 	for _, g := range m.Groups {
 		out.Groups = append(out.Groups, UsageGroup{Value: g.Value, Quantity: g.Quantity.String(), Events: g.Events})

@@ -160,6 +160,9 @@ func TestReadUsage(t *testing.T) {
 	ada.get(t, "/v1/usage?meter=voice").want(t, http.StatusOK).golden(t, "usage")
 	ada.get(t, "/v1/usage?meter=voice,voice").want(t, http.StatusOK).golden(t, "usage")
 	ada.get(t, "/v1/usage?meter=voice&group_by=project").want(t, http.StatusOK).golden(t, "usage_by_project")
+	if unused := ada.get(t, "/v1/usage?meter=text&group_by=project").want(t, http.StatusOK); !strings.Contains(string(unused.Body), `"groups":[]`) {
+		t.Errorf("an unused meter has no list of groups: %s", unused.Body)
+	}
 	ada.get(t, "/v1/usage/series?meter=voice&interval=hour&from=2026-03-10T07:00:00Z&to=2026-03-10T09:00:00Z").want(t, http.StatusOK).golden(t, "usage_series")
 	for _, read := range []string{"/v1/usage?", "/v1/usage/events?", "/v1/usage/export?", "/v1/usage/series?from=2026-03-10T07:00:00Z&to=2026-03-10T09:00:00Z&"} {
 		ada.get(t, read+"meter=fax").problem(t, http.StatusNotFound, "unknown_meter")

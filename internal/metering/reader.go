@@ -142,6 +142,9 @@ func (r Reader) fromTotals(ctx context.Context, a account.ID, q Question) ([]Sli
 // meterUsage adds up the slices of one meter.
 func meterUsage(m *Meter, all []Slice, grouped bool) MeterUsage {
 	u := MeterUsage{Meter: m}
+	if grouped {
+		u.Groups = []GroupUsage{}
+	}
 	for _, s := range all {
 		if s.Meter != m.Code {
 			continue
