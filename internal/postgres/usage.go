@@ -117,11 +117,13 @@ SELECT DISTINCT t.period_start FROM usage_totals t
 JOIN invoices i ON i.account_id = t.account_id AND i.period_start = t.period_start AND i.kind = 'cycle' AND i.status <> 'draft'
 WHERE t.account_id = $1 AND t.period_start < $2
   AND (t.quantity <> coalesce(t.billed, 0)
-    -- What comes late comes within 35 days. Beyond that only a correction can have changed a series and not the total.
+    -- What comes late comes within 35 days. Beyond that only a correction can have changed a series and not the total, and one that
+    -- was made long before the period that bills it has been billed.
     OR (i.period_end > $2::timestamptz - interval '100 days' OR EXISTS (
-      SELECT FROM usage_corrections c WHERE c.account_id = t.account_id AND c.meter = t.meter AND c.period_start = t.period_start))
+      SELECT FROM usage_corrections c WHERE c.account_id = $1 AND c.meter = t.meter AND c.period_start = t.period_start
+        AND c.at > $2::timestamptz - interval '100 days'))
     AND EXISTS (
-      SELECT FROM usage_series_totals s WHERE s.account_id = t.account_id AND s.meter = t.meter AND s.period_start = t.period_start
+      SELECT FROM usage_series_totals s WHERE s.account_id = $1 AND s.meter = t.meter AND s.period_start = t.period_start
         AND s.quantity <> s.billed))
 ORDER BY t.period_start`, mustOwner(a), before)
 	return starts, err
