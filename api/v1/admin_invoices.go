@@ -81,7 +81,7 @@ func (h adminInvoices) credit(c echo.Context) error {
 	var checks validate.Checks
 	in := billing.CreditInput{Reason: body.Reason}
 	var err error
-	if in.Invoice, err = id.Parse[invoice.Invoice](body.Invoice); err != nil {
+	if in.Invoice, err = id.Parse[invoice.Invoice](body.Invoice); checks.Require("#/invoice", body.Invoice) && err != nil {
 		checks.Fail("#/invoice", "invalid_identifier", "is no identifier of an invoice")
 	}
 	if body.Amount != nil {

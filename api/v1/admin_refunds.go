@@ -93,7 +93,7 @@ func (h adminRefunds) create(c echo.Context) error {
 	var checks validate.Checks
 	in := billing.RefundInput{Reason: body.Reason, Origin: payment.ByOperator}
 	var err error
-	if in.Payment, err = id.Parse[payment.Payment](body.Payment); err != nil {
+	if in.Payment, err = id.Parse[payment.Payment](body.Payment); checks.Require("#/payment", body.Payment) && err != nil {
 		checks.Fail("#/payment", "invalid_identifier", "is no identifier of a payment")
 	}
 	if body.Amount != nil {

@@ -29,7 +29,12 @@ func TestWhatIsMissingIsRequired(t *testing.T) {
 		{ada, http.MethodPost, "/v1/usage/reconciliations", `{"meter":"voice"}`, "#/hours required"},
 		{ada, http.MethodPost, "/v1/usage/reconciliations", `{"meter":"voice","ids":["1"]}`, "#/source required"},
 		{ada, http.MethodPost, "/v1/usage/reconciliations", `{"meter":"voice","hours":[{"hour":"2026-03-10T08:00:00Z"}]}`, "#/hours/0/events required"},
+		{ada, http.MethodPost, "/v1/usage/reservations", `{"quantity":"600"}`, "#/meter required"},
+		{ada, http.MethodPost, "/v1/usage/leases", `{"quantity":"0"}`, "#/meter required, #/quantity out_of_range"},
 		{op, http.MethodPost, "/v1/admin/credits", `{}`, "#/amount required, #/reason required"},
+		{op, http.MethodPost, "/v1/admin/refunds", `{}`, "#/payment required, #/reason required"},
+		{op, http.MethodPost, "/v1/admin/credit-notes", `{"invoice":" "}`, "#/invoice required, #/reason required"},
+		{op, http.MethodPost, "/v1/admin/credit-notes", `{"invoice":"inv_1","reason":"r"}`, "#/invoice invalid_identifier"},
 	} {
 		got := tc.who.with("If-Match", "*").do(t, tc.method, tc.path, tc.body).problem(t, http.StatusUnprocessableEntity, "invalid_request")
 		var told []string

@@ -12,6 +12,7 @@ import (
 	"github.com/accrue-billing/accrue/api/middleware"
 	"github.com/accrue-billing/accrue/api/route"
 	"github.com/accrue-billing/accrue/api/strictjson"
+	"github.com/accrue-billing/accrue/api/validate"
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/entitlement"
@@ -150,11 +151,16 @@ func (h reservations) asked(c echo.Context, lease bool) (metering.Reserving, err
 	if err := strictjson.Decode(c, &in); err != nil {
 		return metering.Reserving{}, err
 	}
+	var checks validate.Checks
+	checks.Require("#/meter", in.Meter)
 	if in.Quantity.Sign() <= 0 {
-		return metering.Reserving{}, errs.InvalidField("#/quantity", "out_of_range", "must be more than 0")
+		checks.Fail("#/quantity", "out_of_range", "must be more than 0")
 	}
 	if utf8.RuneCountInString(in.Reference) > 255 {
-		return metering.Reserving{}, errs.InvalidField("#/reference", "too_long", "must have at most 255 characters")
+		checks.Fail("#/reference", "too_long", "must have at most 255 characters")
+	}
+	if err := checks.Err(); err != nil {
+		return metering.Reserving{}, err
 	}
 	ttl, err := ttl(in.TTLSeconds)
 	return metering.Reserving{
