@@ -333,6 +333,9 @@ func (m *mover) step(t *testing.T) string {
 		{"the provider does not answer", func() error {
 			return m.control.Plan(ctx, sandbox.Fault{Op: "charge", Kind: sandbox.FaultReset}, sandbox.Fault{Op: "refund", Kind: sandbox.FaultReset})
 		}},
+		{"the provider gives back another amount", func() error {
+			return m.control.Plan(ctx, sandbox.Fault{Op: "refund", Kind: sandbox.FaultWrongAmount})
+		}},
 		{"the card declines", func() error {
 			m.behave(t, m.a, []string{sandbox.TokenVisa, sandbox.TokenChargeDeclined}[m.r.IntN(2)])
 			return nil

@@ -292,9 +292,18 @@ func (c *Core) writeRefund(ctx context.Context, tx Tx, acct account.Account, p *
 		return nil
 	}
 	if !failed && res.Ref != "" && res.Amount != ref.Amount {
-		c.Log.ErrorContext(ctx, "provider reports another refund than was asked for; it is not told as made",
+		c.Log.ErrorContext(ctx, "provider reports another refund than was asked for",
 			"refund", ref.ID, "asked", ref.Amount, "reported", res.Amount, "provider_ref", res.Ref)
-		res.Outcome = payment.OutcomeProcessing
+		most := p.Refundable().Minor + ref.Amount.Minor
+		// A single answer may be garbled. What is said again, once the provider is asked what it has, is gone.
+		if ref.ProviderRef == res.Ref && res.Outcome == payment.OutcomeSucceeded &&
+			res.Amount.Currency == ref.Amount.Currency && res.Amount.Minor > 0 && res.Amount.Minor <= most {
+			if err := c.gaveAnother(ctx, tx, acct, p, ref, res.Amount, now); err != nil {
+				return err
+			}
+		} else {
+			res.Outcome = payment.OutcomeProcessing
+		}
 	}
 	if res.Ref != "" && ref.ProviderRef == "" {
 		ref.ProviderRef = res.Ref
@@ -325,6 +334,31 @@ func (c *Core) writeRefund(ctx context.Context, tx Tx, acct account.Account, p *
 		ref.CheckAt = c.Clock().Add(pause(3))
 	}
 	return tx.Payments().SaveRefund(ctx, *ref)
+}
+
+// gaveAnother makes a refund that of the amount which the provider has given back. What that is less than was asked for is
+// again where it came from, and what it is more comes from there too.
+func (c *Core) gaveAnother(ctx context.Context, tx Tx, acct account.Account, p *payment.Payment, ref *payment.Refund, gave money.Amount, now time.Time) error {
+	more := money.New(gave.Minor-ref.Amount.Minor, gave.Currency)
+	about := detail("refund", ref.ID, "asked", ref.Amount, "given_back", gave)
+	ref.Amount = gave
+	p.Refunded.Minor += more.Minor
+	if err := tx.Payments().SavePayment(ctx, p); err != nil {
+		return err
+	}
+	f := c.fact(acct, ref.ID.String()+"/difference", "Refund of another amount", now)
+	var err error
+	if more.Sign() > 0 {
+		err = c.takenBack(ctx, tx, acct, p, more, books.Refund, f)
+	} else {
+		err = c.cameBack(ctx, tx, acct, p, more.Neg(), books.RefundFailed, f)
+	}
+	if err != nil {
+		return err
+	}
+	return tx.Accounts().Audit(ctx, acct.ID, account.Entry{
+		Actor: system, Action: "payment.refund_corrected", Reason: "The provider gave back another amount than was asked for.", Detail: about, At: now,
+	})
 }
 
 func aboutRefund(r payment.Refund) map[string]any {

@@ -3,6 +3,7 @@ package billing_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
@@ -114,7 +115,7 @@ func TestSmallInvoice_WaitsForFunds(t *testing.T) {
 	}
 }
 
-// A refund of another amount than was asked for is not what was decided, and is not told as that.
+// A refund of another amount than was asked for is not what was decided, and is not told as that for a single answer.
 func TestRefund_OfAnotherAmountIsNotToldAsMade(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -123,6 +124,55 @@ func TestRefund_OfAnotherAmountIsNotToldAsMade(t *testing.T) {
 	w.fault(t, sandbox.Fault{Op: "refund", Kind: sandbox.FaultWrongAmount})
 	if ref := w.refund(t, a, p.ID, 2000); ref.Status != payment.Processing {
 		t.Errorf("the refund is %s", ref.Status)
+	}
+}
+
+// giving is a provider that gives back another amount than it is asked for.
+type giving struct {
+	payment.Gateway
+	minor int64
+}
+
+func (g giving) Refund(ctx context.Context, r payment.RefundRequest) (payment.RefundResult, error) {
+	r.Amount.Minor = g.minor
+	return g.Gateway.Refund(ctx, r)
+}
+
+// What the provider says twice that it has given back is gone, whatever was asked for. Of 20.00 USD that were asked for,
+// what it did not give back is again where it came from, and what it gave back beyond them comes from there too.
+func TestRefund_OfAnotherAmountIsBookedAsTheProviderHasIt(t *testing.T) {
+	t.Parallel()
+	for _, gave := range []int64{1500, 2500} {
+		w := newWorld(t)
+		top := w.topUp(t, w.onPro(t), 5000).Charge
+		a, inv, paid := w.charged(t) // 27.00
+		w.Gateway = giving{w.Gateway, gave}
+		var of []payment.Refund
+		for _, p := range []payment.Payment{top, paid} {
+			of = append(of, w.refund(t, p.Account, p.ID, 2000))
+			w.wantRefunds(t, p, "operator 2000 processing")
+		}
+		w.advance(time.Hour)
+		w.sweep(t)
+		for _, p := range []payment.Payment{top, paid} {
+			w.wantRefunds(t, p, fmt.Sprintf("operator %d succeeded", gave))
+		}
+		w.wantBalance(t, top.Account, 5000-gave, 0)
+		w.wantBalance(t, a, 0, gave)
+		w.wantInvoice(t, a, inv, invoice.Open, gave)
+
+		for _, ref := range of { // and all of it comes back if it does not arrive
+			ref, err := w.DB.Payments().Refund(t.Context(), ref.Account, ref.ID)
+			if err == nil {
+				err = w.control.SettleRefund(t.Context(), ref.ProviderRef, "expired_or_canceled_card")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.tell(t, ref.ProviderRef)
+		}
+		w.wantBalance(t, top.Account, 5000, 0)
+		w.wantInvoice(t, a, inv, invoice.Paid, 0)
 	}
 }
 

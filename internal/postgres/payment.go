@@ -368,7 +368,7 @@ func (s paymentStore) SaveRefund(ctx context.Context, r payment.Refund) (err err
 	defer errs.Wrap(&err, "save refund %s", r.ID)
 	row := toRefundRow(r)
 	return changed(stores(s).of(ctx, r.Account).Model(&refundRow{}).Where("id = ?", r.ID).
-		Select("status", "provider_ref", "reason", "check_at", "updated_at").Updates(&row), payment.ErrRefundNotFound)
+		Select("amount", "status", "provider_ref", "reason", "check_at", "updated_at").Updates(&row), payment.ErrRefundNotFound)
 }
 
 func (s paymentStore) DisputeByRef(ctx context.Context, a account.ID, ref string) (_ payment.Dispute, err error) {
