@@ -108,13 +108,11 @@ func (a Adjuster) Void(ctx context.Context, asked Asked, iid invoice.ID, reason 
 		if inv.AmountPaid.Minor > 0 {
 			return inv, ErrPartlyPaid.With("amount_paid", inv.AmountPaid)
 		}
-		corrected := false
-		if err := takings(ctx, tx, acct.ID, func(by, of invoice.ID, _ money.Amount) {
-			corrected = corrected || by == inv.ID || of == inv.ID
-		}); err != nil {
+		taken, err := takings(ctx, tx, acct.ID)
+		if err != nil {
 			return inv, err
 		}
-		if corrected {
+		if slices.ContainsFunc(taken, func(t taking) bool { return t.by == inv.ID || t.of == inv.ID }) {
 			return inv, ErrCorrected
 		}
 		if was == invoice.Uncollectible { // it is due again before it is taken back
@@ -140,6 +138,22 @@ func (a Adjuster) Void(ctx context.Context, asked Asked, iid invoice.ID, reason 
 		}
 		return inv, a.audit(ctx, tx, acct, asked, "invoice.void", reason, inv, now)
 	})
+}
+
+// takeOff issues a credit note over what a correction of usage takes back of what is owed of an invoice that was written off.
+// No other note is the system's, so it is known by that, and by the time of the invoice that corrects.
+func (a Adjuster) takeOff(ctx context.Context, tx Tx, acct account.Account, iid invoice.ID, amount money.Amount, now time.Time) error {
+	inv, err := tx.Invoices().Lock(ctx, acct.ID, iid)
+	if err != nil {
+		return err
+	}
+	if err := a.dueAgain(ctx, tx, acct, inv, amount, now); err != nil {
+		return err
+	}
+	if _, err := a.issue(ctx, tx, acct, &inv, amount, system, "Usage that it bills was corrected.", now); err != nil {
+		return err
+	}
+	return a.afterPayment(ctx, tx, acct, &inv, now)
 }
 
 // dueAgain books that so much of what was written off is due, so that a credit note can take it off.

@@ -190,6 +190,16 @@ func (c Closer) finalize(ctx context.Context, tx Tx, acct account.Account, inv i
 	if err != nil {
 		return err
 	}
+	for _, adj := range r.adjusted { // before what is given back on the invoice itself, which is told by what these leave
+		for _, off := range adj.takenOff {
+			if off.owed.IsZero() {
+				continue
+			}
+			if err := Adjuster(c).takeOff(ctx, tx, acct, off.invoice, off.owed, now); err != nil {
+				return err
+			}
+		}
+	}
 	if err := c.issue(ctx, tx, acct, inv, p, r, now); err != nil {
 		return err
 	}

@@ -52,8 +52,8 @@ func TestMoney_PropertyFundsAreNeverMoreThanWasPaid(t *testing.T) {
 	}
 }
 
-// Usage is given back once, whatever is corrected and void, in any order: when none is left that counts, the invoices
-// that are not void come to nothing together, neither more nor less.
+// Usage is given back once, whatever is corrected, void and written off, in any order: when none is left that counts, the
+// invoices that are not void come to nothing together with what was credited of them, neither more nor less.
 func TestMoney_PropertyUsageIsGivenBackOnce(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -61,7 +61,7 @@ func TestMoney_PropertyUsageIsGivenBackOnce(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, uint64(round)))
 		w := newWorld(t)
 		m := mover{world: w, r: r, a: w.onPro(t), only: []string{
-			"use", "use late", "take usage back", "amend usage", "a month", "void",
+			"use", "use late", "take usage back", "amend usage", "a month", "void", "write off",
 		}}
 		w.Policy.Dunning.Retries = []time.Duration{1000 * 24 * time.Hour} // nobody is suspended: all is used while all is open
 		w.behave(t, m.a, sandbox.TokenChargeDeclined)
@@ -128,6 +128,14 @@ func (m *mover) nothingUsed(t *testing.T) string {
 		content, err := m.DB.Invoices().Content(t.Context(), m.a, inv.ID)
 		if err != nil {
 			t.Fatal(err)
+		}
+		notes, err := m.DB.Invoices().CreditNotesOf(t.Context(), m.a, inv.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range notes { // of what was written off
+			sum -= n.Amount.Minor
+			said += fmt.Sprintf("; credited of it: %d", n.Amount.Minor)
 		}
 		for _, l := range content.Lines {
 			if l.Kind != "credit_to_balance" {

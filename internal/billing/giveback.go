@@ -43,12 +43,8 @@ func standsPaid(ctx context.Context, tx Tx, inv invoice.Invoice) (int64, error) 
 	if err != nil || paid <= 0 {
 		return paid, err
 	}
-	err = takings(ctx, tx, inv.Account, func(_, of invoice.ID, part money.Amount) {
-		if of == inv.ID {
-			paid -= min(paid, part.Minor)
-		}
-	})
-	return paid, err
+	back, err := givenBack(ctx, tx, inv)
+	return max(0, paid-back), err
 }
 
 // creditAgain makes what promotional credit had paid of an invoice credit again; f has booked it. It has the time that it

@@ -23,10 +23,11 @@ type adjustment struct {
 	takenOff []takenOff
 }
 
-// takenOff is what is taken back of what an invoice absorbed.
+// takenOff is what is taken back of an invoice and was never paid.
 type takenOff struct {
-	invoice invoice.ID
-	amount  money.Amount
+	invoice  invoice.ID
+	absorbed money.Amount // of what it absorbed
+	owed     money.Amount // of what is owed of it, though it was written off
 }
 
 // adjustments prices what came late for periods whose cycle invoice is final, at those periods' own
@@ -121,7 +122,8 @@ func changeOf(ctx context.Context, tx Tx, acct account.Account, p subscription.P
 //   - More usage is billed so far as the period, with all that was used in it, stays within the limit as it is now. Of a
 //     limit that was raised since, what was absorbed before stays absorbed, and what comes then is billed.
 //   - Less usage takes back first what invoices billed that are void, as that was taken back with them; then what was billed
-//     last, and of each invoice what it absorbed before what it billed: that was never paid.
+//     last, and of each invoice what it absorbed, and what is owed of it though it was written off, before the rest: those
+//     were never paid.
 func absorb(ctx context.Context, tx Tx, acct account.Account, out []adjustment, changes []change, limit *money.Amount) error {
 	var back takingBack
 	for i := range changes {
@@ -151,10 +153,17 @@ func absorb(ctx context.Context, tx Tx, acct account.Account, out []adjustment, 
 			}
 			came := bills
 			for _, part := range off {
-				bills.Minor += part.amount.Minor
+				bills.Minor += part.absorbed.Minor
 			}
 			unpaid, err := adj.bill(c.full, "Was beyond the spending limit, and not billed", came, bills)
 			if err != nil {
+				return err
+			}
+			came = bills
+			for _, part := range off {
+				bills.Minor += part.owed.Minor
+			}
+			if _, err := adj.bill(c.full, "Taken off its invoice, which was written off", came, bills); err != nil {
 				return err
 			}
 			adj.takenOff, adj.absorbed = off, unpaid.Neg()
@@ -173,10 +182,10 @@ func (adj *adjustment) bill(in pricing.Input, why string, came, bills money.Amou
 	return l.Amount, err
 }
 
-// takingBack knows what invoices bill for periods, and what each of them has absorbed.
+// takingBack knows what invoices bill for periods, and what of each of them was never paid.
 type takingBack struct {
-	parts    map[int64][]invoice.Part // by the start of the period, the latest invoice last
-	absorbed map[invoice.ID]money.Amount
+	parts map[int64][]invoice.Part // by the start of the period, the latest invoice last
+	never map[invoice.ID]takenOff
 }
 
 func (b *takingBack) read(ctx context.Context, tx Tx, acct account.Account, of []adjustment) error {
@@ -185,38 +194,40 @@ func (b *takingBack) read(ctx context.Context, tx Tx, acct account.Account, of [
 		starts[i] = of[i].period.Bounds.Start
 	}
 	parts, err := tx.Invoices().Parts(ctx, acct.ID, starts)
-	b.absorbed = map[invoice.ID]money.Amount{}
+	b.never = map[invoice.ID]takenOff{}
 	for _, p := range parts {
-		b.absorbed[p.Invoice] = p.Absorbed
+		b.never[p.Invoice] = takenOff{p.Invoice, p.Absorbed, p.Owed}
 	}
-	b.replay(parts, func(invoice.ID, invoice.ID, money.Amount) {})
+	b.replay(parts, func(invoice.Part, invoice.ID, money.Amount) {})
 	return err
 }
 
 // replay lets invoices bill and take back in their order, and tells what each took back of which that was not void then.
-func (b *takingBack) replay(parts []invoice.Part, each func(by, of invoice.ID, part money.Amount)) {
+func (b *takingBack) replay(parts []invoice.Part, each func(by invoice.Part, of invoice.ID, part money.Amount)) {
 	b.parts = map[int64][]invoice.Part{}
 	for _, p := range parts {
 		at := p.Period.UnixMicro()
 		if p.Amount.Sign() > 0 {
 			b.parts[at] = append(b.parts[at], p)
 		} else {
-			b.less(at, p.Amount.Neg(), p.FinalizedAt, func(of invoice.ID, part money.Amount) { each(p.Invoice, of, part) })
+			b.less(at, p.Amount.Neg(), p.FinalizedAt, func(of invoice.ID, part money.Amount) { each(p, of, part) })
 		}
 	}
 }
 
-// taken is what has been taken back of an invoice by one later invoice, and by others before that.
-type taken struct {
-	of          invoice.ID
-	now, before int64
+// taking is what one issued invoice takes back of another.
+type taking struct {
+	by, of invoice.ID
+	amount int64
+	at     time.Time
+	owed   int64 // of the amount, off what was owed of one that was written off: by a credit note
 }
 
-// takings tells what each issued invoice of an account takes back of which.
-func takings(ctx context.Context, tx Tx, a account.ID, each func(by, of invoice.ID, part money.Amount)) error {
+// takings returns what each issued invoice of an account takes back of which, in their order.
+func takings(ctx context.Context, tx Tx, a account.ID) (out []taking, err error) {
 	periods, err := tx.Subscriptions().Periods(ctx, a, maxTerm)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	starts := make([]time.Time, len(periods))
 	for i, p := range periods {
@@ -224,25 +235,63 @@ func takings(ctx context.Context, tx Tx, a account.ID, each func(by, of invoice.
 	}
 	parts, err := tx.Invoices().Parts(ctx, a, starts)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	new(takingBack).replay(parts, each)
-	return nil
+	new(takingBack).replay(parts, func(by invoice.Part, of invoice.ID, part money.Amount) {
+		out = append(out, taking{by: by.Invoice, of: of, amount: part.Minor, at: by.FinalizedAt})
+	})
+	notes := map[invoice.ID][]invoice.CreditNote{}
+	for i := range out {
+		t := &out[i]
+		of, known := notes[t.of]
+		if !known {
+			if of, err = tx.Invoices().CreditNotesOf(ctx, a, t.of); err != nil {
+				return nil, err
+			}
+			notes[t.of] = of
+		}
+		for j := range of {
+			if n := &of[j]; n.Actor == system && n.IssuedAt.Equal(t.at) { // see Adjuster.takeOff
+				off := min(n.ToDue.Minor, t.amount-t.owed)
+				t.owed += off
+				n.ToDue.Minor -= off
+			}
+		}
+	}
+	return out, nil
 }
 
-// takenBy returns of which invoices an issued one takes something back.
+// givenBack is what corrections of usage have given back of an invoice.
+func givenBack(ctx context.Context, tx Tx, inv invoice.Invoice) (sum int64, err error) {
+	all, err := takings(ctx, tx, inv.Account)
+	for _, t := range all {
+		if t.of == inv.ID {
+			sum += t.amount - t.owed
+		}
+	}
+	return sum, err
+}
+
+// taken is what has been given back of an invoice by one later invoice, and by others before that.
+type taken struct {
+	of          invoice.ID
+	now, before int64
+}
+
+// takenBy returns of which invoices an issued one gives something back.
 func takenBy(ctx context.Context, tx Tx, acct account.Account, by invoice.ID) (out []taken, err error) {
-	err = takings(ctx, tx, acct.ID, func(i, of invoice.ID, part money.Amount) {
-		at := slices.IndexFunc(out, func(t taken) bool { return t.of == of })
+	all, err := takings(ctx, tx, acct.ID)
+	for _, t := range all {
+		at := slices.IndexFunc(out, func(known taken) bool { return known.of == t.of })
 		if at < 0 {
-			at, out = len(out), append(out, taken{of: of})
+			at, out = len(out), append(out, taken{of: t.of})
 		}
-		if i == by {
-			out[at].now += part.Minor
+		if t.by == by {
+			out[at].now += t.amount - t.owed
 		} else {
-			out[at].before += part.Minor
+			out[at].before += t.amount - t.owed
 		}
-	})
+	}
 	return slices.DeleteFunc(out, func(t taken) bool { return t.now == 0 }), err
 }
 
@@ -250,11 +299,13 @@ func takenBy(ctx context.Context, tx Tx, acct account.Account, by invoice.ID) (o
 // with invoices that are void.
 func (b *takingBack) take(start time.Time, amount money.Amount) (out []takenOff, void money.Amount) {
 	void = b.less(start.UnixMicro(), amount, time.Time{}, func(i invoice.ID, part money.Amount) {
-		off := money.New(min(part.Minor, b.absorbed[i].Minor), part.Currency)
-		if off.Sign() > 0 {
-			b.absorbed[i] = money.New(b.absorbed[i].Minor-off.Minor, off.Currency)
-			out = append(out, takenOff{i, off})
-		}
+		never := b.never[i]
+		off := takenOff{invoice: i, absorbed: money.New(min(part.Minor, never.absorbed.Minor), part.Currency)}
+		off.owed = money.New(min(part.Minor-off.absorbed.Minor, never.owed.Minor), part.Currency)
+		never.absorbed.Minor -= off.absorbed.Minor
+		never.owed.Minor -= off.owed.Minor
+		b.never[i] = never
+		out = append(out, off)
 	})
 	return out, void
 }
@@ -294,7 +345,10 @@ func keepAbsorbed(ctx context.Context, tx Tx, inv invoice.Invoice, r rated) erro
 			kept.Minor += adj.absorbed.Minor
 		}
 		for _, off := range adj.takenOff {
-			if err := tx.Invoices().Absorb(ctx, inv.Account, off.invoice, off.amount.Neg()); err != nil {
+			if off.absorbed.IsZero() {
+				continue
+			}
+			if err := tx.Invoices().Absorb(ctx, inv.Account, off.invoice, off.absorbed.Neg()); err != nil {
 				return err
 			}
 		}

@@ -583,6 +583,74 @@ func TestLateUsage_OnAVoidInvoice(t *testing.T) {
 	w.wantBalance(t, a, 2700, 0)
 }
 
+// What is taken back of an invoice that was written off comes off what is owed of it, which nobody has paid, and only then is
+// what has been paid given back: 2,000 minutes are 27.00, of which funds have paid 10.00.
+func TestLateUsage_OfAnInvoiceThatWasWrittenOff(t *testing.T) {
+	t.Parallel()
+	start := day(time.March, 10)
+	writtenOff := func(t *testing.T) (*world, account.ID, invoice.ID) {
+		t.Helper()
+		w := newWorld(t)
+		a := w.onPro(t)
+		w.topUp(t, a, 1000)
+		w.behave(t, a, sandbox.TokenChargeDeclined)
+		w.useAs(t, a, "call", "voice", "120000", w.clock())
+		w.closed(t, start.AddDate(0, 1, 0))
+		inv := w.invoiceOf(t, a, start)
+		if _, err := (billing.Adjuster{Core: w.Core}).WriteOff(t.Context(), asked(a, newKey()), inv, "test", nil); err != nil {
+			t.Fatal(err)
+		}
+		return w, a, inv
+	}
+	// corrected makes a quantity of the call, and lets the n-th period after its own be billed.
+	corrected := func(t *testing.T, w *world, a account.ID, seconds string, n int, want string) {
+		t.Helper()
+		w.correct(t, a, "call", seconds)
+		w.closed(t, start.AddDate(0, n+1, 0))
+		if got := w.lines(t, a, start.AddDate(0, n, 0)); got != want {
+			t.Errorf("%q s: billed %q, want %q", seconds, got, want)
+		}
+	}
+	t.Run("NotAllThatIsOwed", func(t *testing.T) {
+		t.Parallel()
+		w, a, inv := writtenOff(t)
+		corrected(t, w, a, "96000", 1, "adjustment -1080, absorbed 1080")
+		w.wantInvoice(t, a, inv, invoice.Uncollectible, 1700-1080)
+		w.wantBalance(t, a, 0, 0)
+		if got, err := w.DB.Invoices().CreditNotesOf(t.Context(), a, inv); err != nil || len(got) != 1 || got[0].ToDue != usd(1080) {
+			t.Errorf("credit notes %+v, %v; want one", got, err)
+		}
+	})
+	t.Run("AllThatIsOwedAndThenWhatWasPaid", func(t *testing.T) {
+		t.Parallel()
+		w, a, inv := writtenOff(t)
+		corrected(t, w, a, "80000", 1, "adjustment -1800, absorbed 1700, credit_to_balance 100")
+		w.wantInvoice(t, a, inv, invoice.Paid, 0)
+		w.wantBalance(t, a, 100, 0)
+		corrected(t, w, a, "", 2, "adjustment -900, credit_to_balance 900")
+		w.wantBalance(t, a, 1000, 0)
+		if b := w.balance(t, a); b.Promo != usd(0) {
+			t.Errorf("credit is %s, and only money had paid", b.Promo)
+		}
+	})
+	t.Run("InPartsThatArePaidFor", func(t *testing.T) {
+		t.Parallel()
+		w, a, inv := writtenOff(t)
+		corrected(t, w, a, "96000", 1, "adjustment -1080, absorbed 1080")
+		corrected(t, w, a, "", 2, "adjustment -1620, absorbed 620, credit_to_balance 1000")
+		w.wantInvoice(t, a, inv, invoice.Paid, 0)
+		w.wantBalance(t, a, 1000, 0)
+	})
+	t.Run("NothingOffOtherUsage", func(t *testing.T) {
+		t.Parallel()
+		w, a, inv := writtenOff(t)
+		w.use(t, a, "voice", "180000") // 54.00
+		corrected(t, w, a, "96000", 1, "usage 5400, adjustment -1080, absorbed 1080")
+		w.wantInvoice(t, a, inv, invoice.Uncollectible, 1700-1080)
+		w.wantBalance(t, a, 0, 5400)
+	})
+}
+
 // An invoice from which a later one has taken back what was not used is right as the two of them say. Without it the same usage would be given
 // back twice, and without the later one what was taken back would be owed again: neither can be void.
 func TestVoid_OfWhatCorrectsOrWasCorrected(t *testing.T) {

@@ -197,6 +197,7 @@ type Part struct {
 	Period   time.Time    // its start
 	Amount   money.Amount // before what is absorbed
 	Absorbed money.Amount // of the whole invoice: what it absorbed and has not been taken back since
+	Owed     money.Amount // of the whole invoice: what is left to be paid of it, if it was written off
 
 	FinalizedAt time.Time // of the invoice
 	VoidedAt    time.Time // of the invoice; zero: it is not void

@@ -310,23 +310,24 @@ func (s invoiceStore) Contents(ctx context.Context, a account.ID, ids []invoice.
 func (s invoiceStore) Parts(ctx context.Context, a account.ID, starts []time.Time) (_ []invoice.Part, err error) {
 	defer errs.Wrap(&err, "what is billed for %d periods of %s", len(starts), a)
 	type row struct {
-		InvoiceID        invoice.ID
-		PeriodStart      time.Time
-		Currency         string
-		Amount, Absorbed int64
-		FinalizedAt      time.Time
-		VoidedAt         *time.Time
+		InvoiceID              invoice.ID
+		PeriodStart            time.Time
+		Currency               string
+		Amount, Absorbed, Owed int64
+		FinalizedAt            time.Time
+		VoidedAt               *time.Time
 	}
 	return find(s.db.WithContext(ctx).Raw(`
 SELECT l.invoice_id, l.period_start, i.currency, sum(l.amount)::bigint AS amount, i.absorbed, i.finalized_at,
-       CASE i.status WHEN 'void' THEN i.closed_at END AS voided_at
+       CASE i.status WHEN 'void' THEN i.closed_at END AS voided_at,
+       CASE i.status WHEN 'uncollectible' THEN i.total - i.amount_paid - i.amount_credited ELSE 0 END AS owed
 FROM invoice_lines l JOIN invoices i ON i.account_id = l.account_id AND i.id = l.invoice_id
 WHERE l.account_id = ? AND l.period_start IN ? AND i.kind = 'cycle' AND l.kind NOT IN ('absorbed', 'credit_to_balance')
-GROUP BY l.invoice_id, l.period_start, i.currency, i.absorbed, i.finalized_at, i.status, i.closed_at
+GROUP BY l.invoice_id, l.period_start, i.currency, i.absorbed, i.finalized_at, i.status, i.closed_at, i.total, i.amount_paid, i.amount_credited
 ORDER BY i.finalized_at, l.invoice_id`, a, starts), func(r row) invoice.Part {
 		return invoice.Part{
 			Invoice: r.InvoiceID, Period: r.PeriodStart.UTC(), Amount: minor(r.Amount, r.Currency), Absorbed: minor(r.Absorbed, r.Currency),
-			FinalizedAt: r.FinalizedAt, VoidedAt: timeOf(r.VoidedAt),
+			Owed: minor(r.Owed, r.Currency), FinalizedAt: r.FinalizedAt, VoidedAt: timeOf(r.VoidedAt),
 		}
 	})
 }
