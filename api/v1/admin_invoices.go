@@ -33,7 +33,7 @@ func adminInvoiceRoutes(d Deps) []route.Route {
 // NewCreditNote corrects a final invoice.
 type NewCreditNote struct {
 	Invoice string `json:"invoice" validate:"required" maxLength:"64" example:"inv_01k4w3c9t2e8rv5m0a7b6d1x9q"`
-	Amount  *Money `json:"amount,omitempty"` // left out: all that can still be credited
+	Amount  *Money `json:"amount,omitempty"` // left out: all that can still be credited and that no correction of usage has given back on another invoice
 	Reason  string `json:"reason" validate:"required" maxLength:"4000" example:"billed twice for one call"`
 } //@name NewCreditNote
 
@@ -70,7 +70,7 @@ type adminInvoices struct{ Deps }
 //	@Param			note	body		NewCreditNote	true	"The invoice, how much, and why"
 //	@Success		201		{object}	CreditNote
 //	@Failure		404		{object}	problem.Problem	"invoice_not_found, account_not_found"
-//	@Failure		409		{object}	problem.Problem	"credit_too_large (with creditable), invoice_state, payment_pending"
+//	@Failure		409		{object}	problem.Problem	"credit_too_large or, without an amount, invoice_corrected (with creditable), invoice_state, payment_pending"
 //	@Failure		422		{object}	problem.Problem	"invalid_request, currency_mismatch"
 //	@Router			/v1/admin/credit-notes [post]
 func (h adminInvoices) credit(c echo.Context) error {

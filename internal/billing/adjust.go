@@ -22,7 +22,7 @@ type Adjuster struct{ *Core }
 // CreditInput is an operator's correction of an invoice.
 type CreditInput struct {
 	Invoice invoice.ID
-	Amount  money.Amount // zero: all that can still be credited
+	Amount  money.Amount // zero: all that can still be credited, and that no correction of usage has given back
 	Reason  string
 }
 
@@ -54,7 +54,13 @@ func (a Adjuster) Credit(ctx context.Context, asked Asked, in CreditInput, rende
 		}
 		amount := in.Amount
 		if amount.IsZero() {
-			amount = left
+			back, err := givenBack(ctx, tx, inv)
+			if err != nil {
+				return note, err
+			}
+			if amount = money.New(left.Minor-back, left.Currency); back > 0 && amount.Minor <= 0 {
+				return note, ErrCorrected.Details("Corrections of usage have given back what is left of the invoice, on others. Say how much is to be given back beside that.").With("creditable", left)
+			}
 		}
 		switch {
 		case amount.Currency != inv.Currency:

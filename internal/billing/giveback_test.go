@@ -1,6 +1,7 @@
 package billing_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
 
 // paidInvoice is the account's only invoice.
@@ -164,6 +166,41 @@ func TestCreditNote_OfCreditThatHasEnded(t *testing.T) {
 	w.credit(t, a, inv, 2000)
 	if b := w.balance(t, a); b.Promo != usd(0) || b.Funds != usd(0) {
 		t.Errorf("funds are %s and credit is %s", b.Funds, b.Promo)
+	}
+}
+
+// A credit note of all that is left of an invoice does not give back again what a correction has given back on a later one,
+// which billed 54.00 less those 27.00.
+func TestCreditNote_OfTheRestIsNotOfWhatACorrectionHasGivenBack(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		left     string // of 2,000 minutes
+		credited int64
+	}{
+		"Nothing": {credited: 0},
+		"APart":   {left: "80000", credited: 900},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.onPro(t)
+			w.behave(t, a, sandbox.TokenChargeDeclined)
+			w.useAs(t, a, "call", "voice", "120000", w.clock()) // 27.00
+			w.closed(t, day(time.April, 10))
+			inv := w.invoiceOf(t, a, day(time.March, 10))
+			w.correct(t, a, "call", c.left)
+			w.use(t, a, "voice", "180000") // 54.00
+			w.closed(t, day(time.May, 10))
+			got, err := billing.Adjuster{Core: w.Core}.Credit(t.Context(), asked(a, newKey()), billing.CreditInput{Invoice: inv, Reason: "test"}, nil)
+			if c.credited == 0 && !errors.Is(err, billing.ErrCorrected) {
+				t.Errorf("%v, want ErrCorrected", err)
+			} else if c.credited > 0 && (err != nil || got.Record.Amount != usd(c.credited)) {
+				t.Errorf("credited %s, %v; want %s", got.Record.Amount, err, usd(c.credited))
+			}
+			w.wantBalance(t, a, 0, 5400)
+			w.credit(t, a, inv, 100) // what is said is given
+			w.wantBalance(t, a, 0, 5300)
+		})
 	}
 }
 
