@@ -3,6 +3,7 @@ package billing_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
+	"github.com/accrue-billing/accrue/internal/upgrade"
 )
 
 // forgetful is a provider that says for a while that it knows of no charge.
@@ -109,6 +111,85 @@ func TestPayment_ARefusedAuthenticationIsMadeFinal(t *testing.T) {
 	}
 	if provider.confirmed != 1 {
 		t.Errorf("confirmed %d times, want once", provider.confirmed)
+	}
+}
+
+// givingUp is a provider whose customer acts right before a charge is given up, and whose answer to that may be lost.
+type givingUp struct {
+	payment.Gateway
+	act  func()
+	lost *bool
+}
+
+func (g givingUp) CancelCharge(ctx context.Context, r payment.CancelRequest) (payment.ChargeResult, error) {
+	g.act()
+	res, err := g.Gateway.CancelCharge(ctx, r)
+	if *g.lost {
+		*g.lost = false
+		return payment.ChargeResult{}, payment.ErrUnknown
+	}
+	return res, err
+}
+
+// A customer may come back to 3-D Secure a day later, when the service gives the payment up. Whoever is first at the provider
+// has said what it comes to, once, and another top-up may follow.
+func TestPayment_ApprovedBy3DSecureWhenItsTimeIsOver(t *testing.T) {
+	t.Parallel()
+	const before, during, after = "before it is given up", "while it is given up", "after it was given up"
+	for _, c := range []struct {
+		approved string
+		lost     bool // the answer to giving it up
+		want     payment.Status
+	}{
+		{before, false, payment.Succeeded},
+		{during, false, payment.Succeeded},
+		{during, true, payment.Succeeded},
+		{after, false, payment.Canceled},
+		{after, true, payment.Canceled},
+	} {
+		t.Run(fmt.Sprintf("%s, answer lost %t", c.approved, c.lost), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.onPro(t)
+			w.fault(t, sandbox.Fault{Op: "charge", Kind: sandbox.FaultRequiresAction})
+			top := w.topUp(t, a, 5000)
+			if top.Status != payment.RequiresAction {
+				t.Fatalf("%+v", top)
+			}
+			approve := func() error { return w.control.Act(t.Context(), top.Charge.ProviderRef, true) }
+			provider := givingUp{Gateway: w.Gateway, act: func() {}, lost: &c.lost}
+			if c.approved == during {
+				provider.act = func() { _ = approve() } // the second time it waits for nobody
+			}
+			w.Gateway = provider
+			w.advance(upgrade.Lifetime + time.Hour)
+			if c.approved == before {
+				if err := approve(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 2 {
+				w.sweep(t)
+				w.advance(time.Hour)
+			}
+			if c.approved == after {
+				if err := approve(); err == nil {
+					t.Error("the provider takes a charge on that was given up")
+				}
+			}
+			w.tell(t, top.Charge.ProviderRef)
+			w.sweep(t)
+			if got, err := (billing.Funder{Core: w.Core}).Get(t.Context(), a, top.ID); err != nil || got.Status != c.want || got.Charge.Status != c.want {
+				t.Errorf("the top-up is %s, its payment %s, %v; want %s", got.Status, got.Charge.Status, err, c.want)
+			}
+			funds := int64(0)
+			if c.want == payment.Succeeded {
+				funds = 5000
+			}
+			w.wantBalance(t, a, funds, 0)
+			w.topUp(t, a, 1000)
+			w.wantBalance(t, a, funds+1000, 0)
+		})
 	}
 }
 
