@@ -115,10 +115,7 @@ func (c *Core) lookAtCard(ctx context.Context, p payment.Payment) {
 	defer cancel()
 	m, err := c.DB.Payments().Method(ctx, p.Account, p.Method)
 	if err == nil && m.Status == payment.MethodActive {
-		var o payment.Object
-		if o, err = c.Gateway.Fetch(ctx, payment.ObjectMethod, m.ProviderRef); err == nil {
-			_, err = Listener{c}.method(ctx, m.Provider, *o.Method)
-		}
+		err = c.takeOver(ctx, m)
 	}
 	if err != nil {
 		c.Log.WarnContext(ctx, "a card that the provider refuses could not be looked at", "payment_method", p.Method, "error", err)

@@ -550,6 +550,7 @@ func (c Cards) Change(ctx context.Context, asked Asked, mid payment.MethodID, in
 	if err != nil {
 		return m, err
 	}
+	overtaken := false
 	err = c.DB.InTx(ctx, func(tx Tx) error {
 		acct, err := c.lockUsable(ctx, tx, asked.Account)
 		if err != nil {
@@ -558,11 +559,8 @@ func (c Cards) Change(ctx context.Context, asked Asked, mid payment.MethodID, in
 		if m, err = tx.Payments().Method(ctx, acct.ID, mid); err != nil {
 			return err
 		}
-		if m.Version != in.Version {
-			if m.Billing == billing && m.Card == res.Card {
-				return nil // the provider's own event about this very change was quicker
-			}
-			return account.ErrStale
+		if overtaken = m.Version != in.Version; overtaken {
+			return nil
 		}
 		now := acct.Now(c.Clock())
 		m.Renew(res.Card)
@@ -572,5 +570,25 @@ func (c Cards) Change(ctx context.Context, asked Asked, mid payment.MethodID, in
 		}
 		return tx.Outbox().Publish(ctx, acct.ID, outbox.PaymentMethodChanged, cardAbout(m), now)
 	})
+	if err != nil || !overtaken {
+		return m, err
+	}
+	// Something else has changed the card since, or the provider's event about this very change was quicker. The provider
+	// has done this one too, so it cannot be refused as stale any more: what the provider has is taken over.
+	if err := c.takeOver(cctx, m); err != nil {
+		return m, err
+	}
+	if m, err = c.DB.Payments().Method(ctx, asked.Account, mid); err == nil && m.Status != payment.MethodActive {
+		err = payment.ErrMethodNotFound
+	}
 	return m, err
+}
+
+// takeOver takes over what the provider has of a card now.
+func (c *Core) takeOver(ctx context.Context, m payment.Method) error {
+	o, err := c.Gateway.Fetch(ctx, payment.ObjectMethod, m.ProviderRef)
+	if err == nil {
+		_, err = Listener{c}.method(ctx, m.Provider, *o.Method)
+	}
+	return err
 }

@@ -1,10 +1,12 @@
 package billing_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
 
+	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/outbox"
@@ -29,6 +31,60 @@ func TestChangeCard_TheEventAboutItIsQuickerThanTheAnswer(t *testing.T) {
 	}
 	if held := w.defaultCard(t, a.Account); held.Billing != moved || held.Version != got.Version {
 		t.Errorf("%+v of version %d, answered %d", held.Billing, held.Version, got.Version)
+	}
+}
+
+// meanwhile is a provider to which something happens right before it changes a card, or right after.
+type meanwhile struct {
+	payment.Gateway
+	before, after func()
+}
+
+func (g meanwhile) UpdateBilling(ctx context.Context, r payment.UpdateRequest) (payment.MethodResult, error) {
+	g.before()
+	res, err := g.Gateway.UpdateBilling(ctx, r)
+	g.after()
+	return res, err
+}
+
+// The network renews a card while its holder changes the address: both are done at the provider, and so here. An edit of
+// the card as it was before is refused, and is not done anywhere.
+func TestChangeCard_WhileTheProviderTellsOfAnotherChange(t *testing.T) {
+	t.Parallel()
+	for _, first := range []bool{true, false} {
+		w := newWorld(t)
+		a := asked(w.onPro(t), "")
+		m := w.defaultCard(t, a.Account)
+		change := func(city string) (payment.Method, error) {
+			moved := m.Billing
+			moved.Address.City = city
+			return billing.Cards{Core: w.Core}.Change(t.Context(), a, m.ID, billing.CardChange{Version: m.Version, Billing: &moved})
+		}
+		renewed := func() {
+			if err := w.control.Renew(t.Context(), m.ProviderRef, 11, m.Card.ExpYear+3); err != nil {
+				t.Error(err)
+			}
+			w.tell(t, m.ProviderRef)
+		}
+		sandboxed, provider := w.Gateway, meanwhile{w.Gateway, func() {}, renewed}
+		if first {
+			provider.before, provider.after = renewed, func() {}
+		}
+		w.Gateway = provider
+		got, err := change("Ockham")
+		if err != nil || got.Billing.Address.City != "Ockham" || got.Card.ExpYear != m.Card.ExpYear+3 {
+			t.Errorf("renewed first %t: %+v, %v; want both changes", first, got, err)
+		}
+		w.Gateway = sandboxed
+		if _, err := change("Oakham"); !errors.Is(err, account.ErrStale) {
+			t.Errorf("an edit of the card as it was: %v, want it refused", err)
+		}
+		w.tell(t, m.ProviderRef)
+		held := w.defaultCard(t, a.Account)
+		theirs, err := w.Gateway.Fetch(t.Context(), payment.ObjectMethod, m.ProviderRef)
+		if err != nil || held.Version != got.Version || theirs.Method.Card != held.Card || theirs.Method.Billing != held.Billing || held.Billing != got.Billing {
+			t.Errorf("renewed first %t: here is %+v, at the provider %+v, %v; answered %+v", first, held, theirs.Method, err, got)
+		}
 	}
 }
 
