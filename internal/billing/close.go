@@ -2,7 +2,6 @@ package billing
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,7 +17,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/period"
-	"github.com/accrue-billing/accrue/internal/plan"
 	"github.com/accrue-billing/accrue/internal/pricing"
 	"github.com/accrue-billing/accrue/internal/subscription"
 	"github.com/accrue-billing/accrue/internal/wallet"
@@ -155,39 +153,46 @@ func (c Closer) Finalize(ctx context.Context, a account.ID, id invoice.ID) (err 
 	defer errs.Wrap(&err, "finalize %s", id)
 	failpoint.Hit(failpoint.Finalize, failpoint.Received)
 	defer failpoint.Hit(failpoint.Finalize, failpoint.AfterTx2)
-	return c.DB.InTx(ctx, func(tx Tx) error {
-		acct, err := tx.Accounts().Lock(ctx, a)
-		if err != nil {
-			return err
-		}
-		// Holding the entitlement keeps usage of this account out until the lines are written.
-		if _, err := tx.Entitlements().Lock(ctx, a); err != nil {
-			return err
-		}
-		inv, err := tx.Invoices().Lock(ctx, a, id)
-		if err != nil {
-			return err
-		}
-		real := c.Clock()
-		now := acct.Now(real)
-		if inv.Status != invoice.Draft || now.Before(inv.FinalizeAt) {
-			return nil
-		}
-		defer failpoint.Hit(failpoint.Finalize, failpoint.Tx2BeforeCommit)
-		if err := c.finalize(ctx, tx, acct, inv, now); err != nil {
-			return err
-		}
-		return c.removeWhenPaid(ctx, tx, acct) // funds may have paid it
+	return c.readingAhead(ctx, a, func(seen readings) error {
+		return c.DB.InTx(ctx, func(tx Tx) error { return c.finalizeDue(ctx, tx, a, id, seen) })
 	})
 }
 
-func (c Closer) finalize(ctx context.Context, tx Tx, acct account.Account, inv invoice.Invoice, now time.Time) error {
+func (c Closer) finalizeDue(ctx context.Context, tx Tx, a account.ID, id invoice.ID, seen readings) error {
+	acct, err := tx.Accounts().Lock(ctx, a)
+	if err != nil {
+		return err
+	}
+	// Holding the entitlement keeps usage of this account out until the lines are written.
+	if _, err := tx.Entitlements().Lock(ctx, a); err != nil {
+		return err
+	}
+	inv, err := tx.Invoices().Lock(ctx, a, id)
+	if err != nil {
+		return err
+	}
+	real := c.Clock()
+	now := acct.Now(real)
+	if inv.Status != invoice.Draft || now.Before(inv.FinalizeAt) {
+		return nil
+	}
+	defer failpoint.Hit(failpoint.Finalize, failpoint.Tx2BeforeCommit)
+	if err := c.finalize(ctx, tx, acct, inv, seen, now); err != nil {
+		return err
+	}
+	return c.removeWhenPaid(ctx, tx, acct) // funds may have paid it
+}
+
+func (c Closer) finalize(ctx context.Context, tx Tx, acct account.Account, inv invoice.Invoice, seen readings, now time.Time) error {
 	p, err := tx.Subscriptions().Period(ctx, acct.ID, inv.Period.Start)
 	if err != nil {
 		return err
 	}
 	r, err := rate(ctx, tx, acct, p)
 	if err != nil {
+		return err
+	}
+	if r.evidence, err = c.evidenceFor(ctx, tx, acct.ID, p, r, seen); err != nil {
 		return err
 	}
 	for _, adj := range r.adjusted { // before what is given back on the invoice itself, which is told by what these leave
@@ -303,11 +308,11 @@ func (c Closer) content(ctx context.Context, tx Tx, acct account.Account, inv in
 	out := invoice.Content{
 		Invoice: inv.ID, Account: acct.ID, Number: number, BillTo: profile, Absorbed: r.absorbed(), IssuedAt: now,
 	}
-	if err := c.addLines(ctx, tx, &out, p, r.bill.Lines...); err != nil {
+	if err := addLines(&out, p, r.evidence, r.bill.Lines...); err != nil {
 		return out, err
 	}
 	for _, adj := range r.adjusted {
-		if err := c.addLines(ctx, tx, &out, adj.period, adj.lines...); err != nil {
+		if err := addLines(&out, adj.period, r.evidence, adj.lines...); err != nil {
 			return out, err
 		}
 	}
@@ -317,7 +322,7 @@ func (c Closer) content(ctx context.Context, tx Tx, acct account.Account, inv in
 	if out.Total.Sign() < 0 {
 		// Corrections of earlier periods came to more than this period's usage. An invoice is never
 		// negative: one line says that the rest goes to the balance (see book).
-		if err := c.addLines(ctx, tx, &out, p, toBalance(out.Total.Neg())); err != nil {
+		if err := addLines(&out, p, nil, toBalance(out.Total.Neg())); err != nil {
 			return out, err
 		}
 		if err := out.Sum(zeroOf(acct)); err != nil {
@@ -351,23 +356,11 @@ func credited(c invoice.Content) money.Amount {
 	return money.Zero(c.Total.Currency)
 }
 
-// addLines adds lines of one period. All events of a meter are read for the evidence, with its account held, and so once
-// however many lines they stand on.
-func (c Closer) addLines(ctx context.Context, tx Tx, out *invoice.Content, p subscription.Period, lines ...pricing.Line) error {
-	read := map[plan.MeterCode]pricing.Evidence{}
+// addLines adds lines of one period, with what there is to say of the events behind them.
+func addLines(out *invoice.Content, p subscription.Period, behindThem map[behind]pricing.Evidence, lines ...pricing.Line) error {
 	for _, l := range lines {
 		if l.Meter != "" {
-			e, ok := read[l.Meter]
-			if !ok {
-				by := c.Clock()
-				d, err := tx.Usage().Digest(ctx, out.Account, string(l.Meter), p.Bounds, by)
-				if err != nil {
-					return err
-				}
-				e = evidence(d, by)
-				read[l.Meter] = e
-			}
-			l.Derivation.Evidence = e
+			l.Derivation.Evidence = behindThem[behind{string(l.Meter), p.Bounds.Start.UnixMicro()}]
 		}
 		d, err := json.Marshal(l.Derivation)
 		if err != nil {
@@ -379,17 +372,6 @@ func (c Closer) addLines(ctx context.Context, tx Tx, out *invoice.Content, p sub
 		})
 	}
 	return nil
-}
-
-// evidence is what a line keeps of the events behind it.
-func evidence(d metering.Digest, by time.Time) pricing.Evidence {
-	if d.Events == 0 {
-		return pricing.Evidence{}
-	}
-	return pricing.Evidence{
-		Events: d.Events, First: d.First.Format(time.RFC3339Nano), Last: d.Last.Format(time.RFC3339Nano), Hash: hex.EncodeToString(d.Hash[:]),
-		AsOf: by.Format(time.RFC3339Nano),
-	}
 }
 
 // book posts the invoice, then lets promotional credit and funds pay for it, in that order.

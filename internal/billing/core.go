@@ -31,6 +31,7 @@ type Core struct {
 	left     places
 	charging charging
 	page     int // records that a sweep looks up at a time; 0: batch
+	few      int // events that are read with their account held; 0: fewEvents
 }
 
 // Policy is what an operator decides once for all accounts.

@@ -28,75 +28,89 @@ func (e Ender) End(ctx context.Context, asked Asked, reason string, render Rende
 	if _, err := Sweeper(e).Account(ctx, asked.Account); err != nil {
 		return out, err
 	}
-	var refunds []payment.Refund
-	var cards []payment.Method
-	out, err = once(ctx, e.Core, asked, render, func(tx Tx) (account.Account, error) {
-		refunds, cards = nil, nil
-		acct, err := tx.Accounts().Lock(ctx, asked.Account)
-		if err != nil {
-			return acct, err
-		}
-		f, err := e.facts(ctx, tx, acct)
-		if err != nil {
-			return acct, err
-		}
-		if err := f.Guard(ActCloseAccount); err != nil {
-			return acct, err
-		}
-		now := acct.Now(e.Clock())
-		if err := e.lastPeriod(ctx, tx, acct, f.Subscription, now); err != nil {
-			return acct, err
-		}
-		if refunds, err = e.giveBack(ctx, tx, acct, asked); err != nil {
-			return acct, err
-		}
-		grants, err := tx.Wallet().Unspent(ctx, acct.ID)
-		if err != nil {
-			return acct, err
-		}
-		for _, gr := range grants {
-			if err := Granter(e).end(ctx, tx, acct, &gr, "Promotional credit ended with the account", now); err != nil {
-				return acct, err
-			}
-		}
-		if cards, err = e.dropCards(ctx, tx, acct, asked.Actor); err != nil {
-			return acct, err
-		}
-		acct, err = tx.Accounts().Get(ctx, acct.ID)
-		if err != nil {
-			return acct, err
-		}
-		acct.Status, acct.UpdatedAt = account.Closed, now
-		if err := tx.Accounts().Save(ctx, &acct); err != nil {
-			return acct, err
-		}
-		ent, err := tx.Entitlements().Lock(ctx, acct.ID)
-		if err != nil {
-			return acct, err
-		}
-		ent.Status, ent.UpdatedAt = account.Closed, now
-		if err := tx.Entitlements().Put(ctx, ent); err != nil {
-			return acct, err
-		}
-		if err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{Actor: asked.Actor, Action: "account.close", Reason: reason, At: now}); err != nil {
-			return acct, err
-		}
-		return acct, tx.Outbox().Publish(ctx, acct.ID, outbox.AccountClosed, map[string]any{"reason": reason}, now)
+	var left ended
+	err = e.readingAhead(ctx, asked.Account, func(seen readings) error {
+		out, err = once(ctx, e.Core, asked, render, func(tx Tx) (account.Account, error) {
+			left, err = e.end(ctx, tx, asked, reason, seen)
+			return left.account, err
+		})
+		return err
 	})
-	if err != nil {
+	if err != nil || out.Replayed != nil {
 		return out, err
 	}
-	for _, ref := range refunds {
+	for _, ref := range left.refunds {
 		// Committed intents: what fails here, the sweep carries on.
 		res, callErr := e.askRefund(ctx, ref)
 		if _, err := e.settleRefund(ctx, ref, res, callErr, nil); err != nil {
 			e.Log.WarnContext(ctx, "refund of a closed account is left to the sweep", "refund", ref.ID, "error", err)
 		}
 	}
-	for _, m := range cards {
+	for _, m := range left.cards {
 		e.detachSoon(ctx, m)
 	}
 	return out, nil
+}
+
+// ended is an account that has been closed, with what the provider is then to be asked for.
+type ended struct {
+	account account.Account
+	refunds []payment.Refund
+	cards   []payment.Method // to be forgotten
+}
+
+func (e Ender) end(ctx context.Context, tx Tx, asked Asked, reason string, seen readings) (out ended, err error) {
+	acct, err := tx.Accounts().Lock(ctx, asked.Account)
+	if err != nil {
+		return out, err
+	}
+	f, err := e.facts(ctx, tx, acct)
+	if err != nil {
+		return out, err
+	}
+	if err := f.Guard(ActCloseAccount); err != nil {
+		return out, err
+	}
+	now := acct.Now(e.Clock())
+	if err := e.lastPeriod(ctx, tx, acct, f.Subscription, seen, now); err != nil {
+		return out, err
+	}
+	if out.refunds, err = e.giveBack(ctx, tx, acct, asked); err != nil {
+		return out, err
+	}
+	grants, err := tx.Wallet().Unspent(ctx, acct.ID)
+	if err != nil {
+		return out, err
+	}
+	for _, gr := range grants {
+		if err := Granter(e).end(ctx, tx, acct, &gr, "Promotional credit ended with the account", now); err != nil {
+			return out, err
+		}
+	}
+	if out.cards, err = e.dropCards(ctx, tx, acct, asked.Actor); err != nil {
+		return out, err
+	}
+	acct, err = tx.Accounts().Get(ctx, acct.ID)
+	if err != nil {
+		return out, err
+	}
+	acct.Status, acct.UpdatedAt = account.Closed, now
+	if err := tx.Accounts().Save(ctx, &acct); err != nil {
+		return out, err
+	}
+	ent, err := tx.Entitlements().Lock(ctx, acct.ID)
+	if err != nil {
+		return out, err
+	}
+	ent.Status, ent.UpdatedAt = account.Closed, now
+	if err := tx.Entitlements().Put(ctx, ent); err != nil {
+		return out, err
+	}
+	if err := tx.Accounts().Audit(ctx, acct.ID, account.Entry{Actor: asked.Actor, Action: "account.close", Reason: reason, At: now}); err != nil {
+		return out, err
+	}
+	out.account = acct
+	return out, tx.Outbox().Publish(ctx, acct.ID, outbox.AccountClosed, map[string]any{"reason": reason}, now)
 }
 
 // dropCards removes every active card of an account that is being closed. Money goes back to a payment,
@@ -120,7 +134,7 @@ func (e Ender) dropCards(ctx context.Context, tx Tx, acct account.Account, actor
 }
 
 // lastPeriod bills what was used up to now. The guard has made sure that funds cover it.
-func (e Ender) lastPeriod(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, now time.Time) error {
+func (e Ender) lastPeriod(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, seen readings, now time.Time) error {
 	if sub.ID.IsZero() {
 		return nil
 	}
@@ -131,7 +145,7 @@ func (e Ender) lastPeriod(ctx context.Context, tx Tx, acct account.Account, sub 
 	if _, err := tx.Entitlements().Lock(ctx, acct.ID); err != nil {
 		return err
 	}
-	if err := Closer(e).finalizeDrafts(ctx, tx, acct, now); err != nil {
+	if err := Closer(e).finalizeDrafts(ctx, tx, acct, seen, now); err != nil {
 		return err
 	}
 	last := sub.Opened()
@@ -150,17 +164,17 @@ func (e Ender) lastPeriod(ctx context.Context, tx Tx, acct account.Account, sub 
 	if err := tx.Invoices().Create(ctx, inv); err != nil {
 		return err
 	}
-	return Closer(e).finalize(ctx, tx, acct, inv, now)
+	return Closer(e).finalize(ctx, tx, acct, inv, seen, now)
 }
 
 // finalizeDrafts makes every draft of the account final before its time.
-func (c Closer) finalizeDrafts(ctx context.Context, tx Tx, acct account.Account, now time.Time) error {
+func (c Closer) finalizeDrafts(ctx context.Context, tx Tx, acct account.Account, seen readings, now time.Time) error {
 	drafts, err := tx.Invoices().List(ctx, acct.ID, invoice.Draft, firstPage)
 	if err != nil {
 		return err
 	}
 	for _, inv := range slices.Backward(drafts.Data) { // the oldest first: its number comes first
-		if err := c.finalize(ctx, tx, acct, inv, now); err != nil {
+		if err := c.finalize(ctx, tx, acct, inv, seen, now); err != nil {
 			return err
 		}
 	}

@@ -176,7 +176,7 @@ func (r Reader) verifyEvents(ctx context.Context, a account.ID, v *Verification)
 	if err != nil {
 		return err
 	}
-	now := evidence(d, by)
+	now := evidenceOf(d, by)
 	text := func(e pricing.Evidence) string { return fmt.Sprintf("events: %d, hash: %s", e.Events, e.Hash) }
 	differs := "The events are not those that were counted."
 	if now.Events < was.Events {

@@ -23,7 +23,8 @@ type rated struct {
 	input    pricing.Input
 	totals   []metering.Total
 	bill     pricing.Bill
-	adjusted []adjustment // late usage of earlier periods that enters this one's invoice
+	adjusted []adjustment                // late usage of earlier periods that enters this one's invoice
+	evidence map[behind]pricing.Evidence // of the events behind the lines; of an invoice that is being made final
 }
 
 // total is the bill with its adjustments, tax not included.

@@ -25,6 +25,8 @@ type Total struct {
 	// before the period's invoice is final.
 	Billed       *money.Decimal
 	BilledEvents int64
+	// Version grows with each change of what was used or is reserved.
+	Version int64
 	// Series is the quantity by dimensions, where it was asked for. A meter without dimensions has
 	// one series, its total.
 	Series []SeriesTotal

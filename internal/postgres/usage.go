@@ -40,11 +40,11 @@ func mustOwner(a account.ID) uuid.UUID {
 	return a.UUID()
 }
 
-const totalColumns = `meter, period_start, quantity, events, reserved, billed, coalesce(billed_events, 0)`
+const totalColumns = `meter, period_start, quantity, events, reserved, billed, coalesce(billed_events, 0), version`
 
 func scanTotal(rows *sql.Rows, t *metering.Total) error {
 	var billed sql.Null[money.Decimal]
-	if err := rows.Scan(&t.Meter, &t.Period, &t.Quantity, &t.Events, &t.Reserved, &billed, &t.BilledEvents); err != nil {
+	if err := rows.Scan(&t.Meter, &t.Period, &t.Quantity, &t.Events, &t.Reserved, &billed, &t.BilledEvents, &t.Version); err != nil {
 		return err
 	}
 	t.Period = t.Period.UTC()

@@ -184,6 +184,7 @@ type scope struct {
 	row    string // condition on the roll-up's row; $1 account, $2 meter, $3 period, $4 series, $5 bucket
 	table  string
 	events string // condition on events, of effective
+	also   string // what else is set with each change
 }
 
 // params uses every parameter once with its type, so that each scope may leave some out.
@@ -193,6 +194,7 @@ var scopes = [3]scope{
 	{
 		table: "usage_totals", row: `t.account_id = $1 AND t.meter = $2 AND t.period_start = $3`,
 		events: ` AND e.meter = $2 AND e.occurred_at >= $3 AND e.period_start = $3`,
+		also:   `, version = t.version + 1`,
 	},
 	{
 		table: "usage_series_totals", row: `t.account_id = $1 AND t.meter = $2 AND t.period_start = $3 AND t.series = $4`,
@@ -222,7 +224,7 @@ func (s usageStore) applyCorrection(ctx context.Context, x corrected) error {
 		case metering.Unique:
 			err = s.forget(ctx, sc, values[i], x.value, events, args)
 		default:
-			err = s.exec(ctx, `UPDATE `+sc.table+` t SET quantity = t.quantity + $6::numeric, events = t.events + $7::bigint
+			err = s.exec(ctx, `UPDATE `+sc.table+` t SET quantity = t.quantity + $6::numeric, events = t.events + $7::bigint`+sc.also+`
 WHERE `+sc.row+params, append(args, x.delta.String(), events)...)
 		}
 		if err != nil {
@@ -239,7 +241,7 @@ WITH best AS (
   SELECT x.counts, x.occurred_at, x.key FROM (`+effective+sc.events+params+`) x WHERE NOT x.void ORDER BY `+order+` LIMIT 1)
 UPDATE `+sc.table+` t SET events = t.events + $6::bigint,
   quantity = coalesce((SELECT counts FROM best), 0),
-  last_at = (SELECT occurred_at FROM best), last_key = (SELECT key FROM best)
+  last_at = (SELECT occurred_at FROM best), last_key = (SELECT key FROM best)`+sc.also+`
 WHERE `+sc.row+params, append(args, events)...)
 }
 
@@ -260,6 +262,6 @@ func (s usageStore) forget(ctx context.Context, sc scope, digest uuid.UUID, valu
 			return err
 		}
 	}
-	return s.exec(ctx, `UPDATE `+sc.table+` t SET events = t.events + $6::bigint, quantity = t.quantity - $7::bigint
+	return s.exec(ctx, `UPDATE `+sc.table+` t SET events = t.events + $6::bigint, quantity = t.quantity - $7::bigint`+sc.also+`
 WHERE `+sc.row+params, append(args, events, gone)...)
 }
