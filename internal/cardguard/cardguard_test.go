@@ -21,7 +21,9 @@ var published = []string{
 	"3782 822463 10005", "3714 496353 98431", "3400 000000 00009", "3056 930902 5904", "3622 720627 1667",
 	"6011 1111 1111 1117", "6011 0009 9013 9424", "6011 9811 1111 1113",
 	"3566 0020 2036 0505", "3530 1113 3330 0000", "6200 0000 0000 0005", "6200 0000 0000 0047", "6205 5000 0000 0000 004",
-	"2200 0000 0000 0004",
+	"2200 0000 0000 0004", "6062 8288 8866 6688", "9792 0303 9444 0796", "5066 9911 1111 1118", "6362 9700 0045 7013",
+	"6771 7980 2500 0004", "6759 6498 2643 8453", "6304 0000 0000 0000", "5019 5555 4444 5555", "639002000000000003",
+	"3600 666633 3344", "3569 9900 1009 5841", "6445 6445 6445 6445", "8171 9999 2766 0000",
 }
 
 // spellings are the ways in which people and programs write a card number.
@@ -35,6 +37,8 @@ var spellings = map[string]func(grouped string) string{
 	"ThinSpace":   func(s string) string { return strings.ReplaceAll(s, " ", "\u2009") },
 	"EnDash":      func(s string) string { return strings.ReplaceAll(s, " ", "\u2013") },
 	"ZeroWidth":   func(s string) string { return strings.ReplaceAll(s, " ", "\u200b") },
+	"Slashes":     func(s string) string { return strings.ReplaceAll(s, " ", "/") },
+	"Underscores": func(s string) string { return strings.ReplaceAll(s, " ", "_") },
 	"DoubleSpace": func(s string) string { return strings.ReplaceAll(s, " ", "  ") },
 	"FullWidth":   func(s string) string { return digits(strings.ReplaceAll(s, " ", ""), '\uff10') },
 	"ArabicIndic": func(s string) string { return digits(s, '\u0660') },
@@ -61,8 +65,16 @@ func TestNumbersAreFoundHoweverWritten(t *testing.T) {
 	t.Parallel()
 	for name, spell := range spellings {
 		for _, n := range published {
-			if text := spell(n); !cardguard.HasNumber(text) {
+			text := spell(n)
+			if !cardguard.HasNumber(text) {
 				t.Errorf("%s: %q not found", name, text)
+			}
+			doc, err := json.Marshal([]any{"x", text})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := cardguard.JSON(doc); len(got) != 1 || got[0].Pointer != "/1" {
+				t.Errorf("%s: in %s found %+v", name, doc, got)
 			}
 		}
 	}
@@ -177,6 +189,7 @@ func TestJSONNamesThePlaces(t *testing.T) {
 		"InAName":         {`{"x":{"` + pan + `":1}}`, []string{"/x"}},
 		"ForbiddenName":   {`{"card":{"cvc":"123"}}`, []string{"/card/cvc"}},
 		"ForbiddenEscape": {`{"card":{"c\u0076c":"123"}}`, []string{"/card/cvc"}},
+		"ForbiddenSpread": {`{"c_r_e_d_i_t_c_a_r_d_n_u_m_b_e_r_____":1}`, []string{"/c_r_e_d_i_t_c_a_r_d_n_u_m_b_e_r_____"}},
 		"ForbiddenNull":   {`{"number":null}`, []string{"/number"}},
 		"Identifier":      {`{"id":"` + pan + `","call_id":"` + pan + `"}`, nil},
 		"Identifiers":     {`{"ids":["` + pan + `"],"call_ids":[1,"` + pan + `"]}`, nil},

@@ -20,13 +20,16 @@ var forbidden = map[string]bool{
 	"magstripe": true, "pinblock": true,
 }
 
+// maxName is how long a name may be that asks for card data.
+const maxName = 64
+
 // ForbiddenName reports whether a field of this name asks for card data. Case and separators do not
 // matter: "cardNumber", "card_number" and "CARD-NUMBER" are one name.
 func ForbiddenName(name string) bool {
-	if len(name) > 64 {
+	if len(name) > maxName {
 		return false
 	}
-	var folded [64]byte
+	var folded [maxName]byte
 	n := 0
 	for i := range len(name) {
 		switch b := name[i]; {
@@ -146,7 +149,7 @@ func harmless(doc []byte) bool {
 		case b == '\\' || b >= utf8.RuneSelf:
 			return false
 		case b == '"':
-			if length := i - quote - 1; quote >= 0 && length >= 3 && length <= 32 && named(doc[i+1:]) && ForbiddenName(string(doc[quote+1:i])) {
+			if length := i - quote - 1; quote >= 0 && length >= 3 && length <= maxName && named(doc[i+1:]) && ForbiddenName(string(doc[quote+1:i])) {
 				return false
 			}
 			quote = i

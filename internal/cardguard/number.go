@@ -67,7 +67,8 @@ var schemes = [...]scheme{
 	{500000, 509999, lengths(13, 15, 16, 18, 19)}, // Maestro, Elo, Verve
 	{560000, 589999, lengths(13, 15, 16, 18, 19)}, // Maestro
 	{630400, 630499, lengths(13, 15, 16, 18, 19)}, // Maestro
-	{675900, 676399, lengths(13, 15, 16, 18, 19)}, // Maestro
+	{639000, 639099, lengths(13, 15, 16, 18, 19)}, // Maestro
+	{670000, 679999, lengths(13, 15, 16, 18, 19)}, // Maestro
 	{220000, 220499, lengths(16, 17, 18, 19)},     // Mir
 	{979200, 979289, lengths(16)},                 // Troy
 	{636297, 636369, lengths(16)},                 // Elo and others
