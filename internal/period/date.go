@@ -24,7 +24,7 @@ func (d Date) String() string { return fmt.Sprintf("%04d-%02d-%02d", d.Year, d.M
 // AddMonths returns the date n months later; a day that the month does not have becomes its last.
 func (d Date) AddMonths(n int) Date {
 	m := d.Year*12 + int(d.Month) - 1 + n
-	year, month := floorDiv(m, 12), time.Month(m-floorDiv(m, 12)*12+1)
+	year, month := m/12, time.Month(m%12+1)
 	return Date{year, month, min(d.Day, daysIn(year, month))}
 }
 
@@ -68,13 +68,4 @@ func offsetAt(t time.Time, zone *time.Location) time.Duration {
 
 func daysIn(year int, month time.Month) int {
 	return time.Date(year, month+1, 0, 0, 0, 0, 0, time.UTC).Day()
-}
-
-// floorDiv divides towards minus infinity.
-func floorDiv(a, b int) int {
-	q := a / b
-	if a%b < 0 {
-		q--
-	}
-	return q
 }

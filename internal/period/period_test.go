@@ -216,6 +216,60 @@ func TestAChangeOfZoneLeavesNoGap(t *testing.T) {
 	})
 }
 
+func TestAddMonths(t *testing.T) {
+	t.Parallel()
+
+	for _, c := range []struct {
+		date string
+		n    int
+		want string
+	}{
+		{"2026-01-31", 0, "2026-01-31"},
+		{"2026-01-31", 1, "2026-02-28"},
+		{"2024-01-31", 1, "2024-02-29"},
+		{"2024-02-29", 12, "2025-02-28"},
+		{"2026-12-15", 1, "2027-01-15"},
+		{"2026-01-15", -1, "2025-12-15"},
+		{"2026-03-31", -13, "2025-02-28"},
+	} {
+		d, err := time.Parse(time.DateOnly, c.date)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := period.DateOf(d, time.UTC).AddMonths(c.n).String(); got != c.want {
+			t.Errorf("%d months after %s is %s, want %s", c.n, c.date, got, c.want)
+		}
+	}
+}
+
+func TestBoundsAreInstants(t *testing.T) {
+	t.Parallel()
+
+	kathmandu := zone(t, "Asia/Kathmandu")
+	start := time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC)
+	b := period.Bounds{Start: start, End: start.Add(time.Hour)}
+	for name, c := range map[string]struct {
+		other period.Bounds
+		equal bool
+	}{
+		"in another zone":  {period.Bounds{Start: b.Start.In(kathmandu), End: b.End.In(kathmandu)}, true},
+		"of another start": {period.Bounds{Start: b.Start.Add(1), End: b.End}, false},
+		"of another end":   {period.Bounds{Start: b.Start, End: b.End.Add(1)}, false},
+	} {
+		if b.Equal(c.other) != c.equal {
+			t.Errorf("the bounds %s: equal %v", name, !c.equal)
+		}
+	}
+	for _, some := range []period.Bounds{b, {Start: b.Start}, {End: b.End}} {
+		if some.IsZero() {
+			t.Errorf("%s are no bounds", some)
+		}
+	}
+	if !(period.Bounds{}).IsZero() {
+		t.Error("there are bounds in none")
+	}
+}
+
 func TestZonesThatDependOnTheMachineAreRefused(t *testing.T) {
 	t.Parallel()
 

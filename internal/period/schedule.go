@@ -27,7 +27,7 @@ func (s Schedule) Nth(n int) Bounds { return Bounds{s.Boundary(n), s.Boundary(n 
 func (s Schedule) Index(t time.Time) int {
 	d := DateOf(t, s.Zone)
 	months := (d.Year-s.Anchor.Year)*12 + int(d.Month) - int(s.Anchor.Month)
-	n := floorDiv(months, s.Interval.months())
+	n := months / s.Interval.months()
 	// The estimate goes by months alone, so it is off by one at most; the loops see to that.
 	for t.Before(s.Boundary(n)) {
 		n--
