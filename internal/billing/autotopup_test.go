@@ -91,6 +91,7 @@ func TestAutoTopUp_GoesOnWhenTheMonthTurns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.keepFunds(t, sandbox.TokenVisa, 7000)
+	w.until(t, day(time.March, 31)) // the last day of the month counts for it, and not for the next
 	w.use(t, a, "voice", "60000")
 	w.use(t, a, "voice", "200000") // 90 dollars, of which 70 may be charged this month
 	if got := w.checkedFunds(t, a); got != 7000 {
@@ -227,11 +228,17 @@ func TestAutoTopUp_NotAfterADispute(t *testing.T) {
 	if got := w.checkedFunds(t, a); got != 5000 {
 		t.Fatalf("funds of %d, want the target", got)
 	}
-	dispute, err := w.control.Dispute(t.Context(), w.charges(t)[a][0].Ref)
-	if err != nil {
-		t.Fatal(err)
+	w.topUp(t, a, 1000)
+	for i, charge := range w.charges(t)[a] {
+		dispute, err := w.control.Dispute(t.Context(), charge.Ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.tell(t, dispute)
+		if n := w.told(t, a, outbox.AutoTopUpTripped); n != 1 {
+			t.Errorf("after dispute %d it was told %d times that automatic top-ups pause, want once", i+1, n)
+		}
 	}
-	w.tell(t, dispute)
 	if got := w.checkedFunds(t, a); got != 0 {
 		t.Errorf("funds of %d, want none: what was fetched back was taken again", got)
 	}
@@ -284,6 +291,45 @@ func TestAutoTopUp_PausesWhereItsPaymentIsParked(t *testing.T) {
 	rule, err := w.DB.Wallet().AutoTopUp(t.Context(), a)
 	if n := len(w.charges(t)[a]); n != 1 || err != nil || !rule.Tripped || rule.TrippedReason != "provider_mismatch" {
 		t.Errorf("%d charges, and the rule is %+v, %v", n, rule, err)
+	}
+}
+
+// The rule outlives the card, too: without one there is nothing to do, and another is asked as soon as it comes.
+func TestAutoTopUp_WaitsForACard(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.keepFunds(t, sandbox.TokenVisa, 100_000)
+	if err := (billing.Cards{Core: w.Core}).RemoveByOperator(t.Context(), asked(a, ""), w.defaultCard(t, a).ID, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.checkedFunds(t, a); got != 0 {
+		t.Errorf("funds of %d without a card", got)
+	}
+	w.addCard(t, a, sandbox.TokenMastercard)
+	if got := w.checkedFunds(t, a); got != 5000 {
+		t.Errorf("funds of %d with another card, want the target", got)
+	}
+}
+
+// A rule can be switched off where it could not be switched on.
+func TestAutoTopUp_IsSwitchedOffOnAPlanThatTakesNoFunds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rule := wallet.AutoTopUp{Enabled: true, Threshold: usd(1000), Target: usd(5000)}
+	save := func() error {
+		_, err := billing.Funder{Core: w.Core}.SetAutoTopUp(t.Context(), asked(w.open(t).ID, ""), rule)
+		return err
+	}
+	if err := save(); !errors.Is(err, billing.ErrUpgradeRequired) {
+		t.Errorf("on: %v, want ErrUpgradeRequired", err)
+	}
+	rule.Enabled = false
+	if err := save(); err != nil {
+		t.Errorf("off: %v", err)
+	}
+	rule.Target.Currency = "EUR"
+	if err := save(); !errors.Is(err, billing.ErrCurrency) {
+		t.Errorf("in another currency: %v, want ErrCurrency", err)
 	}
 }
 

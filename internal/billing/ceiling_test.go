@@ -8,6 +8,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/auth"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/wallet"
+	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 func TestCeilingsCountWhatAKeyMoved(t *testing.T) {
@@ -35,6 +36,14 @@ func TestCeilingsCountWhatAKeyMoved(t *testing.T) {
 	} {
 		if err := topUp(c.actor, c.minor); !errors.Is(err, c.want) {
 			t.Errorf("top-up %d of %d by %s: %v, want %v", i, c.minor, c.actor, err, c.want)
+		}
+	}
+	euros := money.New(1_000_000, "EUR")
+	for name, ceiling := range map[string]auth.Ceilings{"per payment": {PerPayment: &euros}, "per day": {PerDay: &euros}} {
+		in := asked(a, newKey())
+		in.Ceiling = ceiling
+		if _, err := (billing.Funder{Core: w.Core}).TopUp(t.Context(), in, billing.TopUpInput{Amount: usd(1000)}, nil); !errors.Is(err, billing.ErrCeiling) {
+			t.Errorf("a ceiling %s in another currency than the account's: %v, want ErrCeiling", name, err)
 		}
 	}
 	w.advance(24 * time.Hour)

@@ -74,6 +74,106 @@ func TestCollect_FundsThatCameMeanwhilePayWhenTheCardWillNeverPass(t *testing.T)
 	}
 }
 
+// An attempt is made when it is due, and once: a job that comes early or again, and one whose invoice was paid or is
+// disputed meanwhile, asks nobody.
+func TestCollect_AsksWhenItIsDue(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	collect := func(a account.ID, i invoice.ID, when string, want bool) {
+		t.Helper()
+		before, _ := w.DB.Payments().PaymentsOf(t.Context(), a, i)
+		did, err := billing.Collector{Core: w.Core}.Collect(t.Context(), a, i)
+		after, _ := w.DB.Payments().PaymentsOf(t.Context(), a, i)
+		if n := len(after) - len(before); err != nil || did != want || (n == 1) != want {
+			t.Errorf("%s: asked %v, %d payments, %v", when, did, n, err)
+		}
+	}
+	paid, i, p := w.charged(t)
+	collect(paid, i, "paid", false)
+	w.disputed(t, p)
+	w.wantInvoice(t, paid, i, invoice.Open, 2700)
+	collect(paid, i, "disputed", false)
+
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenInsufficientFunds)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+	if err != nil || len(open) != 1 || open[0].Dunning != invoice.Retrying {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	w.behave(t, a, sandbox.TokenProcessing)
+	w.advance(open[0].NextAttempt.Sub(w.clock()) - time.Microsecond)
+	collect(a, open[0].ID, "early", false)
+	w.advance(time.Microsecond)
+	collect(a, open[0].ID, "in time", true)
+	collect(a, open[0].ID, "while the provider has not answered", false)
+}
+
+// A card that was declined too often, by whomever it was asked, is not asked once more: another one has to come.
+func TestCollect_AsksNoCardThatHasBeenDeclinedTooOften(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Policy.Dunning.CardAttempts = 2
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenInsufficientFunds)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.until(t, day(time.April, 9))
+	for range 2 {
+		w.topUp(t, a, 1000)
+	}
+	w.until(t, day(time.April, 20))
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+	if err != nil || len(open) != 1 || open[0].Dunning != invoice.Suspended || open[0].Attempts != 1 {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	if n := w.told(t, a, outbox.PaymentFailed); n != 2 {
+		t.Errorf("%d attempts failed, want those by hand only", n)
+	}
+	w.addCard(t, a, sandbox.TokenVisa)
+	w.sweep(t)
+	w.wantInvoice(t, a, open[0].ID, invoice.Paid, 0)
+}
+
+func TestPay_ByACardThatWasRemoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.open(t).ID
+	w.upgrade(t, a, sandbox.TokenInsufficientFunds)
+	w.use(t, a, "voice", "120000") // 27.00
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+	if err != nil || len(open) != 1 {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	gone := w.defaultCard(t, a).ID
+	if err := (billing.Cards{Core: w.Core}).RemoveByOperator(t.Context(), asked(a, ""), gone, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (billing.Collector{Core: w.Core}).Pay(t.Context(), asked(a, newKey()), open[0].ID, gone, nil); !errors.Is(err, payment.ErrMethodNotFound) {
+		t.Errorf("%v, want ErrMethodNotFound", err)
+	}
+}
+
+// What is too little for any card stays due without being looked at again and again, and the next funds pay it.
+func TestCollect_TooLittleForACard(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	w.use(t, a, "voice", "60600") // 0.27
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+	if err != nil || len(open) != 1 || open[0].Dunning != invoice.NotDunned || !open[0].NextAttempt.IsZero() {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	if n := len(w.charges(t)[a]); n != 0 {
+		t.Errorf("%d charges", n)
+	}
+	w.topUp(t, a, 1000)
+	w.wantInvoice(t, a, open[0].ID, invoice.Paid, 0)
+	w.wantBalance(t, a, 973, 0)
+}
+
 // limited is a provider with limits of its own.
 type limited struct {
 	payment.Gateway
@@ -103,6 +203,33 @@ func inSteps(l *payment.Limits, c money.Currency) { l.Minimum, l.Step = money.Ne
 
 // tenAtMost takes ten dollars at most.
 func tenAtMost(l *payment.Limits, c money.Currency) { l.Maximum = money.New(1000, c) }
+
+// What one charge leaves of an invoice the next can take.
+func TestChargeable(t *testing.T) {
+	t.Parallel()
+	dollars := payment.Limits{Minimum: usd(50), Maximum: usd(1000), Step: 1}
+	for _, c := range []struct {
+		due     int64
+		l       payment.Limits
+		want    int64
+		because string
+	}{
+		{999, dollars, 999, "it is less than the most"},
+		{1000, dollars, 1000, "it is the most"},
+		{1001, dollars, 951, "one cent would be too little for the next"},
+		{1049, dollars, 999, "49 cents would be too little for the next"},
+		{1050, dollars, 1000, "50 cents are enough for the next"},
+		{5000, dollars, 1000, "the rest is enough for the next"},
+		{727, payment.Limits{Minimum: usd(100), Maximum: usd(1000), Step: 100}, 800, "only whole steps are taken"},
+		{700, payment.Limits{Minimum: usd(100), Maximum: usd(1000), Step: 100}, 700, "it is a whole number of steps"},
+		{2000, payment.Limits{Minimum: usd(100), Maximum: usd(1050), Step: 100}, 1000, "the most is no whole number of steps"},
+		{1001, payment.Limits{Minimum: usd(300), Maximum: usd(1000), Step: 100}, 800, "less than 300 would be too little for the next"},
+	} {
+		if got := billing.Chargeable(invoice.Invoice{Total: usd(c.due), Currency: money.USD}, c.l); got != usd(c.want) {
+			t.Errorf("of %d due %s are charged, want %d: %s", c.due, got, c.want, c.because)
+		}
+	}
+}
 
 // An invoice that is no whole number of the provider's steps is charged to the next one; the rest goes to the funds.
 func TestCollect_InTheProvidersSteps(t *testing.T) {

@@ -59,6 +59,25 @@ func TestDowngrade_ToWhatIsNoLongerSold(t *testing.T) {
 }
 
 // What is not sold in the account's currency, it cannot go to.
+func TestDowngrade_ToWhatIsNotBelow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	told := w.told(t, a, outbox.SubscriptionChanged)
+	d := billing.Downgrader{Core: w.Core}
+	for code, want := range map[plan.Code]error{plan.Enterprise: billing.ErrNotADowngrade, plan.Pro: billing.ErrNotADowngrade, "none": plan.ErrNotFound} {
+		if _, err := d.Plan(t.Context(), asked(a, newKey()), code, nil); !errors.Is(err, want) {
+			t.Errorf("to %s: %v, want %v", code, err, want)
+		}
+	}
+	if sub, err := d.Cancel(t.Context(), asked(a, newKey())); err != nil || sub.NextPlan != "" {
+		t.Errorf("taken back, though none is planned: %+v, %v", sub, err)
+	}
+	if n := w.told(t, a, outbox.SubscriptionChanged) - told; n != 0 {
+		t.Errorf("%d changes are told of, and there was none", n)
+	}
+}
+
 func TestDowngrade_InAnotherCurrency(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

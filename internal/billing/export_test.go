@@ -8,3 +8,6 @@ func (c *Core) LookUpAtOnce(n int) { c.page = n }
 
 // ReadFew has no more than so many events of a total read with their account held.
 func (c *Core) ReadFew(n int) { c.few = n }
+
+// Chargeable is what a card is asked for an invoice.
+var Chargeable = chargeable

@@ -17,7 +17,7 @@ func TestCredit_WhatIsLeftExpiresOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.open(t).ID
-	g := w.grant(t, a, 300, 0, 10)
+	g, later := w.grant(t, a, 300, 0, 10), w.grant(t, a, 500, 0, 30)
 	for _, c := range []struct {
 		after time.Duration
 		left  int64
@@ -28,8 +28,8 @@ func TestCredit_WhatIsLeftExpiresOnce(t *testing.T) {
 		if got, told := w.left(t, a, g), w.told(t, a, outbox.CreditExpired); got != c.left || told != c.told {
 			t.Errorf("%d are left, told %d times; want %d and %d", got, told, c.left, c.told)
 		}
-		if b := w.balance(t, a); b.Promo != usd(c.left) {
-			t.Errorf("the balance has %s of promotional credit", b.Promo)
+		if b := w.balance(t, a); w.left(t, a, later) != 500 || b.Promo != usd(c.left+500) {
+			t.Errorf("%d are left of what expires later, and the balance has %s of promotional credit", w.left(t, a, later), b.Promo)
 		}
 	}
 }
@@ -50,26 +50,34 @@ func TestGrant_BeyondWhatABalanceHolds(t *testing.T) {
 // beside a debt.
 func TestGrant_PaysWhatIsOpen(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenLost)
-	w.use(t, a, "voice", "120000") // 27.00
-	w.until(t, w.clock().Add(35*24*time.Hour))
-	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
-	if err != nil || len(open) != 1 || open[0].Dunning != invoice.Suspended {
-		t.Fatalf("%+v, %v", open, err)
-	}
-	g := w.grant(t, a, 2000, 0, 10)
-	w.wantInvoice(t, a, open[0].ID, invoice.Open, 700)
-	got, err := billing.Granter{Core: w.Core}.Grant(t.Context(), asked(a, newKey()), billing.GrantInput{Amount: usd(1000), Reason: "test"}, nil)
-	if err != nil || got.Record.Remaining != usd(300) {
-		t.Errorf("%s of the second gift are left, %v; want 3.00 USD", got.Record.Remaining, err)
-	}
-	w.wantInvoice(t, a, open[0].ID, invoice.Paid, 0)
-	if left := w.left(t, a, g); left != 0 {
-		t.Errorf("%d of the first gift are left", left)
-	}
-	if acct, err := w.DB.Accounts().Get(t.Context(), a); err != nil || acct.Status != account.Active {
-		t.Errorf("the account is %s, %v", acct.Status, err)
+	for name, c := range map[string]struct {
+		card    string
+		dunning invoice.Dunning
+	}{"Suspended": {sandbox.TokenLost, invoice.Suspended}, "BetweenAttempts": {sandbox.TokenInsufficientFunds, invoice.Retrying}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.open(t).ID
+			w.upgrade(t, a, c.card)
+			w.use(t, a, "voice", "120000") // 27.00
+			w.until(t, w.clock().Add(35*24*time.Hour))
+			open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+			if err != nil || len(open) != 1 || open[0].Dunning != c.dunning {
+				t.Fatalf("%+v, %v", open, err)
+			}
+			g := w.grant(t, a, 2000, 0, 10)
+			w.wantInvoice(t, a, open[0].ID, invoice.Open, 700)
+			got, err := billing.Granter{Core: w.Core}.Grant(t.Context(), asked(a, newKey()), billing.GrantInput{Amount: usd(1000), Reason: "test"}, nil)
+			if err != nil || got.Record.Remaining != usd(300) {
+				t.Errorf("%s of the second gift are left, %v; want 3.00 USD", got.Record.Remaining, err)
+			}
+			w.wantInvoice(t, a, open[0].ID, invoice.Paid, 0)
+			if left := w.left(t, a, g); left != 0 {
+				t.Errorf("%d of the first gift are left", left)
+			}
+			if acct, err := w.DB.Accounts().Get(t.Context(), a); err != nil || acct.Status != account.Active {
+				t.Errorf("the account is %s, %v", acct.Status, err)
+			}
+		})
 	}
 }

@@ -368,7 +368,9 @@ func TestPayFromFunds_PaysWhatKeepsTheAccountSuspended(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.behave(t, a, sandbox.TokenVisa)
-	w.grant(t, a, 200, 0, 0)
+	if left := w.left(t, a, w.grant(t, a, 200, 0, 0)); left != 0 {
+		t.Errorf("%d of the credit are left, and the account is suspended", left)
+	}
 	preview, err := billing.Funder{Core: w.Core}.Preview(t.Context(), asked(a, ""), billing.TopUpInput{Amount: usd(3000)})
 	if err != nil || preview.After.Funds != usd(500) || preview.After.Available != usd(500) {
 		t.Errorf("funds of %s and %s available are shown, %v; want what is left", preview.After.Funds, preview.After.Available, err)
