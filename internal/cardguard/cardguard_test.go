@@ -22,7 +22,7 @@ var published = []string{
 	"6011 1111 1111 1117", "6011 0009 9013 9424", "6011 9811 1111 1113",
 	"3566 0020 2036 0505", "3530 1113 3330 0000", "6200 0000 0000 0005", "6200 0000 0000 0047", "6205 5000 0000 0000 004",
 	"2200 0000 0000 0004", "6062 8288 8866 6688", "9792 0303 9444 0796", "5066 9911 1111 1118", "6362 9700 0045 7013",
-	"6771 7980 2500 0004", "6759 6498 2643 8453", "6304 0000 0000 0000", "5019 5555 4444 5555", "639002000000000003",
+	"6771 7980 2500 0004", "6759 6498 2643 8453", "6304 0000 0000 0000", "6304000000000", "5019 5555 4444 5555", "639002000000000003",
 	"3600 666633 3344", "3569 9900 1009 5841", "6445 6445 6445 6445", "8171 9999 2766 0000",
 }
 
@@ -47,6 +47,8 @@ var spellings = map[string]func(grouped string) string{
 		return "please charge " + strings.ReplaceAll(s, " ", "") + ", exp. 12/27, thanks"
 	},
 	"WithExpiry":  func(s string) string { return s + " 12/27 123" },
+	"AfterFive":   func(s string) string { return "1 22 333 44 5 " + s },
+	"ThreeSpaces": func(s string) string { return strings.ReplaceAll(s, " ", "   ") },
 	"Quoted":      func(s string) string { return "card='" + s + "';" },
 	"AfterColon":  func(s string) string { return "Visa:" + strings.ReplaceAll(s, " ", "") },
 	"Underscored": func(s string) string { return "card_" + strings.ReplaceAll(s, " ", "") + "_x" },
@@ -87,6 +89,37 @@ func TestAWrongCheckDigitIsNoCard(t *testing.T) {
 		wrong := n[:len(n)-1] + string('0'+(last-'0'+1)%10)
 		if cardguard.HasNumber(wrong) {
 			t.Errorf("%q found", wrong)
+		}
+	}
+}
+
+// All of these have a valid check digit.
+func TestWhatIsNoCardNumber(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"OfNoScheme":           "1234567812345670",
+		"BetweenSchemes":       "7000000000000005",
+		"BeyondTheLast":        "9000000000000001",
+		"VisaOfThirteenDigits": "4000000000006",
+		"VisaOfFifteen":        "400000000000006",
+		"MastercardOfFifteen":  "510000000000003",
+		"AmericanOfSixteen":    "3400000000000000",
+		"OneDigitTooMany":      "62055000000000000041",
+		"ATelephoneNumber":     "+4242424242424242",
+		"TelephoneInGroups":    "+4242 4242 4242 4242",
+		"AfterALetter":         "x4242424242424242",
+		"GroupsAfterALetter":   "x4242 4242 4242 4242",
+		"BeforeALetter":        "4242424242424242x",
+		"AFraction":            "0.4242424242424242",
+		"AnIBAN":               "DE42 4242 4242 4242 4242 42",
+		"AList":                "4242, 4242, 4242, 4242",
+		"TheFirstApart":        "4242, 4242 4242 4242",
+		"OtherSigns":           "4242€4242€4242€4242",
+		"FourSpaces":           "4242    4242 4242 4242",
+		"OtherGroups":          "42 424242 42424242",
+	} {
+		if cardguard.HasNumber(text) {
+			t.Errorf("%s: %q is taken for a card", name, text)
 		}
 	}
 }
