@@ -8,6 +8,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/metering"
+	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
@@ -154,6 +155,59 @@ func TestRemoveWhenPaid_ByFunds(t *testing.T) {
 	}
 }
 
+// A card is removed without a person only where that was asked for and the policy allows it, and not before all is paid.
+func TestRemoveWhenPaid_IsForThePolicyToSay(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		policy  bool
+		kind    payment.RemovalKind
+		granted bool
+	}{
+		"AskedForAndAllowed": {true, payment.WhenPaid, true},
+		"SupportWasAsked":    {true, payment.BySupport, false},
+		"NotAllowed":         {false, payment.WhenPaid, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.Policy.RemoveWhenPaid = c.policy
+			request := func(a account.ID) payment.MethodID {
+				t.Helper()
+				m := w.defaultCard(t, a).ID
+				if _, err := (billing.Cards{Core: w.Core}).RequestRemoval(t.Context(), asked(a, newKey()), m, c.kind, "", nil); err != nil {
+					t.Fatal(err)
+				}
+				return m
+			}
+			want := func(when string, a account.ID, m payment.MethodID, removed bool) {
+				t.Helper()
+				if got := w.card(t, a, m).Status; (got == payment.MethodRemoved) != removed {
+					t.Errorf("the card is %s %s", got, when)
+				}
+			}
+			nothing := w.onPro(t)
+			want("of whom nothing is owed", nothing, request(nothing), c.granted)
+
+			a := w.open(t).ID
+			w.upgrade(t, a, sandbox.TokenInsufficientFunds)
+			w.use(t, a, "voice", "90000") // 13.50
+			w.until(t, w.clock().Add(35*24*time.Hour))
+			w.wantBalance(t, a, 0, 1350)
+			m := request(a)
+			w.grant(t, a, 1000, 0, 0)
+			w.wantBalance(t, a, 0, 350)
+			want("while a part is owed", a, m, false)
+			w.use(t, a, "voice", "120000") // 27.00 of the running period
+			w.grant(t, a, 1000, 0, 0)
+			w.wantBalance(t, a, 0, 0)
+			want("while what is used is owed", a, m, false)
+			w.grant(t, a, 5000, 0, 0)
+			w.until(t, w.clock().Add(35*24*time.Hour))
+			want("once all is paid", a, m, c.granted)
+		})
+	}
+}
+
 func TestActiveCardIsNotRemovedWhileMoneyIsOwed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -164,12 +218,18 @@ func TestActiveCardIsNotRemovedWhileMoneyIsOwed(t *testing.T) {
 	if err := cards.Remove(t.Context(), asked(a, ""), m.ID, m.Version); !errors.Is(err, billing.ErrActiveCard) {
 		t.Fatalf("%v, want ErrActiveCard with blockers", err)
 	}
+	if err := cards.Remove(t.Context(), asked(a, ""), m.ID, m.Version+1); !errors.Is(err, account.ErrStale) {
+		t.Errorf("as it is not any more: %v, want ErrStale", err)
+	}
 	req, err := cards.RequestRemoval(t.Context(), asked(a, newKey()), m.ID, payment.WhenPaid, "", nil)
 	if err != nil || req.Record.Status != payment.RemovalOpen {
 		t.Fatalf("%+v, %v; want an open request", req.Record, err)
 	}
 	if err := cards.RemoveByOperator(t.Context(), billing.Asked{Account: a, Actor: "operator:x"}, m.ID, "asked by phone"); err != nil {
 		t.Fatal(err)
+	}
+	if err := cards.RemoveByOperator(t.Context(), asked(a, ""), m.ID, "again"); !errors.Is(err, payment.ErrMethodNotFound) || w.told(t, a, outbox.PaymentMethodRemoved) != 1 {
+		t.Errorf("removed again: %v, told %d times; want ErrMethodNotFound, and once", err, w.told(t, a, outbox.PaymentMethodRemoved))
 	}
 	b := w.balance(t, a)
 	if b.Accrued != usd(78300) {
