@@ -62,6 +62,9 @@ func (c Closer) Close(ctx context.Context, a account.ID) (closed bool, err error
 }
 
 func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub subscription.Subscription, now time.Time) error {
+	if err := c.lastLook(ctx, tx, acct); err != nil {
+		return err
+	}
 	ended := sub.Opened()
 	ended.ClosedAt = now
 	zone, err := period.LoadZone(acct.TimeZone)
@@ -123,6 +126,20 @@ func (c Closer) advance(ctx context.Context, tx Tx, acct account.Account, sub su
 	return tx.Outbox().Publish(ctx, acct.ID, outbox.PeriodClosed, map[string]any{
 		"period": ended.Bounds, "plan": ended.Plan, "next_period": sub.Period,
 	}, now)
+}
+
+// lastLook tells what was reached in the period that is being closed, and has not been told yet: from here on the next
+// one is looked at.
+func (c Closer) lastLook(ctx context.Context, tx Tx, acct account.Account) error {
+	watched, err := tx.Alerts().Watched(ctx, []account.ID{acct.ID})
+	if err != nil || len(watched) == 0 {
+		return err
+	}
+	if _, err := tx.Entitlements().Lock(ctx, acct.ID); err != nil { // no usage enters the period meanwhile
+		return err
+	}
+	within := func(_ context.Context, fn func(tx Tx) error) error { return fn(tx) }
+	return Watcher(c).look(ctx, tx, within, acct)
 }
 
 // isBilled reports whether a period gets an invoice: something in it can cost money, or has come late for one before it.

@@ -142,9 +142,9 @@ func onceOf[R any](ctx context.Context, c *Core, in Asked, render Renderer[R], f
 	}, in, render, fn)
 }
 
-func onceIn[R any](ctx context.Context, inTx func(context.Context, func(Tx) error) error, in Asked, render Renderer[R], fn func(tx Tx) (R, error)) (Result[R], error) {
+func onceIn[R any](ctx context.Context, run inTx, in Asked, render Renderer[R], fn func(tx Tx) (R, error)) (Result[R], error) {
 	var out Result[R]
-	err := inTx(ctx, func(tx Tx) error {
+	err := run(ctx, func(tx Tx) error {
 		out = Result[R]{}
 		got, err := claim(ctx, tx, in, uuid.Nil)
 		if err != nil {

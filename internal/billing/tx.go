@@ -72,6 +72,9 @@ type Transactor interface {
 	InTxOf(ctx context.Context, start Start, fn func(tx Tx) error) error
 }
 
+// inTx runs fn in a transaction: one of its own, as a Transactor does, or one that is there.
+type inTx func(ctx context.Context, fn func(tx Tx) error) error
+
 // A Start is what an operation begins with, so that it can be read for several at once.
 type Start struct {
 	Account account.ID          // the zero one: it locks nothing

@@ -34,11 +34,16 @@ func (w Watcher) alerts(ctx context.Context, a account.ID) error {
 	if err != nil || acct.Status == account.Closed {
 		return err
 	}
-	all, err := w.DB.Alerts().List(ctx, a)
+	return w.look(ctx, w.DB, w.DB.InTx, acct)
+}
+
+// look tells of what has been reached in the running period, in transactions of in.
+func (w Watcher) look(ctx context.Context, db Tx, in inTx, acct account.Account) error {
+	all, err := db.Alerts().List(ctx, acct.ID)
 	if err != nil {
 		return err
 	}
-	e, err := w.DB.Entitlements().Get(ctx, a)
+	e, err := db.Entitlements().Get(ctx, acct.ID)
 	if err != nil {
 		return err
 	}
@@ -46,7 +51,7 @@ func (w Watcher) alerts(ctx context.Context, a account.ID) error {
 	if len(all) == 0 && e.SpendLimit == nil && len(soft) == 0 {
 		return nil
 	}
-	b, running, err := balanceAndBill(ctx, w.DB, acct)
+	b, running, err := balanceAndBill(ctx, db, acct)
 	if err != nil {
 		return err
 	}
@@ -54,7 +59,7 @@ func (w Watcher) alerts(ctx context.Context, a account.ID) error {
 	if err != nil {
 		return err
 	}
-	totals, err := w.DB.Usage().Totals(ctx, a, e.PeriodStart(), false)
+	totals, err := db.Usage().Totals(ctx, acct.ID, e.PeriodStart(), false)
 	if err != nil {
 		return err
 	}
@@ -71,19 +76,19 @@ func (w Watcher) alerts(ctx context.Context, a account.ID) error {
 		if !al.Reached(value) {
 			continue
 		}
-		if err := w.fire(ctx, acct, al, e.PeriodStart(), value); err != nil {
+		if err := w.fire(ctx, in, acct, al, e.PeriodStart(), value); err != nil {
 			return err
 		}
 	}
 	for _, meter := range soft {
 		if limit := e.Limits[meter].Quantity; used[meter].Cmp(limit) >= 0 {
-			if err := w.softLimit(ctx, acct, e, meter, used[meter]); err != nil {
+			if err := w.softLimit(ctx, in, acct, e, meter, used[meter]); err != nil {
 				return err
 			}
 		}
 	}
 	if e.SpendLimit != nil && acct.Status == account.Active {
-		return w.spendLimit(ctx, acct, e, spent)
+		return w.spendLimit(ctx, db, in, acct, e, spent)
 	}
 	return nil
 }
@@ -99,9 +104,9 @@ func (c *Core) watch(ctx context.Context, tx Tx, a account.ID) error {
 }
 
 // softLimit tells once per period and limit that a limit is reached which lets use pass.
-func (w Watcher) softLimit(ctx context.Context, acct account.Account, e entitlement.Entitlement, meter string, used money.Decimal) error {
+func (w Watcher) softLimit(ctx context.Context, in inTx, acct account.Account, e entitlement.Entitlement, meter string, used money.Decimal) error {
 	limit := e.Limits[meter].Quantity
-	return w.DB.InTx(ctx, func(tx Tx) error {
+	return in(ctx, func(tx Tx) error {
 		if _, err := tx.Accounts().Lock(ctx, acct.ID); err != nil {
 			return err
 		}
@@ -117,15 +122,15 @@ func (w Watcher) softLimit(ctx context.Context, acct account.Account, e entitlem
 
 // spendLimit tells once per period and limit that the limit is reached: what has accrued has come to it, or
 // usage was refused because it would have passed it.
-func (w Watcher) spendLimit(ctx context.Context, acct account.Account, e entitlement.Entitlement, accrued money.Amount) error {
+func (w Watcher) spendLimit(ctx context.Context, db Tx, in inTx, acct account.Account, e entitlement.Entitlement, accrued money.Amount) error {
 	reached := accrued.Minor >= *e.SpendLimit
 	if !reached {
-		refused, err := w.DB.Usage().Refused(ctx, acct.ID, string(entitlement.SpendLimitReached), e.PeriodStart(), e.UpdatedAt)
+		refused, err := db.Usage().Refused(ctx, acct.ID, string(entitlement.SpendLimitReached), e.PeriodStart(), e.UpdatedAt)
 		if err != nil || !refused {
 			return err
 		}
 	}
-	return w.DB.InTx(ctx, func(tx Tx) error {
+	return in(ctx, func(tx Tx) error {
 		if _, err := tx.Accounts().Lock(ctx, acct.ID); err != nil {
 			return err
 		}
@@ -144,8 +149,8 @@ func (w Watcher) spendLimit(ctx context.Context, acct account.Account, e entitle
 }
 
 // fire tells once per alert, period and threshold.
-func (w Watcher) fire(ctx context.Context, acct account.Account, al alert.Alert, periodStart time.Time, value money.Decimal) error {
-	return w.DB.InTx(ctx, func(tx Tx) error {
+func (w Watcher) fire(ctx context.Context, in inTx, acct account.Account, al alert.Alert, periodStart time.Time, value money.Decimal) error {
+	return in(ctx, func(tx Tx) error {
 		now := acct.Now(w.Clock())
 		first, err := tx.Alerts().Fire(ctx, acct.ID, alert.Firing{
 			Alert: al.ID, PeriodStart: periodStart, Threshold: al.Threshold, Value: value, FiredAt: now,

@@ -194,6 +194,34 @@ func TestAlerts_AreToldOncePerPeriodAndThreshold(t *testing.T) {
 	want(5, "at the first threshold again")
 }
 
+// What was reached so shortly before its period ended that nobody has looked since is told when the period is closed, and
+// not again.
+func TestAlerts_AreToldOfWhatWasReachedLast(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.onPro(t)
+	w.limitSpend(t, a, 2000, entitlement.Soft)
+	for _, al := range []alert.Alert{
+		{Kind: alert.Usage, Meter: "voice", Threshold: money.MustDecimal("120000")},
+		{Kind: alert.Spend, Threshold: money.MustDecimal("1500")},
+		{Kind: alert.Usage, Meter: "voice", Threshold: money.MustDecimal("120001")},
+	} {
+		if _, err := (billing.Alerter{Core: w.Core}).Add(t.Context(), asked(a, newKey()), al, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.use(t, a, "voice", "120000") // 27 dollars
+	w.closed(t, start.Truncate(24*time.Hour).AddDate(0, 1, 0))
+	w.check(t, a)
+	if alerts, limits := w.told(t, a, outbox.AlertFired), w.told(t, a, outbox.SpendLimitReached); alerts != 2 || limits != 1 {
+		t.Errorf("told %d times of alerts and %d times of the limit, want 2 and 1", alerts, limits)
+	}
+	fired, err := w.DB.Alerts().Fired(t.Context(), a, start.Truncate(24*time.Hour))
+	if err != nil || len(fired) != 2 {
+		t.Errorf("%d alerts of the period that has ended, %v; want 2", len(fired), err)
+	}
+}
+
 // While the period before is in its grace, what it comes to is not the new one's: nothing is told before that has reached
 // its threshold itself, and then it is.
 func TestSpend_OfThePeriodBeforeIsNotTheNewOnes(t *testing.T) {
