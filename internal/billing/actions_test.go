@@ -18,11 +18,8 @@ func TestActions_OfACardThatMayNotBeAskedSayWhatItsRequestsSay(t *testing.T) {
 	w.behave(t, a, sandbox.TokenLost) // asked once, and then never again
 	w.use(t, a, "voice", "120000")    // 27.00
 	w.closed(t, day(4, 10))
-	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
-	if err != nil || len(open) != 1 {
-		t.Fatalf("%+v, %v", open, err)
-	}
-	_, pay := billing.Collector{Core: w.Core}.Pay(t.Context(), asked(a, newKey()), open[0].ID, payment.MethodID{}, asJSON[payment.Payment](200))
+	open := w.unpaid(t, a)
+	_, pay := billing.Collector{Core: w.Core}.Pay(t.Context(), asked(a, newKey()), open.ID, payment.MethodID{}, asJSON[payment.Payment](200))
 	_, fund := billing.Funder{Core: w.Core}.TopUp(t.Context(), asked(a, newKey()), billing.TopUpInput{Amount: usd(5000)}, nil)
 	for name, refused := range map[billing.ActionName]error{billing.ActPayInvoice: pay, billing.ActTopUp: fund} {
 		e, ok := errors.AsType[*errs.Error](refused)

@@ -407,18 +407,15 @@ func TestCollect_WaitsForFundsThatACardIsAskedFor(t *testing.T) {
 	w.use(t, a, "voice", "120000") // 27 dollars
 	w.behave(t, a, sandbox.TokenInsufficientFunds)
 	w.closed(t, day(time.April, 10))
-	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
-	if err != nil || len(open) != 1 {
-		t.Fatalf("%+v, %v", open, err)
-	}
+	open := w.unpaid(t, a)
 	w.saveRule(t, a, 100_000)
 	w.behave(t, a, sandbox.TokenVisa)
-	w.advance(open[0].NextAttempt.Sub(w.clock())) // the next attempt is due
+	w.advance(open.NextAttempt.Sub(w.clock())) // the next attempt is due
 	gate := slowGateway{w.Gateway, make(chan struct{}), make(chan struct{})}
 	done := make(chan error)
 	go func() { done <- billing.Watcher{Core: w.another(gate)}.Check(t.Context(), a) }()
 	<-gate.asked
-	if asked, err := (billing.Collector{Core: w.Core}).Collect(t.Context(), a, open[0].ID); err != nil || asked {
+	if asked, err := (billing.Collector{Core: w.Core}).Collect(t.Context(), a, open.ID); err != nil || asked {
 		t.Errorf("the card was asked for the invoice: %v, %v", asked, err)
 	}
 	close(gate.answer)
@@ -426,7 +423,7 @@ func TestCollect_WaitsForFundsThatACardIsAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.sweep(t)
-	w.wantInvoice(t, a, open[0].ID, invoice.Paid, 0)
+	w.wantInvoice(t, a, open.ID, invoice.Paid, 0)
 	w.wantBalance(t, a, 5000, 0)
 }
 

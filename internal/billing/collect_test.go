@@ -21,15 +21,8 @@ import (
 func TestCollect_FundsThatCameMeanwhilePayFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenProcessing)
-	w.use(t, a, "voice", "120000") // 27.00
-	w.until(t, w.clock().Add(35*24*time.Hour))
-	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
-	if err != nil || len(open) != 1 {
-		t.Fatalf("%+v, %v", open, err)
-	}
-	asked, err := w.DB.Payments().PaymentsOf(t.Context(), a, open[0].ID)
+	a, open := w.owing(t, sandbox.TokenProcessing)
+	asked, err := w.DB.Payments().PaymentsOf(t.Context(), a, open.ID)
 	if err != nil || len(asked) != 1 || asked[0].Status != payment.Processing {
 		t.Fatalf("%+v, %v", asked, err)
 	}
@@ -42,7 +35,7 @@ func TestCollect_FundsThatCameMeanwhilePayFirst(t *testing.T) {
 	w.tell(t, asked[0].ProviderRef)
 	w.advance(48 * time.Hour)
 	w.sweep(t)
-	w.wantInvoice(t, a, open[0].ID, invoice.Paid, 0)
+	w.wantInvoice(t, a, open.ID, invoice.Paid, 0)
 	w.wantBalance(t, a, 7300, 0)
 	if n := len(w.charges(t)[a]); n != 1 {
 		t.Errorf("%d charges, want that of the top-up alone", n)
@@ -94,20 +87,16 @@ func TestCollect_AsksWhenItIsDue(t *testing.T) {
 	w.wantInvoice(t, paid, i, invoice.Open, 2700)
 	collect(paid, i, "disputed", false)
 
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenInsufficientFunds)
-	w.use(t, a, "voice", "120000") // 27.00
-	w.until(t, w.clock().Add(35*24*time.Hour))
-	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
-	if err != nil || len(open) != 1 || open[0].Dunning != invoice.Retrying {
-		t.Fatalf("%+v, %v", open, err)
+	a, open := w.owing(t, sandbox.TokenInsufficientFunds)
+	if open.Dunning != invoice.Retrying {
+		t.Fatalf("%+v", open)
 	}
 	w.behave(t, a, sandbox.TokenProcessing)
-	w.advance(open[0].NextAttempt.Sub(w.clock()) - time.Microsecond)
-	collect(a, open[0].ID, "early", false)
+	w.advance(open.NextAttempt.Sub(w.clock()) - time.Microsecond)
+	collect(a, open.ID, "early", false)
 	w.advance(time.Microsecond)
-	collect(a, open[0].ID, "in time", true)
-	collect(a, open[0].ID, "while the provider has not answered", false)
+	collect(a, open.ID, "in time", true)
+	collect(a, open.ID, "while the provider has not answered", false)
 }
 
 // A card that was declined too often, by whomever it was asked, is not asked once more: another one has to come.
@@ -138,19 +127,12 @@ func TestCollect_AsksNoCardThatHasBeenDeclinedTooOften(t *testing.T) {
 func TestPay_ByACardThatWasRemoved(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.open(t).ID
-	w.upgrade(t, a, sandbox.TokenInsufficientFunds)
-	w.use(t, a, "voice", "120000") // 27.00
-	w.until(t, w.clock().Add(35*24*time.Hour))
-	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
-	if err != nil || len(open) != 1 {
-		t.Fatalf("%+v, %v", open, err)
-	}
+	a, open := w.owing(t, sandbox.TokenInsufficientFunds)
 	gone := w.defaultCard(t, a).ID
 	if err := (billing.Cards{Core: w.Core}).RemoveByOperator(t.Context(), asked(a, ""), gone, "test"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (billing.Collector{Core: w.Core}).Pay(t.Context(), asked(a, newKey()), open[0].ID, gone, nil); !errors.Is(err, payment.ErrMethodNotFound) {
+	if _, err := (billing.Collector{Core: w.Core}).Pay(t.Context(), asked(a, newKey()), open.ID, gone, nil); !errors.Is(err, payment.ErrMethodNotFound) {
 		t.Errorf("%v, want ErrMethodNotFound", err)
 	}
 }

@@ -90,11 +90,8 @@ func TestRemoveWhenPaid_OnceATopUpHasEnded(t *testing.T) {
 // pay pays the account's only unpaid invoice.
 func (w *world) pay(t *testing.T, a account.ID) {
 	t.Helper()
-	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
-	if err != nil || len(open) != 1 {
-		t.Fatalf("%d unpaid invoices, %v; want 1", len(open), err)
-	}
-	got, err := billing.Collector{Core: w.Core}.Pay(t.Context(), asked(a, newKey()), open[0].ID, payment.MethodID{}, nil)
+	open := w.unpaid(t, a)
+	got, err := billing.Collector{Core: w.Core}.Pay(t.Context(), asked(a, newKey()), open.ID, payment.MethodID{}, nil)
 	if err != nil || got.Record.Status != payment.Succeeded {
 		t.Fatalf("%+v, %v", got.Record, err)
 	}

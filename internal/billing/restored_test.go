@@ -139,13 +139,10 @@ func TestRestored_AStartIsNoRestore(t *testing.T) {
 	if _, err := (billing.Sweeper{Core: w.Core}).Sweep(t.Context()); err == nil {
 		t.Error("no error where the provider cannot be asked")
 	}
-	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
-	if err != nil || len(open) != 1 {
-		t.Fatalf("open %+v, %v, want the invoice to be due", open, err)
-	}
+	open := w.unpaid(t, a)
 	w.Gateway = there
 	w.sweep(t)
-	w.wantInvoice(t, a, open[0].ID, invoice.Paid, 0)
+	w.wantInvoice(t, a, open.ID, invoice.Paid, 0)
 	if err := w.control.Refund(t.Context(), foreign, 900); err != nil { // the checks at the end would call it lost
 		t.Fatal(err)
 	}

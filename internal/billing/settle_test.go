@@ -278,11 +278,8 @@ func TestDunning_GoesOnAfterAnotherCardWasTried(t *testing.T) {
 	w.addCard(t, a, sandbox.TokenInsufficientFunds)
 	w.use(t, a, "voice", "120000")
 	w.until(t, w.clock().Add(35*24*time.Hour))
-	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
-	if err != nil || len(open) != 1 {
-		t.Fatalf("%d unpaid invoices, %v", len(open), err)
-	}
-	paid, err := billing.Collector{Core: w.Core}.Pay(t.Context(), asked(a, newKey()), open[0].ID, lost, nil)
+	open := w.unpaid(t, a)
+	paid, err := billing.Collector{Core: w.Core}.Pay(t.Context(), asked(a, newKey()), open.ID, lost, nil)
 	if err != nil || paid.Record.Status != payment.Failed || w.told(t, a, outbox.AccountSuspended) != 0 {
 		t.Fatalf("%+v, %v; suspended %d times", paid.Record, err, w.told(t, a, outbox.AccountSuspended))
 	}

@@ -334,6 +334,26 @@ func (w *world) charged(t *testing.T) (account.ID, invoice.ID, payment.Payment) 
 	return a, all.Data[0].ID, paid[0]
 }
 
+// unpaid is the account's only invoice that is open.
+func (w *world) unpaid(t *testing.T, a account.ID) invoice.Invoice {
+	t.Helper()
+	open, err := w.DB.Invoices().Unpaid(t.Context(), a)
+	if err != nil || len(open) != 1 {
+		t.Fatalf("unpaid are %+v, %v; want one invoice", open, err)
+	}
+	return open[0]
+}
+
+// owing is an account whose card, that of a token, has been asked for an invoice of 27.00 USD and has not paid it.
+func (w *world) owing(t *testing.T, token string) (account.ID, invoice.Invoice) {
+	t.Helper()
+	a := w.open(t).ID
+	w.upgrade(t, a, token)
+	w.use(t, a, "voice", "120000")
+	w.until(t, w.clock().Add(35*24*time.Hour))
+	return a, w.unpaid(t, a)
+}
+
 // disputed has the bank take a payment back, and tells us.
 func (w *world) disputed(t *testing.T, p payment.Payment) (dispute string) {
 	t.Helper()
