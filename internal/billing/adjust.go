@@ -219,8 +219,12 @@ func (a Adjuster) issue(ctx context.Context, tx Tx, acct account.Account, inv *i
 	if err != nil {
 		return invoice.CreditNote{}, err
 	}
+	b, err := tx.Ledger().Balances(ctx, acct.ID)
+	if err != nil {
+		return invoice.CreditNote{}, err
+	}
 	toDue := money.New(min(amount.Minor, inv.AmountDue().Minor), inv.Currency)
-	toFunds := money.New(min(amount.Minor-toDue.Minor, max(0, paid)), inv.Currency)
+	toFunds := money.New(max(0, min(amount.Minor-toDue.Minor, paid, notInFunds(b, acct)-toDue.Minor)), inv.Currency)
 	note := invoice.CreditNote{
 		ID: id.New[invoice.CreditNote](), Account: acct.ID, Invoice: inv.ID, Amount: amount, ToDue: toDue, ToFunds: toFunds,
 		ToCredit: money.New(amount.Minor-toDue.Minor-toFunds.Minor, inv.Currency), Reason: reason, Actor: actor, IssuedAt: now,

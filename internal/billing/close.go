@@ -440,8 +440,16 @@ func applyCredit(ctx context.Context, tx Tx, acct account.Account, inv *invoice.
 	}
 	funds := zeroOf(acct)
 	funds.Minor = max(0, min(books.StandingOf(b, acct.Currency).Funds.Minor, inv.AmountDue().Minor-promo.Minor))
-	pays := money.New(promo.Minor+funds.Minor, acct.Currency)
-	if inv.Status == invoice.Uncollectible && !pays.IsZero() {
+	return payFrom(ctx, tx, inv, promo, funds, f)
+}
+
+// payFrom books what promotional credit and funds pay of an invoice. The caller saves the invoice.
+func payFrom(ctx context.Context, tx Tx, inv *invoice.Invoice, promo, funds money.Amount, f books.Fact) error {
+	pays := money.New(promo.Minor+funds.Minor, inv.Currency)
+	if pays.IsZero() {
+		return nil
+	}
+	if inv.Status == invoice.Uncollectible {
 		undone := f
 		undone.Description = "Paid after all"
 		if err := tx.Ledger().Append(ctx, books.WriteOffUndone(undone, pays)); err != nil {

@@ -53,7 +53,8 @@ func TestMoney_PropertyFundsAreNeverMoreThanWasPaid(t *testing.T) {
 }
 
 // Usage is given back once, whatever is corrected, void and written off, in any order: when none is left that counts, the
-// invoices that are not void come to nothing together with what was credited of them, neither more nor less.
+// invoices that are not void come to nothing together with what was credited of them, neither more nor less. Nobody owes
+// anything then, what cards have paid is funds, and as nothing was given there is no credit.
 func TestMoney_PropertyUsageIsGivenBackOnce(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -63,6 +64,9 @@ func TestMoney_PropertyUsageIsGivenBackOnce(t *testing.T) {
 		m := mover{world: w, r: r, a: w.onPro(t), only: []string{
 			"use", "use late", "take usage back", "amend usage", "a month", "void", "write off",
 		}}
+		if round%2 == 1 { // and there is money
+			m.only = append(m.only, "top up", "pay", "refund", "the card declines", "spend limit")
+		}
 		w.Policy.Dunning.Retries = []time.Duration{1000 * 24 * time.Hour} // nobody is suspended: all is used while all is open
 		w.behave(t, m.a, sandbox.TokenChargeDeclined)
 		var done []string
@@ -115,6 +119,9 @@ func (m *mover) nothingUsed(t *testing.T) string {
 	m.until(t, m.clock().Add(33*24*time.Hour))
 	if wrong := m.wrong(t); wrong != "" {
 		return "all usage is void, and " + wrong
+	}
+	if b, err := m.DB.Ledger().Balances(t.Context(), m.a); err != nil || b[books.Promo] != 0 || b[books.BadDebt] != 0 || b[books.Funds] != -b[books.Cash] {
+		return fmt.Sprintf("all usage is void, and the books have %v (%v)", b, err)
 	}
 	all, err := m.DB.Invoices().List(t.Context(), m.a, "", page.Request{Limit: page.MaxLimit})
 	if err != nil {

@@ -2,11 +2,14 @@ package billing
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/invoice"
+	"github.com/accrue-billing/accrue/internal/ledger"
 	"github.com/accrue-billing/accrue/internal/outbox"
 	"github.com/accrue-billing/accrue/internal/wallet"
 	"github.com/accrue-billing/accrue/pkg/money"
@@ -126,16 +129,22 @@ func (c *Core) giveBack(ctx context.Context, tx Tx, acct account.Account, by inv
 		left -= part
 		known += t.now
 	}
-	if left > known {
-		b, err := tx.Ledger().Balances(ctx, acct.ID)
-		if err != nil {
-			return err
-		}
-		stands := books.StandingOf(b, acct.Currency)
-		left -= min(left-known, max(0, b[books.Cash]+stands.Due.Minor-stands.Funds.Minor-(sum.Minor-left))) // no more than money was paid
+	b, err := tx.Ledger().Balances(ctx, acct.ID)
+	if err != nil {
+		return err
 	}
+	toFunds := min(sum.Minor-left+max(0, left-known), max(0, notInFunds(b, acct)))
+	left = sum.Minor - toFunds
+	bad, err := badDebtOf(ctx, tx, acct, from, b, left)
+	if err != nil {
+		return err
+	}
+	left -= bad
 	if left < sum.Minor {
 		if err := tx.Ledger().Append(ctx, books.CreditNote(f, zeroOf(acct), money.New(sum.Minor-left, sum.Currency), zeroOf(acct))); err != nil {
+			return err
+		}
+		if err := c.payBadDebt(ctx, tx, acct, bad, f.At); err != nil {
 			return err
 		}
 		// Before there is credit, which would pay in its place what it was given for.
@@ -158,4 +167,61 @@ func (c *Core) giveBack(ctx context.Context, tx Tx, acct account.Account, by inv
 		}
 	}
 	return nil
+}
+
+// badDebtOf is what of an amount that is given back of invoices nobody has paid, neither with money nor with credit: what had
+// been given back of another invoice has, which was written off since. So that debt has lent it.
+func badDebtOf(ctx context.Context, tx Tx, acct account.Account, from []taken, b ledger.Balances, amount int64) (int64, error) {
+	if amount == 0 || b[books.BadDebt] <= 0 {
+		return 0, nil
+	}
+	for i := range from {
+		draws, err := tx.Invoices().Draws(ctx, acct.ID, from[i].of)
+		if err != nil {
+			return 0, err
+		}
+		credit := int64(0)
+		for _, d := range draws {
+			credit += d.Amount.Minor - d.Returned.Minor
+		}
+		from[i].now = min(from[i].now, credit)
+		amount -= from[i].now
+	}
+	return max(0, min(amount, b[books.BadDebt])), nil
+}
+
+// payBadDebt pays invoices that were written off from the funds, the latest first.
+func (c *Core) payBadDebt(ctx context.Context, tx Tx, acct account.Account, amount int64, now time.Time) error {
+	for next := firstPage; amount > 0; {
+		owed, err := tx.Invoices().List(ctx, acct.ID, invoice.Uncollectible, next)
+		if err != nil {
+			return err
+		}
+		for i := range owed.Data {
+			inv := &owed.Data[i]
+			part := money.New(min(amount, inv.AmountDue().Minor), acct.Currency)
+			if part.IsZero() {
+				continue
+			}
+			amount -= part.Minor
+			f := c.fact(acct, fmt.Sprintf("%s/v%d", inv.ID, inv.Version), "Written-off invoice paid from the balance", now)
+			if err := payFrom(ctx, tx, inv, zeroOf(acct), part, f); err != nil {
+				return err
+			}
+			if err := c.afterPayment(ctx, tx, acct, inv, now); err != nil {
+				return err
+			}
+		}
+		if next.After = owed.Next; next.After == "" {
+			break
+		}
+	}
+	return nil
+}
+
+// notInFunds is what cards have paid, or are to pay of what is due, and is not among the funds: so much of what an account has
+// paid can become funds. Invoices may be paid with more than that, by what was given back of others that were then written off.
+func notInFunds(b ledger.Balances, acct account.Account) int64 {
+	stands := books.StandingOf(b, acct.Currency)
+	return b[books.Cash] + stands.Due.Minor - stands.Funds.Minor
 }

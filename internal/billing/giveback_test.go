@@ -7,6 +7,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/billing"
+	"github.com/accrue-billing/accrue/internal/books"
 	"github.com/accrue-billing/accrue/internal/invoice"
 	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
@@ -219,6 +220,96 @@ func TestCreditNote_OfWhatACorrectionHasGivenBackIsCredit(t *testing.T) {
 	if b := w.balance(t, a); b.Funds != usd(2700) || b.Promo != usd(2000) {
 		t.Errorf("funds are %s and credit is %s, want what the card has paid, and credit", b.Funds, b.Promo)
 	}
+}
+
+// What was given back of an invoice that nobody had paid has paid another; then the first is written off. So that debt has
+// paid the other, and of the other no money is given back: what its usage comes to goes to the debt.
+func TestGiveBack_OfWhatWasPaidByADebtThatWasWrittenOff(t *testing.T) {
+	t.Parallel()
+	march, april, may := day(time.March, 10), day(time.April, 10), day(time.May, 10)
+	owing := func(t *testing.T) (*world, account.ID) {
+		t.Helper()
+		w := newWorld(t)
+		w.Policy.Dunning.Retries = []time.Duration{1000 * 24 * time.Hour} // nobody is suspended
+		a := w.onPro(t)
+		w.behave(t, a, sandbox.TokenChargeDeclined)
+		w.useAs(t, a, "first", "voice", "120000", w.clock()) // 27.00
+		w.closed(t, april)
+		return w, a
+	}
+	lent := func(t *testing.T) (*world, account.ID) {
+		t.Helper()
+		w, a := owing(t)
+		w.useAs(t, a, "second", "voice", "180000", w.clock()) // 54.00
+		w.closed(t, may)
+		w.correct(t, a, "second", "120000")
+		w.closed(t, may.AddDate(0, 1, 0)) // 27.00 of the second pay the first
+		w.wantInvoice(t, a, w.invoiceOf(t, a, march), invoice.Paid, 0)
+		w.writeOff(t, a, w.invoiceOf(t, a, april))
+		return w, a
+	}
+	settled := func(t *testing.T, w *world, a account.ID, funds, promo, owed int64) {
+		t.Helper()
+		b, err := w.DB.Ledger().Balances(t.Context(), a)
+		if err != nil || b[books.Funds] != -funds || b[books.Promo] != -promo || b[books.BadDebt] != owed {
+			t.Errorf("the books have %v, %v; want funds of %d, credit of %d, and %d written off", b, err, funds, promo, owed)
+		}
+	}
+	t.Run("ByACorrection", func(t *testing.T) {
+		t.Parallel()
+		w, a := lent(t)
+		w.correct(t, a, "first", "80000") // 9.00
+		w.closed(t, may.AddDate(0, 2, 0))
+		settled(t, w, a, 0, 0, 5400-1800)
+		w.correct(t, a, "first", "")
+		w.closed(t, may.AddDate(0, 3, 0))
+		settled(t, w, a, 0, 0, 2700)
+		w.wantInvoice(t, a, w.invoiceOf(t, a, april), invoice.Uncollectible, 2700)
+		w.correct(t, a, "second", "")
+		w.closed(t, may.AddDate(0, 4, 0))
+		settled(t, w, a, 0, 0, 0)
+		w.wantInvoice(t, a, w.invoiceOf(t, a, april), invoice.Paid, 0)
+	})
+	t.Run("ByACorrectionBesideMoney", func(t *testing.T) {
+		t.Parallel()
+		w, a := lent(t)
+		w.behave(t, a, sandbox.TokenVisa)
+		w.topUp(t, a, 1000)
+		w.correct(t, a, "first", "")
+		w.closed(t, may.AddDate(0, 2, 0))
+		settled(t, w, a, 1000, 0, 2700)
+	})
+	t.Run("ByACreditNote", func(t *testing.T) { // which is a gift
+		t.Parallel()
+		w, a := lent(t)
+		w.credit(t, a, w.invoiceOf(t, a, march), 1000)
+		settled(t, w, a, 0, 1000, 5400)
+	})
+	t.Run("NettedByTheInvoiceThatCorrects", func(t *testing.T) {
+		t.Parallel()
+		w, a := owing(t)
+		w.correct(t, a, "first", "")
+		w.useAs(t, a, "second", "voice", "180000", w.clock()) // 54.00, of which 27.00 are billed
+		w.closed(t, may)
+		w.writeOff(t, a, w.invoiceOf(t, a, march))
+		w.correct(t, a, "second", "")
+		w.closed(t, may.AddDate(0, 1, 0))
+		settled(t, w, a, 0, 0, 0)
+		w.wantInvoice(t, a, w.invoiceOf(t, a, march), invoice.Paid, 0)
+	})
+	t.Run("CreditThatWasDrawnIsCreditAgain", func(t *testing.T) {
+		t.Parallel()
+		w, a := lent(t)
+		g := w.grant(t, a, 5000, 0, 0)
+		w.useAs(t, a, "third", "voice", "120000", w.clock()) // 27.00
+		w.closed(t, may.AddDate(0, 2, 0))
+		w.correct(t, a, "third", "")
+		w.closed(t, may.AddDate(0, 3, 0))
+		settled(t, w, a, 0, 5000, 5400)
+		if left := w.left(t, a, g); left != 5000 {
+			t.Errorf("%d of the gift are left, want all of it", left)
+		}
+	})
 }
 
 // What a credit note has made funds and its customer has spent is there no more: a dispute of the payment makes the invoice due

@@ -207,6 +207,7 @@ var brokenData = []struct {
 	{"RefundedWithoutRefund", invariant.Refunds, `UPDATE payments SET refunded = refunded + 1 WHERE account_id = $payer AND refunded > 0`, "its refunds are 700"},
 	{"RefundIsLarger", invariant.Refunds, `UPDATE refunds SET amount = amount + 1 WHERE account_id = $payer`, "its refunds are 701"},
 	{"CashIsMissing", invariant.Refunds, `UPDATE ledger_balances SET balance = balance - 1 WHERE account_id = $payer AND name = 'operator:cash'`, "cash stands at"},
+	{"FundsThatNobodyHasPaid", invariant.Refunds, `UPDATE ledger_balances SET balance = balance - 100000 WHERE account_id = $payer AND name = 'customer:funds'`, "more than cards have paid"},
 
 	{"NobodyAsksForAPayment", invariant.Deadlines, `UPDATE payments SET status = 'processing', check_at = NULL WHERE account_id = $debtor AND purpose = 'top_up'`, "nobody has asked"},
 	{"NobodyAsksForARefund", invariant.Deadlines, `UPDATE refunds SET status = 'processing', check_at = created_at - interval '2 hours' WHERE account_id = $payer`, "refund ref_"},

@@ -597,9 +597,7 @@ func TestLateUsage_OfAnInvoiceThatWasWrittenOff(t *testing.T) {
 		w.useAs(t, a, "call", "voice", "120000", w.clock())
 		w.closed(t, start.AddDate(0, 1, 0))
 		inv := w.invoiceOf(t, a, start)
-		if _, err := (billing.Adjuster{Core: w.Core}).WriteOff(t.Context(), asked(a, newKey()), inv, "test", nil); err != nil {
-			t.Fatal(err)
-		}
+		w.writeOff(t, a, inv)
 		return w, a, inv
 	}
 	// corrected makes a quantity of the call, and lets the n-th period after its own be billed.

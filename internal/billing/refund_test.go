@@ -57,9 +57,7 @@ func TestRefund_OfAnInvoiceThatWasWrittenOff(t *testing.T) {
 	}
 	refund(500)
 	want(500, 850, invoice.Open)
-	if _, err := (billing.Adjuster{Core: w.Core}).WriteOff(t.Context(), asked(a, newKey()), inv.ID, "goodwill", nil); err != nil {
-		t.Fatal(err)
-	}
+	w.writeOff(t, a, inv.ID)
 	want(0, 850, invoice.Uncollectible)
 	refund(300)
 	want(0, 550, invoice.Uncollectible)

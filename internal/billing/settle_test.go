@@ -305,9 +305,7 @@ func TestSuspensionOutlivesWriteOffUntilTheDebtIsPaid(t *testing.T) {
 	if err != nil || len(open) != 2 {
 		t.Fatalf("%d unpaid invoices, %v", len(open), err)
 	}
-	if _, err := (billing.Adjuster{Core: w.Core}).WriteOff(t.Context(), asked(a, newKey()), open[0].ID, "given up", nil); err != nil {
-		t.Fatal(err)
-	}
+	w.writeOff(t, a, open[0].ID)
 	// As many that were written off since, and led to nothing, do not hide it.
 	if _, err := w.db.Pool().Exec(t.Context(), `
 		INSERT INTO invoices (account_id, id, kind, status, subscription_id, period_start, period_end, currency, finalize_at, finalized_at, created_at, updated_at)
@@ -361,9 +359,7 @@ func TestPayFromFunds_PaysWhatKeepsTheAccountSuspended(t *testing.T) {
 	if err != nil || len(open) != 1 || open[0].Dunning != invoice.Suspended {
 		t.Fatalf("%+v, %v", open, err)
 	}
-	if _, err := (billing.Adjuster{Core: w.Core}).WriteOff(t.Context(), asked(a, newKey()), open[0].ID, "given up", nil); err != nil {
-		t.Fatal(err)
-	}
+	w.writeOff(t, a, open[0].ID)
 	w.behave(t, a, sandbox.TokenVisa)
 	if left := w.left(t, a, w.grant(t, a, 200, 0, 0)); left != 0 {
 		t.Errorf("%d of the credit are left, and the account is suspended", left)

@@ -216,6 +216,13 @@ func (w *world) void(t *testing.T, a account.ID, start time.Time) error {
 	return err
 }
 
+func (w *world) writeOff(t *testing.T, a account.ID, inv invoice.ID) {
+	t.Helper()
+	if _, err := (billing.Adjuster{Core: w.Core}).WriteOff(t.Context(), asked(a, newKey()), inv, "given up", nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // closed lets the period that ends then pass, with its grace.
 func (w *world) closed(t *testing.T, end time.Time) {
 	t.Helper()

@@ -60,8 +60,8 @@ func (s auditReader) Violations(ctx context.Context, check invariant.ID, p invar
 	}
 	args := map[string]any{
 		"now": p.Now, "overdue": p.Now.Add(-p.Grace), "grace": p.Grace.Seconds(), "limit": p.Limit, "chart": chart,
-		"cash": string(books.Cash), "receivable": string(books.Receivable), "promo": string(books.Promo), "revenue": string(books.Revenue),
-		"tax": string(books.Tax), "absorbed": string(books.Absorbed), "matched": pricedByDimension,
+		"cash": string(books.Cash), "receivable": string(books.Receivable), "funds": string(books.Funds), "promo": string(books.Promo),
+		"revenue": string(books.Revenue), "tax": string(books.Tax), "absorbed": string(books.Absorbed), "matched": pricedByDimension,
 	}
 	var out []string
 	for _, q := range queries {

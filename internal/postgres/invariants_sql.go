@@ -154,7 +154,9 @@ SELECT coalesce(b.account_id, p.account_id), format('cash stands at %s, payments
 FROM (SELECT account_id, currency, balance FROM ledger_balances WHERE name = @cash) b
 FULL JOIN (SELECT account_id, currency, sum(amount - refunded - disputed) AS sum FROM payments WHERE status = 'succeeded' GROUP BY 1, 2) p
   ON p.account_id = b.account_id AND p.currency = b.currency
-WHERE coalesce(b.balance, 0) <> coalesce(p.sum, 0)`},
+WHERE coalesce(b.balance, 0) <> coalesce(p.sum, 0)`, `
+SELECT account_id, format('funds are %s more than cards have paid and are to pay', -sum(balance))
+FROM ledger_balances WHERE name IN (@funds, @cash, @receivable) GROUP BY account_id, currency HAVING sum(balance) < 0`},
 
 	// A job intent is a nudge and not looked at here: what it is about is. An account whose test clock
 	// has just been moved shows until the sweep has been.
