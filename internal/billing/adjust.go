@@ -54,10 +54,11 @@ func (a Adjuster) Credit(ctx context.Context, asked Asked, in CreditInput, rende
 		}
 		amount := in.Amount
 		if amount.IsZero() {
-			back, err := givenBack(ctx, tx, inv)
+			all, err := takings(ctx, tx, acct.ID)
 			if err != nil {
 				return note, err
 			}
+			back := givenBack(inv.ID, all)
 			if amount = money.New(left.Minor-back, left.Currency); back > 0 && amount.Minor <= 0 {
 				return note, ErrCorrected.Details("Corrections of usage have given back what is left of the invoice, on others. Say how much is to be given back beside that.").With("creditable", left)
 			}

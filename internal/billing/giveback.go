@@ -18,9 +18,10 @@ import (
 // What is given back of an invoice goes to where it came from, so that no promotional credit becomes money. It is as if the
 // invoice had been right from the start: credit pays first, so it comes back last.
 
-// paidWithMoney is what cards and funds have paid of an invoice, less what credit notes have given back of it. It is less
-// than nothing where a card's payment was taken back after that.
-func paidWithMoney(ctx context.Context, tx Tx, inv invoice.Invoice) (int64, error) {
+// paidWithMoney is what cards and funds have paid of an invoice, less what credit notes have given back of it, and what money
+// had paid of others that it takes back, of which it gives the balance the less. It is less than nothing where a card's
+// payment was taken back after that.
+func paidWithMoney(ctx context.Context, tx Tx, inv invoice.Invoice, all []taking) (int64, error) {
 	draws, err := tx.Invoices().Draws(ctx, inv.Account, inv.ID)
 	if err != nil {
 		return 0, err
@@ -36,18 +37,56 @@ func paidWithMoney(ctx context.Context, tx Tx, inv invoice.Invoice) (int64, erro
 	for _, n := range notes {
 		paid -= n.ToFunds.Minor
 	}
-	return paid, nil
+	netted, err := nettedMoney(ctx, tx, inv, all)
+	return paid + netted, err
+}
+
+// nettedMoney is what money had paid of what an invoice takes back of others, less what it gives to the balance: that money
+// has paid the invoice's own lines.
+func nettedMoney(ctx context.Context, tx Tx, inv invoice.Invoice, all []taking) (sum int64, err error) {
+	back := map[invoice.ID]int64{}
+	for _, t := range all {
+		if t.by == inv.ID {
+			paid, err := paidOrDue(ctx, tx, inv.Account, t.of, all)
+			if err != nil {
+				return 0, err
+			}
+			sum += min(t.amount-t.owed, max(0, paid-back[t.of]))
+		}
+		back[t.of] += t.amount - t.owed
+	}
+	if sum == 0 {
+		return 0, nil
+	}
+	content, err := tx.Invoices().Content(ctx, inv.Account, inv.ID)
+	return max(0, sum-credited(content).Minor), err
+}
+
+// paidOrDue is what money has paid of an invoice, and of an open one what is due: what is given back of it pays that.
+func paidOrDue(ctx context.Context, tx Tx, a account.ID, iid invoice.ID, all []taking) (int64, error) {
+	inv, err := tx.Invoices().Get(ctx, a, iid)
+	if err != nil {
+		return 0, err
+	}
+	paid, err := paidWithMoney(ctx, tx, inv, all)
+	if inv.Status == invoice.Open {
+		paid += inv.AmountDue().Minor
+	}
+	return paid, err
 }
 
 // standsPaid is what of paidWithMoney no correction of usage has given back either. What a correction takes back, money has
 // paid first.
 func standsPaid(ctx context.Context, tx Tx, inv invoice.Invoice) (int64, error) {
-	paid, err := paidWithMoney(ctx, tx, inv)
+	all, err := takings(ctx, tx, inv.Account)
+	if err != nil {
+		return 0, err
+	}
+	paid, err := paidWithMoney(ctx, tx, inv, all)
 	if err != nil || paid <= 0 {
 		return paid, err
 	}
-	back, err := givenBack(ctx, tx, inv)
-	return max(0, paid-back), err
+	return max(0, paid-givenBack(inv.ID, all)), nil
 }
 
 // creditAgain makes what promotional credit had paid of an invoice credit again; f has booked it. It has the time that it
@@ -106,23 +145,17 @@ func (c *Core) returnTo(ctx context.Context, tx Tx, acct account.Account, gid wa
 // giveBack books what an invoice gives to the balance, where corrections take more back of earlier invoices than it bills
 // itself: as money so far as money has paid those, or is to, and the rest as credit.
 func (c *Core) giveBack(ctx context.Context, tx Tx, acct account.Account, by invoice.ID, sum money.Amount, f books.Fact) error {
-	from, err := takenBy(ctx, tx, acct, by)
+	all, err := takings(ctx, tx, acct.ID)
 	if err != nil {
 		return err
 	}
+	from := takenBy(by, all)
 	left, known := sum.Minor, int64(0) // and of which invoice it comes
 	for i := range from {
 		t := &from[i]
-		inv, err := tx.Invoices().Get(ctx, acct.ID, t.of)
+		paid, err := paidOrDue(ctx, tx, acct.ID, t.of, all)
 		if err != nil {
 			return err
-		}
-		paid, err := paidWithMoney(ctx, tx, inv)
-		if err != nil {
-			return err
-		}
-		if inv.Status == invoice.Open { // what is given back pays it
-			paid += inv.AmountDue().Minor
 		}
 		part := min(left, t.now, max(0, paid-t.before))
 		t.now -= part

@@ -222,6 +222,39 @@ func TestCreditNote_OfWhatACorrectionHasGivenBackIsCredit(t *testing.T) {
 	}
 }
 
+// An invoice that takes back what money has paid of another, and bills as much itself, is paid with that money: what is given
+// back of it in turn is money. What credit has paid stays credit.
+func TestGiveBack_OfWhatWasPaidByWhatAnInvoiceTakesBack(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ given, funds, promo int64 }{
+		"Money":          {given: 0, funds: 2700, promo: 0},
+		"MoneyAndCredit": {given: 700, funds: 2000, promo: 700},
+		"Credit":         {given: 2700, funds: 0, promo: 2700},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.onPro(t)
+			if c.given > 0 {
+				w.grant(t, a, c.given, 0, 0)
+			}
+			w.useAs(t, a, "first", "voice", "120000", w.clock()) // 27.00
+			w.closed(t, day(time.April, 10))
+			w.correct(t, a, "first", "")
+			w.useAs(t, a, "second", "voice", "120000", w.clock())
+			w.closed(t, day(time.May, 10))
+			if got, want := w.lines(t, a, day(time.April, 10)), "usage 2700, adjustment -2700"; got != want {
+				t.Fatalf("billed %q, want %q", got, want)
+			}
+			w.correct(t, a, "second", "")
+			w.closed(t, day(time.June, 10))
+			if b := w.balance(t, a); b.Funds != usd(c.funds) || b.Promo != usd(c.promo) {
+				t.Errorf("funds are %s and credit is %s, want %s and %s", b.Funds, b.Promo, usd(c.funds), usd(c.promo))
+			}
+		})
+	}
+}
+
 // What was given back of an invoice that nobody had paid has paid another; then the first is written off. So that debt has
 // paid the other, and of the other no money is given back: what its usage comes to goes to the debt.
 func TestGiveBack_OfWhatWasPaidByADebtThatWasWrittenOff(t *testing.T) {

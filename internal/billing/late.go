@@ -262,14 +262,13 @@ func takings(ctx context.Context, tx Tx, a account.ID) (out []taking, err error)
 }
 
 // givenBack is what corrections of usage have given back of an invoice.
-func givenBack(ctx context.Context, tx Tx, inv invoice.Invoice) (sum int64, err error) {
-	all, err := takings(ctx, tx, inv.Account)
+func givenBack(of invoice.ID, all []taking) (sum int64) {
 	for _, t := range all {
-		if t.of == inv.ID {
+		if t.of == of {
 			sum += t.amount - t.owed
 		}
 	}
-	return sum, err
+	return sum
 }
 
 // taken is what has been given back of an invoice by one later invoice, and by others before that.
@@ -279,8 +278,7 @@ type taken struct {
 }
 
 // takenBy returns of which invoices an issued one gives something back.
-func takenBy(ctx context.Context, tx Tx, acct account.Account, by invoice.ID) (out []taken, err error) {
-	all, err := takings(ctx, tx, acct.ID)
+func takenBy(by invoice.ID, all []taking) (out []taken) {
 	for _, t := range all {
 		at := slices.IndexFunc(out, func(known taken) bool { return known.of == t.of })
 		if at < 0 {
@@ -292,7 +290,7 @@ func takenBy(ctx context.Context, tx Tx, acct account.Account, by invoice.ID) (o
 			out[at].before += t.amount - t.owed
 		}
 	}
-	return slices.DeleteFunc(out, func(t taken) bool { return t.now == 0 }), err
+	return slices.DeleteFunc(out, func(t taken) bool { return t.now == 0 })
 }
 
 // take takes an amount back of what was billed for a period, and returns what of it was never paid, and what was taken back
