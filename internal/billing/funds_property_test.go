@@ -30,7 +30,7 @@ import (
 // taken, and the credit in the books is what is left of the gifts.
 func TestMoney_PropertyFundsAreNeverMoreThanWasPaid(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
+	seed := seedOf()
 	for round := range often(6, 60) {
 		r := rand.New(rand.NewPCG(seed, uint64(round)))
 		w := newWorld(t)
@@ -57,7 +57,7 @@ func TestMoney_PropertyFundsAreNeverMoreThanWasPaid(t *testing.T) {
 // anything then, what cards have paid is funds, and what was given is credit.
 func TestMoney_PropertyUsageIsGivenBackOnce(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
+	seed := seedOf()
 	for round := range often(8, 80) {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			w := newWorld(t)

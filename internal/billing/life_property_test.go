@@ -33,7 +33,7 @@ import (
 // all that was told, line by line, and so is the live balance on the way.
 func TestInvoices_PropertyALifeIsBilledAsARecountSays(t *testing.T) {
 	t.Parallel()
-	seed := uint64(often(7, int(time.Now().UnixNano()))) // the short run lives the same lives each time
+	seed := seedOf()
 	for round := range often(4, 60) {
 		t.Run(fmt.Sprintf("seed %d round %d", seed, round), func(t *testing.T) {
 			t.Parallel()

@@ -443,6 +443,9 @@ func often(few, full int) int {
 	return few
 }
 
+// seedOf is where a property's random choices begin: the short run makes the same ones each time, the full run others.
+func seedOf() uint64 { return uint64(often(7, int(time.Now().UnixNano()))) }
+
 // together calls fn n times at the same moment and returns when all have returned.
 func together(n int, fn func(i int)) {
 	var wg sync.WaitGroup
