@@ -268,22 +268,27 @@ func (h invoices) pay(c echo.Context) error {
 
 // CreditNote corrects a final invoice.
 type CreditNote struct {
-	ID       string    `json:"id" validate:"required" example:"cn_01k4w3c9t2e8rv5m0a7b6d1x9q"`
-	Number   string    `json:"number" validate:"required" example:"6d1x9q2c-000002"`
-	Invoice  string    `json:"invoice" validate:"required"`
-	Amount   Money     `json:"amount" validate:"required"`
-	ToDue    Money     `json:"to_due" validate:"required"`    // taken off what was still due
-	ToFunds  Money     `json:"to_funds" validate:"required"`  // cards and funds had paid it: funds again
-	ToCredit Money     `json:"to_credit" validate:"required"` // promotional credit had paid it: credit again, with the time that it had
-	Reason   string    `json:"reason" validate:"required"`
-	IssuedAt time.Time `json:"issued_at" validate:"required" format:"date-time"`
+	ID          string    `json:"id" validate:"required" example:"cn_01k4w3c9t2e8rv5m0a7b6d1x9q"`
+	Number      string    `json:"number" validate:"required" example:"6d1x9q2c-000002"`
+	Invoice     string    `json:"invoice" validate:"required"`
+	CorrectedBy string    `json:"corrected_by,omitempty" example:"inv_01k4w3c9t2e8rv5m0a7b6d1x9q"` // the invoice on which usage that this one billed was corrected
+	Amount      Money     `json:"amount" validate:"required"`
+	ToDue       Money     `json:"to_due" validate:"required"`    // taken off what was still due
+	ToFunds     Money     `json:"to_funds" validate:"required"`  // cards and funds had paid it: funds again
+	ToCredit    Money     `json:"to_credit" validate:"required"` // promotional credit had paid it: credit again, with the time that it had
+	Reason      string    `json:"reason" validate:"required"`
+	IssuedAt    time.Time `json:"issued_at" validate:"required" format:"date-time"`
 } //@name CreditNote
 
 func toCreditNote(n invoice.CreditNote) CreditNote {
-	return CreditNote{
+	out := CreditNote{
 		ID: n.ID.String(), Number: n.Number, Invoice: n.Invoice.String(), Amount: toMoney(n.Amount), ToDue: toMoney(n.ToDue),
 		ToFunds: toMoney(n.ToFunds), ToCredit: toMoney(n.ToCredit), Reason: n.Reason, IssuedAt: n.IssuedAt,
 	}
+	if !n.By.IsZero() {
+		out.CorrectedBy = n.By.String()
+	}
+	return out
 }
 
 // creditNotes pages through the account's credit notes.

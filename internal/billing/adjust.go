@@ -75,7 +75,7 @@ func (a Adjuster) Credit(ctx context.Context, asked Asked, in CreditInput, rende
 				return note, err
 			}
 		}
-		if note, err = a.issue(ctx, tx, acct, &inv, amount, asked.Actor, in.Reason, now); err != nil {
+		if note, err = a.issue(ctx, tx, acct, &inv, invoice.CreditNote{Amount: amount, Actor: asked.Actor, Reason: in.Reason}, now); err != nil {
 			return note, err
 		}
 		if note.ToDue.Minor > 0 {
@@ -128,7 +128,7 @@ func (a Adjuster) Void(ctx context.Context, asked Asked, iid invoice.ID, reason 
 			}
 		}
 		inv.Dunning = invoice.NotDunned
-		if _, err := a.issue(ctx, tx, acct, &inv, inv.AmountDue(), asked.Actor, reason, now); err != nil {
+		if _, err := a.issue(ctx, tx, acct, &inv, invoice.CreditNote{Amount: inv.AmountDue(), Actor: asked.Actor, Reason: reason}, now); err != nil {
 			return inv, err
 		}
 		if err := tx.Invoices().Save(ctx, &inv); err != nil {
@@ -147,9 +147,8 @@ func (a Adjuster) Void(ctx context.Context, asked Asked, iid invoice.ID, reason 
 	})
 }
 
-// takeOff issues a credit note over what a correction of usage takes back of what is owed of an invoice that was written off.
-// No other note is the system's, so it is known by that, and by the time of the invoice that corrects.
-func (a Adjuster) takeOff(ctx context.Context, tx Tx, acct account.Account, iid invoice.ID, amount money.Amount, now time.Time) error {
+// takeOff issues a credit note over what an invoice takes back of what is owed of another that was written off.
+func (a Adjuster) takeOff(ctx context.Context, tx Tx, acct account.Account, by, iid invoice.ID, amount money.Amount, now time.Time) error {
 	inv, err := tx.Invoices().Lock(ctx, acct.ID, iid)
 	if err != nil {
 		return err
@@ -157,7 +156,7 @@ func (a Adjuster) takeOff(ctx context.Context, tx Tx, acct account.Account, iid 
 	if err := a.dueAgain(ctx, tx, acct, inv, amount, now); err != nil {
 		return err
 	}
-	if _, err := a.issue(ctx, tx, acct, &inv, amount, system, "Usage that it bills was corrected.", now); err != nil {
+	if _, err := a.issue(ctx, tx, acct, &inv, invoice.CreditNote{By: by, Amount: amount, Actor: system, Reason: "Usage that it bills was corrected."}, now); err != nil {
 		return err
 	}
 	return a.afterPayment(ctx, tx, acct, &inv, now)
@@ -213,23 +212,22 @@ func (a Adjuster) creditable(ctx context.Context, tx Tx, inv invoice.Invoice) (m
 	return left, err
 }
 
-// issue writes a credit note of an amount that is not more than can be credited, and books it. The
-// invoice's Credited is raised and not saved.
-func (a Adjuster) issue(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, amount money.Amount, actor, reason string, now time.Time) (invoice.CreditNote, error) {
+// issue completes a credit note of which the amount, which is not more than can be credited, is given, and who wrote it and
+// why; it writes and books it. The invoice's Credited is raised and not saved.
+func (a Adjuster) issue(ctx context.Context, tx Tx, acct account.Account, inv *invoice.Invoice, note invoice.CreditNote, now time.Time) (invoice.CreditNote, error) {
 	paid, err := standsPaid(ctx, tx, *inv)
 	if err != nil {
-		return invoice.CreditNote{}, err
+		return note, err
 	}
 	b, err := tx.Ledger().Balances(ctx, acct.ID)
 	if err != nil {
-		return invoice.CreditNote{}, err
+		return note, err
 	}
-	toDue := money.New(min(amount.Minor, inv.AmountDue().Minor), inv.Currency)
-	toFunds := money.New(max(0, min(amount.Minor-toDue.Minor, paid, notInFunds(b, acct)-toDue.Minor)), inv.Currency)
-	note := invoice.CreditNote{
-		ID: id.New[invoice.CreditNote](), Account: acct.ID, Invoice: inv.ID, Amount: amount, ToDue: toDue, ToFunds: toFunds,
-		ToCredit: money.New(amount.Minor-toDue.Minor-toFunds.Minor, inv.Currency), Reason: reason, Actor: actor, IssuedAt: now,
-	}
+	note.ID, note.Account, note.Invoice, note.IssuedAt = id.New[invoice.CreditNote](), acct.ID, inv.ID, now
+	note.ToDue = money.New(min(note.Amount.Minor, inv.AmountDue().Minor), inv.Currency)
+	left := note.Amount.Minor - note.ToDue.Minor
+	note.ToFunds = money.New(max(0, min(left, paid, notInFunds(b, acct)-note.ToDue.Minor)), inv.Currency)
+	note.ToCredit = money.New(left-note.ToFunds.Minor, inv.Currency)
 	if note.Number, err = tx.Invoices().NextNumber(ctx, acct.ID); err != nil {
 		return note, err
 	}
@@ -243,7 +241,7 @@ func (a Adjuster) issue(ctx context.Context, tx Tx, acct account.Account, inv *i
 	if err := a.creditAgain(ctx, tx, acct, inv.ID, note.ToCredit, f); err != nil {
 		return note, err
 	}
-	inv.Credited.Minor += toDue.Minor
+	inv.Credited.Minor += note.ToDue.Minor
 	inv.UpdatedAt = now
 	return note, tx.Outbox().Publish(ctx, acct.ID, outbox.InvoiceCredited, map[string]any{
 		"invoice": inv.ID, "credit_note": note.ID, "number": note.Number, "amount": note.Amount, "to_due": note.ToDue, "to_funds": note.ToFunds,

@@ -217,7 +217,7 @@ func (c Closer) finalize(ctx context.Context, tx Tx, acct account.Account, inv i
 			if off.owed.IsZero() {
 				continue
 			}
-			if err := Adjuster(c).takeOff(ctx, tx, acct, off.invoice, off.owed, now); err != nil {
+			if err := Adjuster(c).takeOff(ctx, tx, acct, inv.ID, off.invoice, off.owed, now); err != nil {
 				return err
 			}
 		}

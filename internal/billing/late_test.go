@@ -615,7 +615,7 @@ func TestLateUsage_OfAnInvoiceThatWasWrittenOff(t *testing.T) {
 		corrected(t, w, a, "96000", 1, "adjustment -1080, absorbed 1080")
 		w.wantInvoice(t, a, inv, invoice.Uncollectible, 1700-1080)
 		w.wantBalance(t, a, 0, 0)
-		if got, err := w.DB.Invoices().CreditNotesOf(t.Context(), a, inv); err != nil || len(got) != 1 || got[0].ToDue != usd(1080) {
+		if got, err := w.DB.Invoices().CreditNotesOf(t.Context(), a, inv); err != nil || len(got) != 1 || got[0].ToDue != usd(1080) || got[0].By != w.invoiceOf(t, a, start.AddDate(0, 1, 0)) {
 			t.Errorf("credit notes %+v, %v; want one", got, err)
 		}
 	})

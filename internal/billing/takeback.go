@@ -92,7 +92,6 @@ func (b *takingBack) less(period int64, amount money.Amount, at time.Time, each 
 type taking struct {
 	by, of invoice.ID
 	amount int64
-	at     time.Time
 	owed   int64 // of the amount, off what was owed of one that was written off: by a credit note
 }
 
@@ -111,27 +110,20 @@ func takings(ctx context.Context, tx Tx, a account.ID) (out []taking, err error)
 		return nil, err
 	}
 	new(takingBack).replay(parts, func(by invoice.Part, of invoice.ID, part money.Amount) {
-		out = append(out, taking{by: by.Invoice, of: of, amount: part.Minor, at: by.FinalizedAt})
+		out = append(out, taking{by: by.Invoice, of: of, amount: part.Minor})
 	})
-	notes := map[invoice.ID][]invoice.CreditNote{}
+	notes, err := tx.Invoices().CreditNotesBroughtBy(ctx, a)
 	for i := range out {
 		t := &out[i]
-		of, known := notes[t.of]
-		if !known {
-			if of, err = tx.Invoices().CreditNotesOf(ctx, a, t.of); err != nil {
-				return nil, err
-			}
-			notes[t.of] = of
-		}
-		for j := range of {
-			if n := &of[j]; n.Actor == system && n.IssuedAt.Equal(t.at) { // see Adjuster.takeOff
+		for j := range notes {
+			if n := &notes[j]; n.By == t.by && n.Invoice == t.of {
 				off := min(n.ToDue.Minor, t.amount-t.owed)
 				t.owed += off
 				n.ToDue.Minor -= off
 			}
 		}
 	}
-	return out, nil
+	return out, err
 }
 
 // givenBack is what corrections of usage have given back of an invoice.

@@ -316,6 +316,7 @@ type CreditNote struct {
 	ID       CreditNoteID
 	Account  account.ID
 	Invoice  ID
+	By       ID // the invoice that takes usage back and brought the note with it; zero: an operator wrote it
 	Number   string
 	Amount   money.Amount
 	ToDue    money.Amount // taken off what was still due

@@ -60,11 +60,12 @@ type Store interface {
 	Draws(ctx context.Context, a account.ID, id ID) ([]Draw, error)
 
 	// AddCreditNote writes a credit note, or returns ErrNotFound. CreditNote returns one or
-	// ErrCreditNoteNotFound, CreditNotesOf those of an invoice, oldest first; CreditNotes pages through
-	// those of the account, newest first.
+	// ErrCreditNoteNotFound, CreditNotesOf those of an invoice, oldest first, CreditNotesBroughtBy those that invoices
+	// brought with them, oldest first; CreditNotes pages through those of the account, newest first.
 	AddCreditNote(ctx context.Context, n CreditNote) error
 	CreditNote(ctx context.Context, a account.ID, id CreditNoteID) (CreditNote, error)
 	CreditNotesOf(ctx context.Context, a account.ID, i ID) ([]CreditNote, error)
+	CreditNotesBroughtBy(ctx context.Context, a account.ID) ([]CreditNote, error)
 	CreditNotes(ctx context.Context, a account.ID, r page.Request) (page.Page[CreditNote], error)
 
 	// ToFinalize returns up to limit drafts whose grace is over on their account's clock, the longest due first, from

@@ -143,25 +143,26 @@ func (r lineRow) line(c money.Currency) invoice.Line {
 }
 
 type creditNoteRow struct {
-	AccountID account.ID           `gorm:"primaryKey"`
-	ID        invoice.CreditNoteID `gorm:"primaryKey"`
-	InvoiceID invoice.ID
-	Number    string
-	Amount    int64
-	Currency  string
-	ToDue     int64
-	ToFunds   int64
-	ToCredit  int64
-	Reason    string
-	Actor     string
-	IssuedAt  time.Time
+	AccountID   account.ID           `gorm:"primaryKey"`
+	ID          invoice.CreditNoteID `gorm:"primaryKey"`
+	InvoiceID   invoice.ID
+	ByInvoiceID invoice.ID
+	Number      string
+	Amount      int64
+	Currency    string
+	ToDue       int64
+	ToFunds     int64
+	ToCredit    int64
+	Reason      string
+	Actor       string
+	IssuedAt    time.Time
 }
 
 func (creditNoteRow) TableName() string { return "credit_notes" }
 
 func (r creditNoteRow) note() invoice.CreditNote {
 	return invoice.CreditNote{
-		ID: r.ID, Account: r.AccountID, Invoice: r.InvoiceID, Number: r.Number, Amount: minor(r.Amount, r.Currency),
+		ID: r.ID, Account: r.AccountID, Invoice: r.InvoiceID, By: r.ByInvoiceID, Number: r.Number, Amount: minor(r.Amount, r.Currency),
 		ToDue: minor(r.ToDue, r.Currency), ToFunds: minor(r.ToFunds, r.Currency),
 		ToCredit: minor(r.ToCredit, r.Currency), Reason: r.Reason, Actor: r.Actor, IssuedAt: r.IssuedAt.UTC(),
 	}
@@ -377,7 +378,7 @@ ORDER BY g.priority DESC, g.expires_at DESC NULLS FIRST, g.granted_at DESC, g.id
 func (s invoiceStore) AddCreditNote(ctx context.Context, n invoice.CreditNote) (err error) {
 	defer errs.Wrap(&err, "add credit note %s", n.ID)
 	err = s.db.WithContext(ctx).Create(&creditNoteRow{
-		n.Account, n.ID, n.Invoice, n.Number, n.Amount.Minor, string(n.Amount.Currency), n.ToDue.Minor, n.ToFunds.Minor, n.ToCredit.Minor,
+		n.Account, n.ID, n.Invoice, n.By, n.Number, n.Amount.Minor, string(n.Amount.Currency), n.ToDue.Minor, n.ToFunds.Minor, n.ToCredit.Minor,
 		n.Reason, n.Actor, n.IssuedAt,
 	}).Error
 	if orphan(err) {
@@ -395,6 +396,11 @@ func (s invoiceStore) CreditNote(ctx context.Context, a account.ID, id invoice.C
 func (s invoiceStore) CreditNotesOf(ctx context.Context, a account.ID, i invoice.ID) (_ []invoice.CreditNote, err error) {
 	defer errs.Wrap(&err, "credit notes of %s", i)
 	return find(stores(s).of(ctx, a).Where("invoice_id = ?", i).Order("id"), creditNoteRow.note)
+}
+
+func (s invoiceStore) CreditNotesBroughtBy(ctx context.Context, a account.ID) (_ []invoice.CreditNote, err error) {
+	defer errs.Wrap(&err, "credit notes that invoices of %s brought", a)
+	return find(stores(s).of(ctx, a).Where("by_invoice_id IS NOT NULL").Order("id"), creditNoteRow.note)
 }
 
 func (s invoiceStore) CreditNotes(ctx context.Context, a account.ID, r page.Request) (_ page.Page[invoice.CreditNote], err error) {

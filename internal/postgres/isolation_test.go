@@ -81,7 +81,7 @@ func mustFurnish(tb testing.TB, db *postgres.DB) furnished {
 		db.Invoices().Draw(ctx, f.account, f.invoice.ID, []wallet.Draw{{Grant: f.grant.ID, Amount: usd(5)}}),
 		db.Alerts().Create(ctx, f.alert), db.Inquiries().Create(ctx, f.inquiry),
 		db.Outbox().Publish(ctx, f.account, outbox.InvoicePaid, struct{}{}, noon),
-		db.Invoices().AddCreditNote(ctx, invoice.CreditNote{ID: id.New[invoice.CreditNote](), Account: f.account, Invoice: f.invoice.ID, Number: "CN", Amount: usd(1), ToDue: usd(1), ToFunds: usd(0), IssuedAt: noon}),
+		db.Invoices().AddCreditNote(ctx, invoice.CreditNote{ID: id.New[invoice.CreditNote](), Account: f.account, Invoice: f.invoice.ID, By: f.invoice.ID, Number: "CN", Amount: usd(1), ToDue: usd(1), ToFunds: usd(0), IssuedAt: noon}),
 	} {
 		if err != nil {
 			tb.Fatalf("furnishing, step %d: %v", i, err)
@@ -191,13 +191,14 @@ func TestAccountsAreIsolated(t *testing.T) {
 			l, err := invoices.Contents(ctx, a, []invoice.ID{f.invoice.ID})
 			return len(l), err
 		},
-		"Draws":              func(a account.ID) (int, error) { l, err := invoices.Draws(ctx, a, f.invoice.ID); return len(l), err },
-		"CreditNotes":        func(a account.ID) (int, error) { l, err := invoices.CreditNotes(ctx, a, all); return len(l.Data), err },
-		"Methods":            func(a account.ID) (int, error) { l, err := payments.Methods(ctx, a); return len(l), err },
-		"Customer":           func(a account.ID) (int, error) { l, err := payments.Customer(ctx, a, "sandbox"); return len(l), err },
-		"OpenRemovals":       func(a account.ID) (int, error) { l, err := payments.OpenRemovals(ctx, a); return len(l), err },
-		"Payments":           func(a account.ID) (int, error) { l, err := payments.Payments(ctx, a, all); return len(l.Data), err },
-		"RefundablePayments": func(a account.ID) (int, error) { l, err := payments.RefundablePayments(ctx, a); return len(l), err },
+		"Draws":                func(a account.ID) (int, error) { l, err := invoices.Draws(ctx, a, f.invoice.ID); return len(l), err },
+		"CreditNotes":          func(a account.ID) (int, error) { l, err := invoices.CreditNotes(ctx, a, all); return len(l.Data), err },
+		"CreditNotesBroughtBy": func(a account.ID) (int, error) { l, err := invoices.CreditNotesBroughtBy(ctx, a); return len(l), err },
+		"Methods":              func(a account.ID) (int, error) { l, err := payments.Methods(ctx, a); return len(l), err },
+		"Customer":             func(a account.ID) (int, error) { l, err := payments.Customer(ctx, a, "sandbox"); return len(l), err },
+		"OpenRemovals":         func(a account.ID) (int, error) { l, err := payments.OpenRemovals(ctx, a); return len(l), err },
+		"Payments":             func(a account.ID) (int, error) { l, err := payments.Payments(ctx, a, all); return len(l.Data), err },
+		"RefundablePayments":   func(a account.ID) (int, error) { l, err := payments.RefundablePayments(ctx, a); return len(l), err },
 		"Refunds": func(a account.ID) (int, error) {
 			l, err := payments.Refunds(ctx, a, all)
 			return len(l.Data), err
