@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,6 +14,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/page"
+	"github.com/accrue-billing/accrue/internal/period"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -26,7 +28,16 @@ type corrected struct {
 	period     time.Time
 	occurredAt time.Time
 	void       bool
+	counts     money.Decimal // from now on
 	delta      money.Decimal
+}
+
+// events is by how many the correction changes what counts.
+func (x corrected) events() int {
+	if x.void {
+		return -1
+	}
+	return 0
 }
 
 func (s usageStore) Correct(ctx context.Context, c metering.Correction, m *metering.Meter) (_ metering.Correction, err error) {
@@ -54,14 +65,11 @@ func (s usageStore) Correct(ctx context.Context, c metering.Correction, m *meter
 	if c.After.Cmp(e.MaxQuantity(m.Code)) > 0 {
 		return c, metering.ErrTotalRange
 	}
-	x.delta = c.After.Sub(c.Before)
+	x.counts, x.delta = c.After, c.After.Sub(c.Before)
 	if limit, ok := e.HardLimit(m.Code, c.Period); ok && x.delta.Sign() > 0 {
 		if err := s.checkLimit(ctx, x, c.After, limit); err != nil {
 			return c, err
 		}
-	}
-	if err := s.requireRaw(ctx, x); err != nil {
-		return c, err
 	}
 	err = s.exec(ctx, `
 INSERT INTO usage_corrections (account_id, id, key, sequence, kind, meter, quantity_before, quantity_after, period_start, reason, actor, at, source, event_id)
@@ -161,72 +169,52 @@ func (s usageStore) checkLimit(ctx context.Context, x corrected, counts, limit m
 	return err
 }
 
-// requireRaw refuses to recompute a total whose events are not all kept.
-func (s usageStore) requireRaw(ctx context.Context, x corrected) error {
-	switch x.meter.Aggregation {
-	case metering.Max, metering.Last, metering.Unique:
-	default:
-		return nil
-	}
-	complete := false
-	err := s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&complete) }, `
-SELECT t.events = (SELECT count(*) FROM (`+effective+`
-  AND e.meter = $2 AND e.occurred_at >= $3 AND e.period_start = $3) x WHERE NOT x.void)
-FROM usage_totals t WHERE t.account_id = $1 AND t.meter = $2 AND t.period_start = $3`, x.account, x.meter.Code, x.period)
-	if err == nil && !complete {
-		return metering.ErrEventGone
-	}
-	return err
-}
-
-// A scope is one of the roll-ups that an event counts in: which row, and which events.
+// A scope is one of the roll-ups that an event counts in: its row, and of what the value that stands there is taken, where it
+// is one of several.
 type scope struct {
-	row    string // condition on the roll-up's row; $1 account, $2 meter, $3 period, $4 series, $5 bucket
-	table  string
-	events string // condition on events, of effective
-	also   string // what else is set with each change
+	table string
+	row   string // condition; $1 account, $2 meter, $3 period, $4 series, $5 bucket
+	parts string // of which one stands; $6 to $8 as quarters returns them
+	also  string // what else is set with each change
 }
 
-// params uses every parameter once with its type, so that each scope may leave some out.
-const params = ` AND ($1::uuid, $2::text, $3::timestamptz, $4::uuid, $5::timestamptz) IS NOT NULL`
-
+// scopes are the roll-ups, the wider behind those that they are made of.
 var scopes = [3]scope{
-	{
-		table: "usage_totals", row: `t.account_id = $1 AND t.meter = $2 AND t.period_start = $3`,
-		events: ` AND e.meter = $2 AND e.occurred_at >= $3 AND e.period_start = $3`,
-		also:   `, version = t.version + 1`,
-	},
-	{
-		table: "usage_series_totals", row: `t.account_id = $1 AND t.meter = $2 AND t.period_start = $3 AND t.series = $4`,
-		events: ` AND e.meter = $2 AND e.occurred_at >= $3 AND e.period_start = $3 AND e.series = $4`,
-	},
-	{
-		table: "usage_buckets", row: `t.account_id = $1 AND t.meter = $2 AND t.bucket = $5 AND t.series = $4`,
-		events: ` AND e.meter = $2 AND e.series = $4 AND e.occurred_at >= $5 AND e.occurred_at < $5 + interval '15 minutes'`,
-	},
+	{table: "usage_buckets", row: `t.account_id = $1 AND t.meter = $2 AND t.bucket = $5 AND t.series = $4`, parts: bucketParts},
+	{table: "usage_series_totals", row: `t.account_id = $1 AND t.meter = $2 AND t.period_start = $3 AND t.series = $4`, parts: periodParts + ` WHERE p.series = $4`},
+	{table: "usage_totals", row: `t.account_id = $1 AND t.meter = $2 AND t.period_start = $3`, parts: periodParts, also: `, version = t.version + 1`},
 }
+
+const (
+	// params uses every parameter once with its type, so that each scope may leave some out.
+	params = ` AND ($1::uuid, $2::text, $3::timestamptz, $4::uuid, $5::timestamptz) IS NOT NULL`
+
+	bucketParts = `SELECT x.counts AS quantity, x.occurred_at AS last_at, x.key AS last_key FROM (` + effective + `
+  AND e.meter = $2 AND e.series = $4 AND e.occurred_at >= $5 AND e.occurred_at < $5 + interval '15 minutes') x WHERE NOT x.void`
+
+	// What stands in whole quarters of an hour, and the events at the period's ends.
+	periodParts = `SELECT p.quantity, p.last_at, p.last_key FROM (
+  SELECT b.series, b.quantity, b.last_at, b.last_key FROM usage_buckets b
+  WHERE b.account_id = $1 AND b.meter = $2 AND b.bucket >= $6 AND b.bucket < $7 AND b.last_at IS NOT NULL
+  UNION ALL
+  SELECT x.series, x.counts, x.occurred_at, x.key FROM (` + effective + `
+    AND e.meter = $2 AND ((e.occurred_at >= $3 AND e.occurred_at < $6) OR (e.occurred_at >= $7 AND e.occurred_at < $8))) x
+  WHERE NOT x.void) p`
+)
 
 // applyCorrection brings the event's three roll-ups up to date, after the correction is on record.
 func (s usageStore) applyCorrection(ctx context.Context, x corrected) error {
-	events := 0
-	if x.void {
-		events = -1
-	}
-	values := metering.UniqueDigests(x.value, x.series, x.occurredAt)
 	args := []any{x.account, x.meter.Code, x.period, x.series, x.occurredAt.Truncate(metering.BucketWidth)}
-	for i, sc := range scopes {
-		var err error
-		switch x.meter.Aggregation {
-		case metering.Max:
-			err = s.recompute(ctx, sc, `x.counts DESC, x.occurred_at DESC, x.key DESC`, events, args)
-		case metering.Last:
-			err = s.recompute(ctx, sc, `x.occurred_at DESC, x.key DESC`, events, args)
-		case metering.Unique:
-			err = s.forget(ctx, sc, values[i], x.value, events, args)
-		default:
-			err = s.exec(ctx, `UPDATE `+sc.table+` t SET quantity = t.quantity + $6::numeric, events = t.events + $7::bigint`+sc.also+`
-WHERE `+sc.row+params, append(args, x.delta.String(), events)...)
-		}
+	switch x.meter.Aggregation {
+	case metering.Max, metering.Last:
+		return s.replace(ctx, x, args)
+	case metering.Unique:
+		return s.forget(ctx, x, args)
+	case metering.Sum, metering.Count:
+	}
+	for _, sc := range scopes {
+		err := s.exec(ctx, `UPDATE `+sc.table+` t SET quantity = t.quantity + $6::numeric, events = t.events + $7::bigint`+sc.also+`
+WHERE `+sc.row+params, append(args, x.delta.String(), x.events())...)
 		if err != nil {
 			return err
 		}
@@ -234,34 +222,122 @@ WHERE `+sc.row+params, append(args, x.delta.String(), events)...)
 	return nil
 }
 
-// recompute takes the value that stands from the events that are left.
-func (s usageStore) recompute(ctx context.Context, sc scope, order string, events int, args []any) error {
-	return s.exec(ctx, `
-WITH best AS (
-  SELECT x.counts, x.occurred_at, x.key FROM (`+effective+sc.events+params+`) x WHERE NOT x.void ORDER BY `+order+` LIMIT 1)
-UPDATE `+sc.table+` t SET events = t.events + $6::bigint,
-  quantity = coalesce((SELECT counts FROM best), 0),
-  last_at = (SELECT occurred_at FROM best), last_key = (SELECT key FROM best)`+sc.also+`
-WHERE `+sc.row+params, append(args, events)...)
-}
-
-// forget takes a distinct value off a roll-up if no event there has it any more.
-func (s usageStore) forget(ctx context.Context, sc scope, digest uuid.UUID, value string, events int, args []any) error {
-	var left bool
-	err := s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&left) },
-		`SELECT EXISTS (SELECT FROM (`+effective+sc.events+params+` AND e.value = $6) x WHERE NOT x.void)`, append(args, value)...)
-	if err != nil {
-		return err
+// replace lets the right value stand. Of most corrections that is the one that stands already, or the event's own. Where it
+// falls, the quarter of an hour knows the next from its events, and the wider roll-ups know it from the quarters: an account
+// may have millions of events, and is held meanwhile.
+func (s usageStore) replace(ctx context.Context, x corrected, args []any) error {
+	wins, order := `t.last_key = $8`, `last_at DESC, last_key DESC`
+	if x.meter.Aggregation == metering.Max {
+		wins, order = `($9::numeric, $7::timestamptz, $8::uuid) >= (t.quantity, t.last_at, t.last_key)`, `quantity DESC, `+order
 	}
-	gone := 0
-	if !left {
-		gone = 1
-		err = s.exec(ctx, `DELETE FROM usage_unique_values WHERE account_id = $1 AND meter = $2 AND period_start = $3 AND value = $4`,
-			args[0], args[1], args[2], digest)
+	for i, sc := range scopes {
+		falls := false
+		err := s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&falls) }, `
+UPDATE `+sc.table+` t SET events = t.events + $6::bigint,
+  quantity = CASE WHEN n.wins THEN $9::numeric ELSE t.quantity END,
+  last_at  = CASE WHEN n.wins THEN $7::timestamptz ELSE t.last_at END,
+  last_key = CASE WHEN n.wins THEN $8::uuid ELSE t.last_key END`+sc.also+`
+FROM (SELECT `+wins+` AND NOT $10::boolean AS wins FROM `+sc.table+` t WHERE `+sc.row+`) n
+WHERE `+sc.row+params+`
+RETURNING t.last_key = $8 AND NOT n.wins`, append(args, x.events(), x.occurredAt, x.key, x.counts.String(), x.void)...)
+		if err != nil {
+			return err
+		}
+		if !falls {
+			continue
+		}
+		with := args
+		if i == 0 {
+			err = s.requireBucket(ctx, args)
+		} else {
+			with, err = s.quarters(ctx, x, args)
+		}
+		if err != nil {
+			return err
+		}
+		err = s.exec(ctx, `
+WITH best AS (`+sc.parts+` ORDER BY `+order+` LIMIT 1)
+UPDATE `+sc.table+` t SET quantity = coalesce((SELECT quantity FROM best), 0),
+  last_at = (SELECT last_at FROM best), last_key = (SELECT last_key FROM best)
+WHERE `+sc.row+params, with...)
 		if err != nil {
 			return err
 		}
 	}
-	return s.exec(ctx, `UPDATE `+sc.table+` t SET events = t.events + $6::bigint, quantity = t.quantity - $7::bigint`+sc.also+`
-WHERE `+sc.row+params, append(args, events, gone)...)
+	return nil
+}
+
+// requireBucket refuses to go by what is left of a quarter of an hour whose events are not all kept.
+func (s usageStore) requireBucket(ctx context.Context, args []any) error {
+	complete := false
+	err := s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&complete) },
+		`SELECT t.events = (SELECT count(*) FROM (`+bucketParts+`) x) FROM usage_buckets t WHERE `+scopes[0].row+params, args...)
+	if err == nil && !complete {
+		return metering.ErrEventGone
+	}
+	return err
+}
+
+// quarters adds to args from when to when whole quarters of an hour make up the event's period, and until when it goes: to the
+// next in which the meter was used. It refuses to go by ends of which not all events are kept.
+func (s usageStore) quarters(ctx context.Context, x corrected, args []any) ([]any, error) {
+	b := period.Bounds{Start: x.period}
+	err := s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&b.End) }, `
+SELECT coalesce(min(period_start), '9999-01-01Z') FROM usage_totals WHERE account_id = $1 AND meter = $2 AND period_start > $3`, args[:3]...)
+	if err != nil {
+		return nil, err
+	}
+	whole, err := s.Whole(ctx, id.FromUUID[account.Account](x.account), []string{x.meter.Code}, b)
+	if err != nil {
+		return nil, err
+	}
+	if whole != b {
+		return nil, metering.ErrEventGone
+	}
+	first, last := b.Start.Truncate(metering.BucketWidth), b.End.Truncate(metering.BucketWidth)
+	if first.Before(b.Start) {
+		first = first.Add(metering.BucketWidth)
+	}
+	if last.Before(first) { // both ends lie in one quarter
+		first, last = b.End, b.End
+	}
+	return append(slices.Clone(args), first, last, b.End), nil
+}
+
+// forget takes a distinct value off the roll-ups where no event has it any more. All events of the period are asked, once, and
+// it refuses to go by what is left where not all are kept.
+func (s usageStore) forget(ctx context.Context, x corrected, args []any) error {
+	complete, left := false, [3]bool{}
+	err := s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&complete, &left[0], &left[1], &left[2]) }, `
+SELECT count(*) = (SELECT t.events + $7::bigint FROM usage_totals t WHERE `+scopes[2].row+`),
+  coalesce(bool_or(x.value = $6 AND x.series = $4 AND x.occurred_at >= $5 AND x.occurred_at < $5 + interval '15 minutes'), false),
+  coalesce(bool_or(x.value = $6 AND x.series = $4), false),
+  coalesce(bool_or(x.value = $6), false)
+FROM (`+effective+`
+  AND e.meter = $2 AND e.occurred_at >= $3 AND e.period_start = $3`+params+`) x WHERE NOT x.void`, append(args, x.value, x.events())...)
+	if err != nil {
+		return err
+	}
+	if !complete {
+		return metering.ErrEventGone
+	}
+	digests := metering.UniqueDigests(x.value, x.series, x.occurredAt)
+	slices.Reverse(digests[:]) // the narrowest first, as the scopes
+	for i, sc := range scopes {
+		gone := 0
+		if !left[i] {
+			gone = 1
+			err := s.exec(ctx, `DELETE FROM usage_unique_values WHERE account_id = $1 AND meter = $2 AND period_start = $3 AND value = $4`,
+				x.account, x.meter.Code, x.period, digests[i])
+			if err != nil {
+				return err
+			}
+		}
+		err := s.exec(ctx, `UPDATE `+sc.table+` t SET events = t.events + $6::bigint, quantity = t.quantity - $7::bigint`+sc.also+`
+WHERE `+sc.row+params, append(args, x.events(), gone)...)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

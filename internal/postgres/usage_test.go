@@ -87,7 +87,7 @@ FROM usage_events e`)
 					b.q, b.at, b.key = q, at, key
 				}
 			case metering.Unique:
-				b.values[value] = true
+				b.values[fmt.Sprint(start.UnixMicro(), value)] = true // once in each period
 				b.q = money.DecimalFromInt(int64(len(b.values)))
 			default:
 				b.q = b.q.Add(q)
@@ -100,6 +100,9 @@ FROM usage_events e`)
 	out := map[string]string{}
 	for k, b := range sums {
 		out[k] = fmt.Sprint(b.q, "/", b.events)
+		if b.key != (uuid.UUID{}) { // the one whose value stands
+			out[k] += fmt.Sprint(" of ", b.key, " ", b.at.UnixMicro())
+		}
 	}
 	return out
 }
@@ -114,9 +117,9 @@ func rolledUp(t *testing.T, db *postgres.DB) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	rows, err := db.Pool().Query(t.Context(), `
-SELECT 'total', account_id, meter, period_start, NULL::uuid, quantity::text, events FROM usage_totals
-UNION ALL SELECT 'series', account_id, meter, period_start, series, quantity::text, events FROM usage_series_totals
-UNION ALL SELECT 'bucket', account_id, meter, bucket, series, quantity::text, events FROM usage_buckets`)
+SELECT 'total', account_id, meter, period_start, NULL::uuid, quantity::text, events, last_at, last_key FROM usage_totals
+UNION ALL SELECT 'series', account_id, meter, period_start, series, quantity::text, events, last_at, last_key FROM usage_series_totals
+UNION ALL SELECT 'bucket', account_id, meter, bucket, series, quantity::text, events, last_at, last_key FROM usage_buckets`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +130,9 @@ UNION ALL SELECT 'bucket', account_id, meter, bucket, series, quantity::text, ev
 		var series *uuid.UUID
 		var at time.Time
 		var events int
-		if err := rows.Scan(&kind, &a, &meter, &at, &series, &quantity, &events); err != nil {
+		var lastAt *time.Time
+		var lastKey *uuid.UUID
+		if err := rows.Scan(&kind, &a, &meter, &at, &series, &quantity, &events, &lastAt, &lastKey); err != nil {
 			t.Fatal(err)
 		}
 		var q money.Decimal
@@ -135,7 +140,10 @@ UNION ALL SELECT 'bucket', account_id, meter, bucket, series, quantity::text, ev
 			t.Fatal(err)
 		}
 		if events > 0 {
-			out[scopeKey(kind, a, meter, at, series)] = fmt.Sprint(q, "/", events)
+			k := scopeKey(kind, a, meter, at, series)
+			if out[k] = fmt.Sprint(q, "/", events); lastKey != nil && lastAt != nil {
+				out[k] += fmt.Sprint(" of ", *lastKey, " ", lastAt.UnixMicro())
+			}
 		}
 	}
 	if err := rows.Err(); err != nil {
@@ -163,6 +171,9 @@ func randomEvent(r *rand.Rand, b *meterBench) metering.Event {
 	meter := testMeters[r.IntN(len(testMeters)-1)] // all but the reserved one
 	e := b.event(fmt.Sprint("id", r.IntN(400)), meter.Code, fmt.Sprint(r.IntN(50)))
 	e.OccurredAt = noon.Add(-time.Duration(r.IntN(20*24)) * time.Hour).Add(time.Duration(r.IntN(4)) * time.Minute)
+	if r.IntN(8) == 0 { // near the period's start
+		e.OccurredAt = noon.AddDate(0, 0, -10).Add(time.Duration(r.IntN(20)-10) * time.Minute)
+	}
 	if len(meter.Dimensions) > 0 && r.IntN(3) > 0 {
 		e.Dimensions = metering.DimensionsOf(map[string]string{"project": fmt.Sprint("p", r.IntN(6))})
 	}
@@ -185,7 +196,10 @@ func TestRollupsEqualANaiveRecount(t *testing.T) {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			t.Parallel()
 			b := newMeterBench(t, metering.Options{FlushSize: 37, OneAccount: round%2 == 1})
-			mustEntitle(t, b.db, b.account.ID, limitOf("text", "250"))
+			mustEntitle(t, b.db, b.account.ID, func(e *entitlement.Entitlement) {
+				limitOf("text", "250")(e)
+				e.PeriodStarts[1] = e.PeriodStarts[1].Add(2 * time.Minute) // within a quarter of an hour
+			})
 			second := mustRun(t, b.db, metering.Options{})
 			accepted := sync.Map{}
 			var wg sync.WaitGroup
@@ -655,6 +669,42 @@ func TestCorrections(t *testing.T) {
 		wantRecount(t, b.db)
 	})
 
+	t.Run("FallBackWithinTheirPeriod", func(t *testing.T) {
+		t.Parallel()
+		for _, meter := range []string{"peak", "seats", "callers"} {
+			b := newMeterBench(t, metering.Options{})
+			start := noon.AddDate(0, 0, -10).Add(7 * time.Minute) // within a quarter of an hour
+			mustEntitle(t, b.db, b.account.ID, func(e *entitlement.Entitlement) { e.PeriodStarts[1] = start })
+			events := []struct {
+				id, quantity string
+				after        time.Duration
+			}{
+				{"a", "4", -2 * time.Hour},
+				{"b", "6", -time.Hour},
+				{"c", "8", -7 * time.Minute},
+				{"d", "9", -time.Minute},
+				{"e", "3", 0},
+				{"f", "7", 2 * time.Minute},
+				{"g", "2", 9 * time.Minute},
+				{"h", "5", time.Hour},
+			}
+			for i, x := range events {
+				e := b.event(x.id, meter, x.quantity)
+				e.OccurredAt = start.Add(x.after)
+				if meter == "callers" {
+					e.Quantity, e.Value = money.DecimalFromInt(1), fmt.Sprint("v", i%3)
+				}
+				wantStatuses(t, b.mustAdd(t, e), "accepted")
+			}
+			for _, event := range []string{"d", "f", "h", "c", "b", "e", "a", "g"} {
+				if _, err := correct(t, b, correction(b, event, metering.Void, "0"), meter); err != nil {
+					t.Fatalf("%s of %s: %v", event, meter, err)
+				}
+				wantRecount(t, b.db)
+			}
+		}
+	})
+
 	t.Run("OfOneEventComeOneAfterTheOther", func(t *testing.T) {
 		t.Parallel()
 		b := newMeterBench(t, metering.Options{})
@@ -732,9 +782,11 @@ func TestCorrections(t *testing.T) {
 	t.Run("AreRefusedOnceTheEventsAreGone", func(t *testing.T) {
 		t.Parallel()
 		b := newMeterBench(t, metering.Options{})
-		b.mustAdd(t, b.event("1", "peak", "10"), b.event("2", "peak", "5"), b.event("3", "text", "1"))
+		anna, ben := b.event("4", "callers", "1"), b.event("5", "callers", "1")
+		anna.Value, ben.Value = "anna", "ben"
+		b.mustAdd(t, b.event("1", "peak", "10"), b.event("2", "peak", "5"), b.event("3", "text", "1"), anna, ben)
 		owner := postgrestest.Connect(t, b.db.Pool().Config().ConnString())
-		if _, err := owner.Exec(t.Context(), "DELETE FROM usage_events WHERE event_id IN ('2', '3')"); err != nil {
+		if _, err := owner.Exec(t.Context(), "DELETE FROM usage_events WHERE event_id IN ('2', '3', '5')"); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := correct(t, b, correction(b, "3", metering.Void, "0"), "text"); !errors.Is(err, metering.ErrEventGone) {
@@ -742,6 +794,59 @@ func TestCorrections(t *testing.T) {
 		}
 		if _, err := correct(t, b, correction(b, "1", metering.Void, "0"), "peak"); !errors.Is(err, metering.ErrEventGone) {
 			t.Errorf("a peak was recomputed from what is left: %v", err)
+		}
+		if _, err := correct(t, b, correction(b, "4", metering.Void, "0"), "callers"); !errors.Is(err, metering.ErrEventGone) {
+			t.Errorf("who has called was told by what is left: %v", err)
+		}
+	})
+
+	t.Run("AreRefusedOnceEventsAtThePeriodsStartAreGone", func(t *testing.T) { // those of its first quarter of an hour say what is left
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		start := noon.AddDate(0, 0, -10).Add(7 * time.Minute)
+		mustEntitle(t, b.db, b.account.ID, func(e *entitlement.Entitlement) { e.PeriodStarts[1] = start })
+		first, peak := b.event("first", "peak", "5"), b.event("peak", "peak", "9")
+		first.OccurredAt = start
+		b.mustAdd(t, first, peak)
+		owner := postgrestest.Connect(t, b.db.Pool().Config().ConnString())
+		if _, err := owner.Exec(t.Context(), "DELETE FROM usage_events WHERE event_id = 'first'"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := correct(t, b, correction(b, "peak", metering.Void, "0"), "peak"); !errors.Is(err, metering.ErrEventGone) {
+			t.Errorf("err = %v", err)
+		}
+	})
+
+	t.Run("AskNoOtherEventWhereNothingFalls", func(t *testing.T) { // of which an account may have millions
+		t.Parallel()
+		for _, c := range []struct{ meter, event, to, total string }{
+			{"peak", "small", "", "10/2"},
+			{"peak", "small", "9", "10/3"},
+			{"peak", "small", "11", "11/3"},
+			{"peak", "large", "12", "12/3"},
+			{"seats", "small", "", "10/2"},
+			{"seats", "small", "90", "10/3"},
+			{"seats", "large", "9", "9/3"},
+		} {
+			b := newMeterBench(t, metering.Options{})
+			for i, e := range []metering.Event{b.event("small", c.meter, "7"), b.event("gone", c.meter, "6"), b.event("large", c.meter, "10")} {
+				e.OccurredAt = noon.Add(-time.Hour).Add(time.Duration(i) * time.Second)
+				b.mustAdd(t, e)
+			}
+			owner := postgrestest.Connect(t, b.db.Pool().Config().ConnString())
+			if _, err := owner.Exec(t.Context(), "DELETE FROM usage_events WHERE event_id = 'gone'"); err != nil {
+				t.Fatal(err)
+			}
+			kind, quantity := metering.Amend, c.to
+			if c.to == "" {
+				kind, quantity = metering.Void, "0"
+			}
+			if _, err := correct(t, b, correction(b, c.event, kind, quantity), c.meter); err != nil {
+				t.Errorf("%s of the %s to %q: %v", c.meter, c.event, c.to, err)
+			}
+			if got := b.total(t, c.meter); got != c.total {
+				t.Errorf("%s of the %s to %q: total %s, want %s", c.meter, c.event, c.to, got, c.total)
+			}
 		}
 	})
 }
