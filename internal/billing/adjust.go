@@ -119,7 +119,7 @@ func (a Adjuster) Void(ctx context.Context, asked Asked, iid invoice.ID, reason 
 		if err != nil {
 			return inv, err
 		}
-		if slices.ContainsFunc(taken, func(t taking) bool { return t.by == inv.ID || t.of == inv.ID }) {
+		if slices.ContainsFunc(taken.takings, func(t taking) bool { return t.by == inv.ID || t.of == inv.ID }) {
 			return inv, ErrCorrected
 		}
 		if was == invoice.Uncollectible { // it is due again before it is taken back

@@ -21,7 +21,7 @@ import (
 // paidWithMoney is what cards and funds have paid of an invoice, less what credit notes have given back of it, and what money
 // had paid of others that it takes back, of which it gives the balance the less. It is less than nothing where a card's
 // payment was taken back after that.
-func paidWithMoney(ctx context.Context, tx Tx, inv invoice.Invoice, all []taking) (int64, error) {
+func paidWithMoney(ctx context.Context, tx Tx, inv invoice.Invoice, all history) (int64, error) {
 	draws, err := tx.Invoices().Draws(ctx, inv.Account, inv.ID)
 	if err != nil {
 		return 0, err
@@ -43,9 +43,12 @@ func paidWithMoney(ctx context.Context, tx Tx, inv invoice.Invoice, all []taking
 
 // nettedMoney is what money had paid of what an invoice takes back of others, less what it gives to the balance: that money
 // has paid the invoice's own lines.
-func nettedMoney(ctx context.Context, tx Tx, inv invoice.Invoice, all []taking) (sum int64, err error) {
+func nettedMoney(ctx context.Context, tx Tx, inv invoice.Invoice, all history) (sum int64, err error) {
+	if known, asked := all.netted[inv.ID]; asked { // each is asked once: what it takes back of may take back itself
+		return known, nil
+	}
 	back := map[invoice.ID]int64{}
-	for _, t := range all {
+	for _, t := range all.takings {
 		if t.by == inv.ID {
 			paid, err := paidOrDue(ctx, tx, inv.Account, t.of, all)
 			if err != nil {
@@ -55,15 +58,19 @@ func nettedMoney(ctx context.Context, tx Tx, inv invoice.Invoice, all []taking) 
 		}
 		back[t.of] += t.amount - t.owed
 	}
-	if sum == 0 {
-		return 0, nil
+	if sum > 0 {
+		content, err := tx.Invoices().Content(ctx, inv.Account, inv.ID)
+		if err != nil {
+			return 0, err
+		}
+		sum = max(0, sum-credited(content).Minor)
 	}
-	content, err := tx.Invoices().Content(ctx, inv.Account, inv.ID)
-	return max(0, sum-credited(content).Minor), err
+	all.netted[inv.ID] = sum
+	return sum, nil
 }
 
 // paidOrDue is what money has paid of an invoice, and of an open one what is due: what is given back of it pays that.
-func paidOrDue(ctx context.Context, tx Tx, a account.ID, iid invoice.ID, all []taking) (int64, error) {
+func paidOrDue(ctx context.Context, tx Tx, a account.ID, iid invoice.ID, all history) (int64, error) {
 	inv, err := tx.Invoices().Get(ctx, a, iid)
 	if err != nil {
 		return 0, err

@@ -95,11 +95,17 @@ type taking struct {
 	owed   int64 // of the amount, off what was owed of one that was written off: by a credit note
 }
 
-// takings returns what each issued invoice of an account takes back of which, in their order.
-func takings(ctx context.Context, tx Tx, a account.ID) (out []taking, err error) {
+// history is what each issued invoice of an account takes back of which, in their order.
+type history struct {
+	takings []taking
+	netted  map[invoice.ID]int64 // nettedMoney, as far as it was asked for
+}
+
+func takings(ctx context.Context, tx Tx, a account.ID) (out history, err error) {
+	out.netted = map[invoice.ID]int64{}
 	periods, err := tx.Subscriptions().Periods(ctx, a, maxTerm)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	starts := make([]time.Time, len(periods))
 	for i, p := range periods {
@@ -107,14 +113,14 @@ func takings(ctx context.Context, tx Tx, a account.ID) (out []taking, err error)
 	}
 	parts, err := tx.Invoices().Parts(ctx, a, starts)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	new(takingBack).replay(parts, func(by invoice.Part, of invoice.ID, part money.Amount) {
-		out = append(out, taking{by: by.Invoice, of: of, amount: part.Minor})
+		out.takings = append(out.takings, taking{by: by.Invoice, of: of, amount: part.Minor})
 	})
 	notes, err := tx.Invoices().CreditNotesBroughtBy(ctx, a)
-	for i := range out {
-		t := &out[i]
+	for i := range out.takings {
+		t := &out.takings[i]
 		for j := range notes {
 			if n := &notes[j]; n.By == t.by && n.Invoice == t.of {
 				off := min(n.ToDue.Minor, t.amount-t.owed)
@@ -127,8 +133,8 @@ func takings(ctx context.Context, tx Tx, a account.ID) (out []taking, err error)
 }
 
 // givenBack is what corrections of usage have given back of an invoice.
-func givenBack(of invoice.ID, all []taking) (sum int64) {
-	for _, t := range all {
+func givenBack(of invoice.ID, all history) (sum int64) {
+	for _, t := range all.takings {
 		if t.of == of {
 			sum += t.amount - t.owed
 		}
@@ -143,8 +149,8 @@ type taken struct {
 }
 
 // takenBy returns of which invoices an issued one gives something back.
-func takenBy(by invoice.ID, all []taking) (out []taken) {
-	for _, t := range all {
+func takenBy(by invoice.ID, all history) (out []taken) {
+	for _, t := range all.takings {
 		at := slices.IndexFunc(out, func(known taken) bool { return known.of == t.of })
 		if at < 0 {
 			at, out = len(out), append(out, taken{of: t.of})
