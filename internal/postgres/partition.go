@@ -38,6 +38,10 @@ func (p usagePartitions) ask(ctx context.Context, call string, day time.Time, an
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtext('usage_events'))"); err != nil {
 			return err
 		}
+		// Making and dropping wait for everybody who reads events, a backup among them, and usage waits behind.
+		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '500ms'"); err != nil {
+			return err
+		}
 		return tx.QueryRow(ctx, call, day.UTC()).Scan(answer)
 	}))
 }

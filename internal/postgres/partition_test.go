@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"time"
@@ -62,6 +63,37 @@ func TestUsagePartitions_ReplicasTakeTurns(t *testing.T) {
 	replicas.Wait()
 	if left := mustText(t, db, "SELECT string_agg(inhrelid::regclass::text, ' ' ORDER BY inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'usage_events'::regclass"); left != "usage_events_202608 usage_events_default" {
 		t.Errorf("there are %s", left)
+	}
+}
+
+// A backup, an export or a check of the books reads for minutes. The month waits for it, and usage does not wait for the month.
+func TestUsagePartitions_WaitForReadersWithoutKeepingUsage(t *testing.T) {
+	t.Parallel()
+
+	db := postgrestest.New(t)
+	months := postgres.UsagePartitions(db.Pool())
+	b := &meterBench{db: db, account: mustAccount(t, db)}
+	mustEntitle(t, db, b.account.ID, nil)
+	b.in = mustRun(t, db, metering.Options{})
+	reader, err := db.Pool().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = reader.Rollback(context.WithoutCancel(t.Context())) }()
+	if _, err := reader.Exec(t.Context(), "SELECT FROM usage_events LIMIT 1"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	defer stop()
+	if err := months.OpenMonth(ctx, noon); err == nil || ctx.Err() != nil {
+		t.Fatalf("the month is made while somebody reads, or waited for: %v", err)
+	}
+	wantStatuses(t, b.mustAdd(t, b.event("1", "text", "5")), "accepted")
+	if err := reader.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := months.OpenMonth(t.Context(), noon.AddDate(0, 1, 0)); err != nil {
+		t.Error(err)
 	}
 }
 
