@@ -145,6 +145,7 @@ func meterUsage(m *Meter, all []Slice, grouped bool) MeterUsage {
 	if grouped {
 		u.Groups = []GroupUsage{}
 	}
+	at := map[string]int{} // in Groups, of which there may be a hundred thousand
 	for _, s := range all {
 		if s.Meter != m.Code {
 			continue
@@ -154,9 +155,10 @@ func meterUsage(m *Meter, all []Slice, grouped bool) MeterUsage {
 		if !grouped {
 			continue
 		}
-		i := slices.IndexFunc(u.Groups, func(g GroupUsage) bool { return g.Value == s.Group })
-		if i < 0 {
+		i, ok := at[s.Group]
+		if !ok {
 			i = len(u.Groups)
+			at[s.Group] = i
 			u.Groups = append(u.Groups, GroupUsage{Value: s.Group})
 		}
 		g := &u.Groups[i]
@@ -233,11 +235,12 @@ func (r Reader) Chart(ctx context.Context, a account.ID, meter string, b period.
 	if err != nil {
 		return Chart{}, err
 	}
-	chart := Chart{Meter: m, Unit: unit}
+	chart, at := Chart{Meter: m, Unit: unit}, map[string]int{}
 	for _, s := range found {
-		i := slices.IndexFunc(chart.Groups, func(g ChartGroup) bool { return g.Value == s.Group })
-		if i < 0 {
+		i, ok := at[s.Group]
+		if !ok {
 			i = len(chart.Groups)
+			at[s.Group] = i
 			chart.Groups = append(chart.Groups, ChartGroup{Value: s.Group, Points: slices.Clone(points)})
 		}
 		p := &chart.Groups[i].Points[s.Step]
