@@ -222,17 +222,22 @@ FROM usage_buckets b WHERE b.account_id = $1 AND b.meter = ANY ($4) AND b.bucket
 	return b, nil
 }
 
+// wholeBuckets returns from when to when whole buckets lie within a range: from its end on, if both ends lie in one.
+func wholeBuckets(b period.Bounds) (first, last time.Time) {
+	first, last = b.Start.Truncate(metering.BucketWidth), b.End.Truncate(metering.BucketWidth)
+	if first.Before(b.Start) {
+		first = first.Add(metering.BucketWidth)
+	}
+	if last.Before(first) {
+		return b.End, b.End
+	}
+	return first, last
+}
+
 func (s usageStore) Slices(ctx context.Context, a account.ID, q metering.Query, unique []string) (slices []metering.Slice, err error) {
 	defer errs.Wrap(&err, "usage of %s", a)
 	// Whole buckets come from the roll-up, the ends from the events themselves.
-	first := q.Start.Truncate(metering.BucketWidth)
-	if first.Before(q.Start) {
-		first = first.Add(metering.BucketWidth)
-	}
-	last := q.End.Truncate(metering.BucketWidth)
-	if last.Before(first) { // both ends lie in one bucket
-		first, last = q.End, q.End
-	}
+	first, last := wholeBuckets(q.Bounds)
 	steps := q.Steps
 	if steps == nil {
 		steps = []time.Time{}

@@ -230,6 +230,7 @@ func (s usageStore) replace(ctx context.Context, x corrected, args []any) error 
 	if x.meter.Aggregation == metering.Max {
 		wins, order = `($9::numeric, $7::timestamptz, $8::uuid) >= (t.quantity, t.last_at, t.last_key)`, `quantity DESC, `+order
 	}
+	var ofPeriod []any // as quarters returns it
 	for i, sc := range scopes {
 		falls := false
 		err := s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&falls) }, `
@@ -250,7 +251,10 @@ RETURNING t.last_key = $8 AND NOT n.wins`, append(args, x.events(), x.occurredAt
 		if i == 0 {
 			err = s.requireBucket(ctx, args)
 		} else {
-			with, err = s.quarters(ctx, x, args)
+			if ofPeriod == nil {
+				ofPeriod, err = s.quarters(ctx, x, args)
+			}
+			with = ofPeriod
 		}
 		if err != nil {
 			return err
@@ -294,13 +298,7 @@ SELECT coalesce(min(period_start), '9999-01-01Z') FROM usage_totals WHERE accoun
 	if whole != b {
 		return nil, metering.ErrEventGone
 	}
-	first, last := b.Start.Truncate(metering.BucketWidth), b.End.Truncate(metering.BucketWidth)
-	if first.Before(b.Start) {
-		first = first.Add(metering.BucketWidth)
-	}
-	if last.Before(first) { // both ends lie in one quarter
-		first, last = b.End, b.End
-	}
+	first, last := wholeBuckets(b)
 	return append(slices.Clone(args), first, last, b.End), nil
 }
 
