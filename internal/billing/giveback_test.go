@@ -312,6 +312,19 @@ func TestGiveBack_OfWhatWasPaidByADebtThatWasWrittenOff(t *testing.T) {
 		w.closed(t, may.AddDate(0, 2, 0))
 		settled(t, w, a, 1000, 0, 2700)
 	})
+	t.Run("OfSeveralDebtsTheLatestFirst", func(t *testing.T) {
+		t.Parallel()
+		w, a := lent(t)
+		w.useAs(t, a, "third", "voice", "80000", w.clock()) // 9.00
+		w.closed(t, may.AddDate(0, 2, 0))
+		third := w.unpaid(t, a).ID
+		w.writeOff(t, a, third)
+		w.correct(t, a, "first", "")
+		w.closed(t, may.AddDate(0, 3, 0))
+		settled(t, w, a, 0, 0, 5400+900-2700)
+		w.wantInvoice(t, a, third, invoice.Paid, 0)
+		w.wantInvoice(t, a, w.invoiceOf(t, a, april), invoice.Uncollectible, 5400-1800)
+	})
 	t.Run("ByACreditNote", func(t *testing.T) { // which is a gift
 		t.Parallel()
 		w, a := lent(t)
