@@ -191,9 +191,13 @@ var brokenData = []struct {
 	{"EventIsLarger", invariant.Usage, `UPDATE usage_events SET quantity = quantity + 1 WHERE account_id = $payer AND meter = 'text'`, "a recount gives"},
 	{"TotalIsLarger", invariant.Usage, `UPDATE usage_totals SET quantity = quantity + 1 WHERE account_id = $payer AND meter = 'text'`, "a recount gives"},
 	{"CorrectionWasNotApplied", invariant.Usage, `INSERT INTO usage_corrections (account_id, id, key, sequence, kind, meter, quantity_before, quantity_after, period_start, reason, actor, at) SELECT account_id, $stranger, key, 1, 'void', meter, quantity, 0, period_start, '', '', received_at FROM usage_events WHERE account_id = $payer AND meter = 'text'`, "a recount gives 0"},
+	{"TotalIsNotTheLargest", invariant.Usage, `UPDATE meters SET definition = jsonb_set(definition, '{aggregation}', '"max"') WHERE code = 'voice'`, "a recount gives"},
+	{"TotalIsNotTheLast", invariant.Usage, `UPDATE meters SET definition = jsonb_set(definition, '{aggregation}', '"last"') WHERE code = 'voice'`, "a recount gives"},
+	{"TotalIsNotOfDistinctValues", invariant.Usage, `UPDATE meters SET definition = jsonb_set(definition, '{aggregation}', '"unique"') WHERE code = 'voice'`, "a recount gives 0"},
 	{"BucketIsSmaller", invariant.Usage, `UPDATE usage_buckets SET quantity = quantity - 1 WHERE account_id = $payer AND meter = 'text'`, "15-minute buckets hold"},
 	{"EventWithoutIdentity", invariant.Usage, `DELETE FROM usage_event_keys WHERE account_id = $payer`, "has no identity"},
 	{"EventIsStoredTwice", invariant.Usage, `INSERT INTO usage_events SELECT account_id, received_at + interval '1 second', key, source, event_id, meter, quantity, counted, value, occurred_at, period_start, series, dimensions FROM usage_events WHERE account_id = $payer AND meter = 'text'`, "is stored 2 times"},
+	{"EventIsStoredAtTwoMoments", invariant.Usage, `INSERT INTO usage_events SELECT account_id, received_at, key, source, event_id, meter, quantity, counted, value, occurred_at + interval '1 second', period_start, series, dimensions FROM usage_events WHERE account_id = $payer AND meter = 'text'`, "has no identity"},
 	{"BilledMoreThanLinesSay", invariant.Usage, `UPDATE usage_totals SET billed = billed + 1 WHERE account_id = $payer AND meter = 'voice'`, "is billed, lines say"},
 	{"LinesSayMoreThanBilled", invariant.Usage, `UPDATE invoice_lines SET quantity = quantity + 1 WHERE account_id = $payer AND meter = 'voice'`, "is billed, lines say"},
 

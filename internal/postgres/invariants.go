@@ -69,7 +69,8 @@ func (s auditReader) Violations(ctx context.Context, check invariant.ID, p invar
 			AccountID account.ID
 			Words     string
 		}
-		if err := s.db.WithContext(ctx).Raw("SELECT * FROM ("+q+") AS v (account_id, words) LIMIT @limit", args).Scan(&rows).Error; err != nil {
+		// Of a CTE all is expected to be wanted: planned for the first few of what is not there, it would be sought row by row.
+		if err := s.db.WithContext(ctx).Raw("WITH v (account_id, words) AS MATERIALIZED ("+q+") SELECT * FROM v LIMIT @limit", args).Scan(&rows).Error; err != nil {
 			return out, err
 		}
 		for _, r := range rows {
@@ -282,6 +283,9 @@ GROUP BY con.oid, con.conrelid, con.confrelid ORDER BY con.conrelid::regclass::t
 // them, or characters that ASCII does not have, digits of other scripts among them.
 const longDigits = `[0-9]([^0-9A-Za-z]?[0-9]){12}|[^\x01-\x7f]`
 
+// shortest is the length in bytes of what may hold a card number. Most texts are shorter, and asked for their length only.
+const shortest = 13
+
 func (s auditReader) Texts(ctx context.Context) iter.Seq2[invariant.Text, error] {
 	return func(yield func(invariant.Text, error) bool) {
 		columns, err := s.textColumns(ctx)
@@ -310,11 +314,11 @@ func (s auditReader) textColumns(ctx context.Context) ([]textColumn, error) {
 	var columns []textColumn
 	err := s.db.WithContext(ctx).Raw(`
 SELECT c.relname || '.' || a.attname AS name, a.attname AS attr, t.typname AS type,
-  format('SELECT concat_ws(''/'', %s), %s FROM %I c WHERE %s ~ $1',
+  format('SELECT concat_ws(''/'', %s), %s FROM %I c WHERE octet_length(%s) >= $1 AND %s ~ $2',
     coalesce((SELECT string_agg(format('c.%I', k.attname), ', ' ORDER BY k.attnum) FROM pg_index i
               JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = ANY (i.indkey) AND k.atttypid = 'uuid'::regtype
               WHERE i.indrelid = c.oid AND i.indisprimary), ''''''),
-    v.expr, c.relname, v.expr) AS query
+    v.expr, c.relname, v.expr, v.expr) AS query
 FROM pg_class c
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_type t ON t.oid = a.atttypid
@@ -345,7 +349,7 @@ func (s auditReader) textsOf(ctx context.Context, c textColumn, yield func(invar
 			more = false
 		}
 		return nil
-	}, c.Query, longDigits)
+	}, c.Query, shortest, longDigits)
 	if err != nil {
 		yield(invariant.Text{}, err)
 		return false

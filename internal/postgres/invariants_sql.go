@@ -1,6 +1,10 @@
 package postgres
 
-import "github.com/accrue-billing/accrue/internal/invariant"
+import (
+	"fmt"
+
+	"github.com/accrue-billing/accrue/internal/invariant"
+)
 
 // violations holds the queries behind the invariants. Each yields an account and, in words, what is
 // wrong; identifiers are written as "pay:" and a UUID. Joins carry the account on both sides.
@@ -115,16 +119,18 @@ LEFT JOIN (SELECT account_id, count(DISTINCT number) AS given, max(number) AS la
            GROUP BY 1) n ON n.account_id = c.account_id
 WHERE coalesce(n.given, 0) <> c.invoices OR coalesce(n.last, 0) <> c.invoices`},
 
-	invariant.Usage: {recount, `
+	invariant.Usage: append(recounts, `
 SELECT t.account_id, format('%s: 15-minute buckets hold %s in %s events, periods %s in %s', t.meter, coalesce(b.quantity, 0), coalesce(b.events, 0), t.quantity, t.events)
 FROM (SELECT account_id, meter, sum(quantity) AS quantity, sum(events) AS events FROM usage_totals GROUP BY 1, 2) t
 LEFT JOIN (SELECT account_id, meter, sum(quantity) AS quantity, sum(events) AS events FROM usage_buckets GROUP BY 1, 2) b
   ON b.account_id = t.account_id AND b.meter = t.meter
 JOIN meters m ON m.code = t.meter
 WHERE coalesce(b.events, 0) <> t.events OR (m.definition ->> 'aggregation' IN ('sum', 'count') AND coalesce(b.quantity, 0) <> t.quantity)`, `
-SELECT e.account_id, format('event %s of %s is stored %s times and has %s identity', e.key, min(e.meter), count(*), CASE WHEN count(k.key) = 0 THEN 'no' ELSE 'an' END)
-FROM usage_events e LEFT JOIN usage_event_keys k ON k.account_id = e.account_id AND k.key = e.key
-GROUP BY e.account_id, e.key HAVING count(*) > 1 OR count(k.key) = 0`, `
+SELECT account_id, format('event %s of %s is stored %s times', key, occurred_at, count(*)) -- all of it stands in the key's index
+FROM usage_events GROUP BY account_id, occurred_at, key HAVING count(*) > 1`, `
+SELECT e.account_id, format('event %s of %s has no identity', e.key, e.meter)
+FROM usage_events e -- an event of another moment than its identity's has none: so nothing can be stored twice at two
+WHERE NOT EXISTS (SELECT FROM usage_event_keys k WHERE k.account_id = e.account_id AND k.key = e.key AND k.occurred_at = e.occurred_at)`, `
 SELECT t.account_id, format('%s of the period from %s: %s is billed, lines say %s', t.meter, t.period_start, coalesce(t.billed, 0) - w.waived, l.quantity)
 FROM usage_totals t
 JOIN (SELECT account_id, meter, period_start, sum(quantity) AS quantity FROM invoice_lines
@@ -138,7 +144,7 @@ CROSS JOIN LATERAL (SELECT p.contract_id IS NOT NULL OR jsonb_path_exists(v.defi
    -- A meter that is priced by dimensions may have series without a price, and those have no line. Of the largest and the
    -- latest quantity each charge has its own, which do not add up.
 WHERE (l.quantity > coalesce(t.billed, 0) - w.waived AND NOT (d.apart AND m.definition ->> 'aggregation' IN ('max', 'last')))
-   OR (l.quantity < coalesce(t.billed, 0) - w.waived AND NOT d.apart)`},
+   OR (l.quantity < coalesce(t.billed, 0) - w.waived AND NOT d.apart)`),
 
 	invariant.Refunds: {`
 SELECT p.account_id, format('payment pay:%s of %s is %s with %s refunded and %s disputed; its refunds are %s, its disputes %s', p.id, p.amount, p.status,
@@ -294,22 +300,31 @@ const moved = `moved AS (
   FROM ledger_postings p JOIN ledger_transactions t ON t.account_id = p.account_id AND t.id = p.transaction_id
 )`
 
-// recount counts the stored events once more, by their latest corrections, and compares period by
-// period. Where months of raw events have been dropped, a period that began before the oldest month
-// that is left may have fewer than it counted.
-const recount = `
+// recounts count the stored events once more, a query for each way of aggregating: what one way needs sorted the others
+// need not sort.
+var recounts = []string{
+	recount(`u.meter <> ALL (ARRAY(SELECT code FROM meters WHERE definition ->> 'aggregation' IN ('max', 'last', 'unique')))`, `sum(s.quantity) %s`),
+	recount(`u.meter = ANY (ARRAY(SELECT code FROM meters WHERE definition ->> 'aggregation' = 'max'))`, `max(s.quantity) %s`),
+	recount(`u.meter = ANY (ARRAY(SELECT code FROM meters WHERE definition ->> 'aggregation' = 'last'))`,
+		`(array_agg(s.quantity ORDER BY u.occurred_at DESC, u.key DESC) %s)[1]`),
+	recount(`u.meter = ANY (ARRAY(SELECT code FROM meters WHERE definition ->> 'aggregation' = 'unique'))`, `count(DISTINCT u.value) %s`),
+}
+
+// recount aggregates the events of some meters by their latest corrections, and compares period by period. Void events are
+// left out by a filter: the planner takes a condition on what is joined from outside for one that nearly nothing meets, and sorts
+// all events to group them. Where months of raw events have been dropped, a period that began before the oldest month that is
+// left may have fewer than it counted.
+func recount(meters, aggregate string) string {
+	const standing = `FILTER (WHERE c.kind IS DISTINCT FROM 'void')`
+	return `
 WITH latest AS (
   SELECT DISTINCT ON (account_id, key) account_id, key, kind, quantity_after FROM usage_corrections ORDER BY account_id, key, sequence DESC
 ), counted AS (
-  SELECT e.account_id, e.meter, e.period_start, count(*) AS events, sum(e.counts) AS sum, max(e.counts) AS max,
-    (array_agg(e.counts ORDER BY e.occurred_at DESC, e.key DESC) FILTER (WHERE e.aggregation = 'last'))[1] AS last,
-    count(DISTINCT e.value) FILTER (WHERE e.aggregation = 'unique') AS distinct_values
-  FROM (SELECT u.account_id, u.meter, u.period_start, u.occurred_at, u.key, u.value, m.definition ->> 'aggregation' AS aggregation,
-          coalesce(c.quantity_after, u.counted, u.quantity) AS counts
-        FROM usage_events u
-        LEFT JOIN latest c ON c.account_id = u.account_id AND c.key = u.key
-        LEFT JOIN meters m ON m.code = u.meter
-        WHERE c.kind IS DISTINCT FROM 'void') e
+  SELECT u.account_id, u.meter, u.period_start, count(*) ` + standing + ` AS events, ` + fmt.Sprintf(aggregate, standing) + ` AS quantity
+  FROM usage_events u
+  LEFT JOIN latest c ON c.account_id = u.account_id AND c.key = u.key
+  CROSS JOIN LATERAL (SELECT coalesce(c.quantity_after, u.counted, u.quantity) AS quantity) s
+  WHERE ` + meters + `
   GROUP BY 1, 2, 3
 ), oldest AS (
   SELECT coalesce(min(to_date(right(relname, 6), 'YYYYMM')) + interval '1 day', '-infinity') AS kept
@@ -318,10 +333,9 @@ WITH latest AS (
 SELECT r.account_id, format('%s of the period from %s stands at %s from %s events, a recount gives %s from %s', r.meter, r.period_start, r.quantity,
   r.events, r.expected, r.recounted)
 FROM (SELECT coalesce(t.account_id, c.account_id) AS account_id, coalesce(t.meter, c.meter) AS meter, coalesce(t.period_start, c.period_start) AS period_start,
-        coalesce(t.quantity, 0) AS quantity, coalesce(t.events, 0) AS events, coalesce(c.events, 0) AS recounted,
-        coalesce(CASE m.definition ->> 'aggregation' WHEN 'max' THEN c.max WHEN 'last' THEN c.last WHEN 'unique' THEN c.distinct_values ELSE c.sum END, 0) AS expected
-      FROM usage_totals t
-      FULL JOIN counted c ON c.account_id = t.account_id AND c.meter = t.meter AND c.period_start = t.period_start
-      LEFT JOIN meters m ON m.code = coalesce(t.meter, c.meter)) r
+        coalesce(t.quantity, 0) AS quantity, coalesce(t.events, 0) AS events, coalesce(c.events, 0) AS recounted, coalesce(c.quantity, 0) AS expected
+      FROM (SELECT * FROM usage_totals u WHERE ` + meters + `) t
+      FULL JOIN counted c ON c.account_id = t.account_id AND c.meter = t.meter AND c.period_start = t.period_start) r
 CROSS JOIN oldest o
 WHERE (r.events <> r.recounted OR r.quantity <> r.expected) AND NOT (r.recounted < r.events AND r.period_start < o.kept)`
+}
