@@ -101,6 +101,9 @@ func (ch *Chain) Wrap(r route.Route) echo.HandlerFunc {
 	if strings.Contains(r.Path, "{") {
 		m = append(m, addressable)
 	}
+	if r.AtMost > 0 {
+		m = append(m, atMost(r.AtMost))
+	}
 	m = append(m, ch.remember(r))
 	h := r.Handler
 	for _, around := range slices.Backward(m) {

@@ -332,3 +332,29 @@ func TestTimeout(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }
+
+func TestAtMost(t *testing.T) {
+	t.Parallel()
+	inside, leave := make(chan struct{}, 2), make(chan struct{})
+	b := setup(t, nil, route.Route{
+		Method: http.MethodGet, Path: "/v1/everything", Public: true, AtMost: 1,
+		Handler: func(c echo.Context) error {
+			inside <- struct{}{}
+			<-leave
+			return c.NoContent(http.StatusNoContent)
+		},
+	})
+	first := make(chan int)
+	go func() { first <- b.do(http.MethodGet, "/v1/everything", "").status }()
+	<-inside
+	if a := b.do(http.MethodGet, "/v1/everything", ""); a.status != 503 || a.code() != "operation_busy" || a.header.Get("Retry-After") != "5" {
+		t.Errorf("beside another: %d %s", a.status, a.body)
+	}
+	close(leave)
+	if status := <-first; status != 204 {
+		t.Errorf("the first: %d", status)
+	}
+	if a := b.do(http.MethodGet, "/v1/everything", ""); a.status != 204 {
+		t.Errorf("after it: %d %s", a.status, a.body)
+	}
+}

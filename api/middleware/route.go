@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/accrue-billing/accrue/api/body"
 	"github.com/accrue-billing/accrue/api/route"
@@ -116,6 +117,24 @@ func query(r route.Route) echo.MiddlewareFunc {
 func Query(c echo.Context) url.Values {
 	k, _ := known(c)
 	return k.query
+}
+
+// ErrOperationBusy says that as many requests of an operation are worked on as there may be.
+var ErrOperationBusy = errs.New(errs.Unavailable, "operation_busy",
+	"This operation reads a lot, and as many of it are being made as can be at one time. Try again in a moment.").After(5 * time.Second)
+
+// atMost lets so many requests through at one time and refuses the others.
+func atMost(n int64) echo.MiddlewareFunc {
+	room := semaphore.NewWeighted(n)
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			if !room.TryAcquire(1) {
+				return ErrOperationBusy
+			}
+			defer room.Release(1)
+			return next(c)
+		}
+	}
 }
 
 // ErrNothingThere says that an address cannot be that of any record.

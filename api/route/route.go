@@ -86,6 +86,9 @@ type Route struct {
 	MaxBody  int64    // bytes after decompression; DefaultMaxBody if zero
 	// Timeout is how long the operation may take; DefaultTimeout if zero, none if negative (streams).
 	Timeout time.Duration
+	// AtMost is how many of it an instance runs at one time, any number if zero: for what reads so much that a few keep
+	// the others from the database. Whoever comes then is told to come again.
+	AtMost int64
 
 	Deprecated time.Time // since when; zero unless deprecated
 	Sunset     time.Time // when it ends; zero if not decided

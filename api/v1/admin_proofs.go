@@ -19,7 +19,7 @@ import (
 func adminProofRoutes(d Deps) []route.Route {
 	h := adminProofs{d}
 	return []route.Route{
-		{Method: http.MethodGet, Path: "/v1/admin/checks", Scope: auth.Operator, Account: route.AccountNone, Class: route.Money, Timeout: checksTimeout, Handler: h.checks},
+		{Method: http.MethodGet, Path: "/v1/admin/checks", Scope: auth.Operator, Account: route.AccountNone, Class: route.Money, Timeout: checksTimeout, AtMost: 1, Handler: h.checks},
 		{Method: http.MethodGet, Path: "/v1/admin/proofs/{date}", Scope: auth.Operator, Account: route.AccountNone, Handler: h.proof},
 		{Method: http.MethodGet, Path: "/v1/admin/audit-log", Scope: auth.Operator, Account: route.AccountOptional, Query: paged("actor", "action"), Handler: h.audit},
 	}
@@ -76,6 +76,7 @@ type adminProofs struct{ Deps }
 //	@Description	What "accrue check" does. Each reads one consistent state of the whole database and writes nothing.
 //	@Tags			admin
 //	@Success		200	{object}	CheckReport
+//	@Failure		503	{object}	problem.Problem	"operation_busy: the checks are being made"
 //	@Router			/v1/admin/checks [get]
 func (h adminProofs) checks(c echo.Context) error {
 	results, err := invariant.Run(c.Request().Context(), h.Proofs.Source, invariant.Options{Clock: h.Billing.Clock, Gateway: h.Billing.Gateway})

@@ -19,11 +19,14 @@ import (
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
+// maxRecounts is how many lines an instance computes again at one time: each counts all events of a period.
+const maxRecounts = 3
+
 func explanationRoutes(d Deps) []route.Route {
 	h := explanations{d}
 	return []route.Route{
 		{Method: http.MethodGet, Path: "/v1/invoices/{id}/lines/{line}/explanation", Scope: auth.BillingRead, Handler: h.get},
-		{Method: http.MethodPost, Path: "/v1/invoices/{id}/lines/{line}/explanation/verify", NoBody: true, Scope: auth.BillingRead, Timeout: paymentTimeout, Handler: h.verify},
+		{Method: http.MethodPost, Path: "/v1/invoices/{id}/lines/{line}/explanation/verify", NoBody: true, Scope: auth.BillingRead, Timeout: paymentTimeout, AtMost: maxRecounts, Handler: h.verify},
 	}
 }
 
@@ -149,6 +152,7 @@ type Verification struct {
 //	@Param			line	path		int		true	"The line's number, from 1"
 //	@Success		200		{object}	LineVerification
 //	@Failure		404		{object}	problem.Problem	"invoice_not_found or invoice_line_not_found"
+//	@Failure		503		{object}	problem.Problem	"operation_busy"
 //	@Router			/v1/invoices/{id}/lines/{line}/explanation/verify [post]
 func (h explanations) verify(c echo.Context) error {
 	id, n, err := h.line(c)
