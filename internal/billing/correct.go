@@ -9,7 +9,6 @@ import (
 	"github.com/accrue-billing/accrue/internal/id"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/page"
-	"github.com/accrue-billing/accrue/pkg/money"
 )
 
 // Corrections void and amend usage on record.
@@ -57,8 +56,8 @@ func waiveAnew(ctx context.Context, tx Tx, acct account.Account, done metering.C
 	if err != nil {
 		return err
 	}
-	over := sub.Waived[m.Code]
-	if over.IsZero() || !sub.Period.Start.Equal(done.Period) {
+	over, noted := sub.Waived[m.Code]
+	if !noted || !sub.Period.Start.Equal(done.Period) {
 		return nil
 	}
 	var free time.Time // until when nothing was billed
@@ -74,10 +73,7 @@ func waiveAnew(ctx context.Context, tx Tx, acct account.Account, done metering.C
 	if received.After(free) {
 		return nil
 	}
-	if over = over.Add(done.After).Sub(done.Before); over.Sign() < 0 {
-		over = money.Decimal{}
-	}
-	sub.Waived[m.Code] = over
+	sub.Waived[m.Code] = over.Add(done.After).Sub(done.Before)
 	return tx.Subscriptions().Save(ctx, &sub)
 }
 

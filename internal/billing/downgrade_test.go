@@ -81,7 +81,7 @@ func TestDowngrade_ToWhatIsNotBelow(t *testing.T) {
 func TestDowngrade_InAnotherCurrency(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.withFees(t)
+	w.publish(t, withFees(plan.Shipped()))
 	c := plan.Shipped()
 	c.Offers = append(c.Offers, plan.Offer{
 		Plan:    plan.Plan{Code: "euro", Name: "Euro", Position: 20},

@@ -155,22 +155,27 @@ func allowances(v plan.Version) map[string]entitlement.Limit {
 	return out
 }
 
-// waivedUse returns what an account used beyond a soft limit while its plan had no price for it: an
-// upgrade in the same period must not make it billable.
-func waivedUse(v plan.Version, used map[string]money.Decimal) map[string]money.Decimal {
+// waivedUse returns what is waived of a period if the plan that is held ends now: what was before, and how far the use goes
+// beyond each soft limit while the plan has no price for it. An upgrade in the same period must not make that billable.
+func waivedUse(before map[string]money.Decimal, held plan.Version, used map[string]money.Decimal) map[string]money.Decimal {
 	out := map[string]money.Decimal{}
-	if v.Priced() {
+	maps.Copy(out, before)
+	if held.Priced() {
 		return out
 	}
-	for _, l := range v.Limits {
-		if over := used[string(l.Meter)].Sub(l.Quantity); l.Mode == plan.Soft && over.Sign() > 0 {
+	for _, l := range held.Limits {
+		if l.Mode != plan.Soft {
+			continue
+		}
+		over := used[string(l.Meter)].Sub(l.Quantity)
+		if was, noted := out[string(l.Meter)]; !noted || over.Cmp(was) > 0 {
 			out[string(l.Meter)] = over
 		}
 	}
 	return out
 }
 
-// waive notes, before the terms of the running period change, what was used beyond a soft limit while
+// waive notes, before the terms of the running period change, how far the use went beyond soft limits while
 // nothing was billed for it. It holds the entitlement, since nothing may be counted between what is
 // waived and the new limits.
 func waive(ctx context.Context, tx Tx, acct account.Account, sub *subscription.Subscription) error {
@@ -190,13 +195,6 @@ func waive(ctx context.Context, tx Tx, acct account.Account, sub *subscription.S
 	if err != nil {
 		return err
 	}
-	if sub.Waived == nil {
-		sub.Waived = map[string]money.Decimal{}
-	}
-	for meter, over := range waivedUse(held, quantities(totals)) {
-		if over.Cmp(sub.Waived[meter]) > 0 {
-			sub.Waived[meter] = over
-		}
-	}
+	sub.Waived = waivedUse(sub.Waived, held, quantities(totals))
 	return nil
 }

@@ -95,7 +95,7 @@ func TestLateUsage_EntersTheDraftAndThenTheNextInvoice(t *testing.T) {
 func TestLateUsage_ComesJustWhenItsPeriodIsClosed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.withFees(t)
+	w.publish(t, withFees(plan.Shipped()))
 	w.tick = time.Microsecond // what was counted on an invoice is told from what came after by the time
 	other := w.ingester(t, w.replica(t))
 	fix := billing.Corrections{Core: w.replica(t), Catalogue: billing.Meters(plan.Shipped().Meters)}

@@ -82,7 +82,7 @@ func (u Upgrader) compare(ctx context.Context, tx Tx, acct account.Account, sub 
 		return err
 	}
 	// What the plan that is held bills nothing for stays free.
-	if in.Usage, err = usageOf(in, now.totals, waivedUse(held, quantities(now.totals)), used); err != nil {
+	if in.Usage, err = usageOf(in, now.totals, waivedUse(sub.Waived, held, quantities(now.totals)), used); err != nil {
 		return err
 	}
 	after, err := pricing.Rate(in)

@@ -105,6 +105,9 @@ func lessWaived(usage []pricing.Usage, waived map[string]money.Decimal) []pricin
 	for i := range usage {
 		m := string(usage[i].Meter)
 		take := left[m]
+		if take.Sign() <= 0 {
+			continue
+		}
 		if take.Cmp(usage[i].Quantity) > 0 {
 			take = usage[i].Quantity
 		}

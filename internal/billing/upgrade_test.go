@@ -119,7 +119,7 @@ func TestUpgrade_ByACardOnFileCollectsWhatIsOpen(t *testing.T) {
 func TestUpgrade_ToAPlanThatIsNoLongerSold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.withFees(t)
+	w.publish(t, withFees(plan.Shipped()))
 	a := w.onPro(t)
 	archive := func(code plan.Code) {
 		t.Helper()
@@ -168,15 +168,7 @@ func TestUpgrade_NotUnderAContract(t *testing.T) {
 func TestUpgrade_WhatWasWaivedIsCorrectedWithTheUsage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c := plan.Shipped()
-	for i := range c.Offers {
-		if v := &c.Offers[i].Version; v.Plan == plan.Developer {
-			v.Limits = []plan.Limit{{Meter: "voice", Quantity: money.MustDecimal("36000"), Mode: plan.Soft}}
-		}
-	}
-	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	w.publish(t, softenDeveloper(plan.Shipped()))
 	a := w.open(t).ID
 	w.useAs(t, a, "free", "voice", "42000", w.clock())
 	w.useAs(t, a, "mistaken", "voice", "18000", w.clock())
@@ -198,6 +190,59 @@ func TestUpgrade_WhatWasWaivedIsCorrectedWithTheUsage(t *testing.T) {
 	w.correct(t, a, "paid", "36000")
 	w.correct(t, a, "free", "30000")
 	want(270, "with all of those beyond the limit taken back")
+	w.correct(t, a, "free", "42000")
+	want(540, "with 100 of those beyond the limit given again")
+	w.correct(t, a, "free", "54000")
+	want(540, "with 200 more")
+}
+
+func TestUpgrade_WhatBecomesMoreThanTheLimitIsWaived(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.publish(t, softenDeveloper(plan.Shipped()))
+	a := w.open(t).ID
+	w.useAs(t, a, "free", "voice", "30000", w.clock())
+	w.advance(time.Hour)
+	w.upgrade(t, a, sandbox.TokenVisa)
+	w.advance(time.Hour)
+	w.useAs(t, a, "paid", "voice", "36000", w.clock())
+	for _, c := range []struct {
+		free  string
+		cents int64
+	}{{"36000", 540}, {"48000", 540}, {"24000", 0}, {"36000", 540}} {
+		w.correct(t, a, "free", c.free)
+		if got := w.balance(t, a).Accrued; got != usd(c.cents) {
+			t.Errorf("with %s s on Developer of 36000 %s has accrued, want %s", c.free, got, usd(c.cents))
+		}
+	}
+}
+
+func TestUpgrade_ThePreviewOfASecondLeavesOutWhatTheFirstWaived(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.publish(t, softenDeveloper(withFees(plan.Shipped())))
+	a := w.open(t).ID
+	w.use(t, a, "voice", "42000")
+	w.upgrade(t, a, sandbox.TokenVisa)
+	preview, err := billing.Upgrader{Core: w.Core}.Preview(t.Context(), a, "scale")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.moveTo(t, a, "scale")
+	want := usd(32601 + 600) // the fee for the rest of the period, and 600 of 700 minutes
+	if got := w.balance(t, a).Accrued; preview.After != want || got != want {
+		t.Errorf("the preview says %s, then %s has accrued; want %s", preview.After, got, want)
+	}
+}
+
+// softenDeveloper lets 600 minutes on Developer pass, and those beyond them.
+func softenDeveloper(c plan.Catalogue) plan.Catalogue {
+	for i := range c.Offers {
+		if v := &c.Offers[i].Version; v.Plan == plan.Developer {
+			v.Limits = []plan.Limit{{Meter: "voice", Quantity: money.MustDecimal("36000"), Mode: plan.Soft}}
+		}
+	}
+	return c
 }
 
 func TestDistinctKeys_FiftyUpgradesHaveOneEffect(t *testing.T) {

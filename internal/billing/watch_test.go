@@ -313,7 +313,7 @@ func TestFunds_AreLookedAtAfterWhateverChangesThem(t *testing.T) {
 	want("another card, after the dispute", 1)
 	w.addCard(t, a, sandbox.TokenAmex)
 	want("another card, which may pay where the last could not be asked", 1)
-	w.withFees(t)
+	w.publish(t, withFees(plan.Shipped()))
 	w.moveTo(t, a, "growth")
 	want("another plan, which may take funds where the last did not", 1)
 	w.check(t, a)

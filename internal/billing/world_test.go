@@ -582,10 +582,8 @@ func (w *world) left(t *testing.T, a account.ID, g wallet.GrantID) int64 {
 
 func newKey() string { return uuid.NewString() }
 
-// withFees publishes two plans with a monthly fee above those that are shipped.
-func (w *world) withFees(t *testing.T) {
-	t.Helper()
-	c := plan.Shipped()
+// withFees adds two plans with a monthly fee above the others.
+func withFees(c plan.Catalogue) plan.Catalogue {
 	perMinute := func(minor int64) []plan.Charge {
 		charge := perMinute("").Charges[0]
 		charge.Prices = []plan.Price{{Currency: money.USD, Model: plan.PerUnit, UnitPrice: money.DecimalFromUnits(minor, 2)}}
@@ -603,6 +601,11 @@ func (w *world) withFees(t *testing.T) {
 			Version: v,
 		})
 	}
+	return c
+}
+
+func (w *world) publish(t *testing.T, c plan.Catalogue) {
+	t.Helper()
 	if _, err := (billing.Publisher{Core: w.Core}).Publish(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
@@ -619,9 +622,8 @@ func (w *world) moveTo(t *testing.T, a account.ID, code plan.Code) {
 // onProAmongFees opens an account on Pro beside the plans of withFees.
 func (w *world) onProAmongFees(t *testing.T) account.ID {
 	t.Helper()
-	w.withFees(t)
-	a := w.onPro(t)
-	return a
+	w.publish(t, withFees(plan.Shipped()))
+	return w.onPro(t)
 }
 
 func mustID(t *testing.T, s string) account.ID {

@@ -139,7 +139,7 @@ JOIN (SELECT account_id, meter, period_start, sum(quantity) AS quantity FROM inv
 JOIN billing_periods p ON p.account_id = t.account_id AND p.period_start = t.period_start
 JOIN plan_versions v ON v.plan_code = p.plan_code AND v.number = p.plan_version
 JOIN meters m ON m.code = t.meter
-CROSS JOIN LATERAL (SELECT least(coalesce(t.billed, 0), coalesce((p.waived ->> t.meter)::numeric, 0)) AS waived) w
+CROSS JOIN LATERAL (SELECT least(coalesce(t.billed, 0), greatest(0, coalesce((p.waived ->> t.meter)::numeric, 0))) AS waived) w
 CROSS JOIN LATERAL (SELECT p.contract_id IS NOT NULL OR jsonb_path_exists(v.definition, CAST(@matched AS jsonpath), jsonb_build_object('m', t.meter)) AS apart) d
    -- A meter that is priced by dimensions may have series without a price, and those have no line. Of the largest and the
    -- latest quantity each charge has its own, which do not add up.

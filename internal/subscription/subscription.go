@@ -84,8 +84,9 @@ type Subscription struct {
 	// NextVersion is the version of the plan that is held to which the agreement moves when the period
 	// ends; 0: none. A change of plan that is planned for then goes before it.
 	NextVersion int
-	// Waived is, per meter, what was used in this period beyond a soft limit while the plan billed
-	// nothing for it. It stays free though a later plan of the same period has a price.
+	// Waived is, per meter, how far the use of this period went beyond a soft limit while the plan billed
+	// nothing for it. It stays free though a later plan of the same period has a price. Where it is less than
+	// nothing, that much was left of the limit: nothing is free, unless a correction makes more of that use.
 	Waived map[string]money.Decimal
 	// Held are the terms that this period was under before the present ones, the earliest first. They
 	// follow each other without a gap from the period's start, and the present terms follow the last.
