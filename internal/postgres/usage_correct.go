@@ -186,6 +186,10 @@ var scopes = [3]scope{
 }
 
 const (
+	// periodEnd is when the next period begins in which the meter was used.
+	periodEnd = `(SELECT coalesce(min(n.period_start), '9999-01-01Z') FROM usage_totals n
+  WHERE n.account_id = $1 AND n.meter = $2 AND n.period_start > $3)`
+
 	// params uses every parameter once with its type, so that each scope may leave some out.
 	params = ` AND ($1::uuid, $2::text, $3::timestamptz, $4::uuid, $5::timestamptz) IS NOT NULL`
 
@@ -287,7 +291,7 @@ func (s usageStore) requireBucket(ctx context.Context, args []any) error {
 func (s usageStore) quarters(ctx context.Context, x corrected, args []any) ([]any, error) {
 	b := period.Bounds{Start: x.period}
 	err := s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&b.End) }, `
-SELECT coalesce(min(period_start), '9999-01-01Z') FROM usage_totals WHERE account_id = $1 AND meter = $2 AND period_start > $3`, args[:3]...)
+SELECT `+periodEnd, args[:3]...)
 	if err != nil {
 		return nil, err
 	}
@@ -302,40 +306,75 @@ SELECT coalesce(min(period_start), '9999-01-01Z') FROM usage_totals WHERE accoun
 	return append(slices.Clone(args), first, last, b.End), nil
 }
 
-// forget takes a distinct value off the roll-ups where no event has it any more. All events of the period are asked, once, and
-// it refuses to go by what is left where not all are kept.
+// forget takes a distinct value off the roll-ups where no event has it any more. A quarter of an hour knows that from its
+// events, a series from its other quarters, the total from the other series: each that has the value has its digest on
+// record, for longer than its events are kept.
 func (s usageStore) forget(ctx context.Context, x corrected, args []any) error {
-	complete, left := false, [3]bool{}
-	err := s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&complete, &left[0], &left[1], &left[2]) }, `
-SELECT count(*) = (SELECT t.events + $7::bigint FROM usage_totals t WHERE `+scopes[2].row+`),
-  coalesce(bool_or(x.value = $6 AND x.series = $4 AND x.occurred_at >= $5 AND x.occurred_at < $5 + interval '15 minutes'), false),
-  coalesce(bool_or(x.value = $6 AND x.series = $4), false),
-  coalesce(bool_or(x.value = $6), false)
-FROM (`+effective+`
-  AND e.meter = $2 AND e.occurred_at >= $3 AND e.period_start = $3`+params+`) x WHERE NOT x.void`, append(args, x.value, x.events())...)
-	if err != nil {
-		return err
-	}
-	if !complete {
-		return metering.ErrEventGone
-	}
-	digests := metering.UniqueDigests(x.value, x.series, x.occurredAt)
-	slices.Reverse(digests[:]) // the narrowest first, as the scopes
-	for i, sc := range scopes {
-		gone := 0
-		if !left[i] {
-			gone = 1
-			err := s.exec(ctx, `DELETE FROM usage_unique_values WHERE account_id = $1 AND meter = $2 AND period_start = $3 AND value = $4`,
-				x.account, x.meter.Code, x.period, digests[i])
-			if err != nil {
-				return err
-			}
-		}
-		err := s.exec(ctx, `UPDATE `+sc.table+` t SET events = t.events + $6::bigint, quantity = t.quantity - $7::bigint`+sc.also+`
-WHERE `+sc.row+params, append(args, x.events(), gone)...)
+	for _, sc := range scopes {
+		err := s.exec(ctx, `UPDATE `+sc.table+` t SET events = t.events + $6::bigint`+sc.also+` WHERE `+sc.row+params, append(args, x.events())...)
 		if err != nil {
 			return err
 		}
 	}
+	if err := s.requireBucket(ctx, args); err != nil {
+		return err
+	}
+	left := [len(scopes)]func() (bool, error){
+		func() (has bool, err error) {
+			return has, s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&has) }, `
+SELECT EXISTS (SELECT FROM (`+bucketParts+` AND x.value = $6 AND x.period_start = $3`+params+`) v)`, append(args, x.value)...)
+		},
+		func() (bool, error) {
+			return s.counted(ctx, x, quartersOfSeries, args, func(_ metering.Series, quarter time.Time) uuid.UUID {
+				return metering.UniqueDigests(x.value, x.series, quarter)[2]
+			})
+		},
+		func() (bool, error) {
+			return s.counted(ctx, x, seriesOfPeriod, args, func(series metering.Series, _ time.Time) uuid.UUID {
+				return metering.UniqueDigests(x.value, series, x.occurredAt)[1]
+			})
+		},
+	}
+	digests := metering.UniqueDigests(x.value, x.series, x.occurredAt)
+	slices.Reverse(digests[:]) // the narrowest first, as the scopes
+	for i, sc := range scopes {
+		if has, err := left[i](); err != nil || has {
+			return err // what has it still counts it in the wider ones, too
+		}
+		err := s.exec(ctx, `DELETE FROM usage_unique_values WHERE account_id = $1 AND meter = $2 AND period_start = $3 AND value = $4`,
+			x.account, x.meter.Code, x.period, digests[i])
+		if err != nil {
+			return err
+		}
+		if err := s.exec(ctx, `UPDATE `+sc.table+` t SET quantity = t.quantity - 1 WHERE `+sc.row+params, args...); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+const (
+	quartersOfSeries = `SELECT t.series, t.bucket FROM usage_buckets t
+WHERE t.account_id = $1 AND t.meter = $2 AND t.series = $4 AND t.bucket > $3::timestamptz - interval '15 minutes' AND t.bucket < ` + periodEnd + params
+
+	seriesOfPeriod = `SELECT t.series, t.period_start FROM usage_series_totals t WHERE t.account_id = $1 AND t.meter = $2 AND t.period_start = $3` + params + `
+UNION SELECT '00000000-0000-0000-0000-000000000000', $3::timestamptz` // which has no total of its own where the meter had no dimensions
+)
+
+// counted reports whether the event's value has a digest on record in any of the roll-ups that a query returns.
+func (s usageStore) counted(ctx context.Context, x corrected, rollUps string, args []any, digest func(series metering.Series, quarter time.Time) uuid.UUID) (has bool, err error) {
+	var digests []uuid.UUID
+	err = s.each(ctx, func(rows *sql.Rows) error {
+		var series metering.Series
+		var quarter time.Time
+		err := rows.Scan(&series, &quarter)
+		digests = append(digests, digest(series, quarter))
+		return err
+	}, rollUps, args...)
+	if err != nil {
+		return false, err
+	}
+	return has, s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&has) }, `
+SELECT EXISTS (SELECT FROM usage_unique_values WHERE account_id = $1 AND meter = $2 AND period_start = $3 AND value = ANY ($4::uuid[]))`,
+		x.account, x.meter.Code, x.period, digests)
 }

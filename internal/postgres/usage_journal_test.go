@@ -54,7 +54,12 @@ func newMeterBench(t *testing.T, opt metering.Options) *meterBench {
 // mustRun runs an ingester, at noon for ever, until the test ends.
 func mustRun(t *testing.T, db *postgres.DB, opt metering.Options) *metering.Ingester {
 	t.Helper()
-	in := metering.NewIngester(postgres.Journal(db.ByKey()), testMeters, clock.Fixed(noon), slog.New(slog.DiscardHandler), opt)
+	return mustRunWith(t, db, testMeters, opt)
+}
+
+func mustRunWith(t *testing.T, db *postgres.DB, meters metering.Meters, opt metering.Options) *metering.Ingester {
+	t.Helper()
+	in := metering.NewIngester(postgres.Journal(db.ByKey()), meters, clock.Fixed(noon), slog.New(slog.DiscardHandler), opt)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- in.Run(ctx) }()

@@ -705,6 +705,27 @@ func TestCorrections(t *testing.T) {
 		}
 	})
 
+	t.Run("KnowAValueFromBeforeTheMeterHadDimensions", func(t *testing.T) {
+		t.Parallel()
+		b := newMeterBench(t, metering.Options{})
+		plain := *testMeters.Meter("callers")
+		plain.Dimensions = nil
+		before, after := b.event("before", "callers", "1"), b.event("after", "callers", "1")
+		before.Value, after.Value, after.Dimensions = "anna", "anna", metering.DimensionsOf(map[string]string{"project": "a"})
+		if _, err := mustRunWith(t, b.db, metering.Meters{&plain}, metering.Options{}).Add(t.Context(), []metering.Event{before}); err != nil {
+			t.Fatal(err)
+		}
+		b.mustAdd(t, after)
+		for _, c := range []struct{ event, total string }{{"after", "1/1"}, {"before", "0/0"}} {
+			if _, err := correct(t, b, correction(b, c.event, metering.Void, "0"), "callers"); err != nil {
+				t.Fatalf("%s: %v", c.event, err)
+			}
+			if got := b.total(t, "callers"); got != c.total {
+				t.Errorf("without the one %s: %s, want %s", c.event, got, c.total)
+			}
+		}
+	})
+
 	t.Run("OfOneEventComeOneAfterTheOther", func(t *testing.T) {
 		t.Parallel()
 		b := newMeterBench(t, metering.Options{})
