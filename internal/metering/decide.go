@@ -9,6 +9,7 @@ import (
 
 	"github.com/accrue-billing/accrue/internal/account"
 	"github.com/accrue-billing/accrue/internal/entitlement"
+	"github.com/accrue-billing/accrue/internal/errs"
 	"github.com/accrue-billing/accrue/pkg/money"
 )
 
@@ -61,6 +62,15 @@ type verdict struct {
 	settled  map[ReservationRef]*entitlement.Reservation // as operations left them
 	answered map[AnswerRef]*StoredAnswer
 	counting map[SeriesKey]bool // series that the cache does not know yet; true: nor does the store
+}
+
+// contained decides, and returns a panic as an error: the transaction ends as with any other, and the process goes on.
+func (v *verdict) contained(ctx context.Context) (w Writes, err error) {
+	err = errs.Contain(func() error {
+		w, err = v.decide(ctx)
+		return err
+	})
+	return w, err
 }
 
 func (v *verdict) decide(ctx context.Context) (Writes, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -254,23 +255,28 @@ func (in *Ingester) commit(ctx context.Context, items []item, passOver bool) (he
 	defer cancel()
 	ask := in.askFor(items)
 	ask.PassOver = passOver
-	pause := 20 * time.Millisecond
+	pause, suspicious := 20*time.Millisecond, false
 	for {
 		var v *verdict
-		err := in.journal.Append(ctx, ask, func(ctx context.Context, known Known, lookup Lookup) (Writes, error) {
+		decided := false
+		err := in.journal.Append(ctx, ask, func(ctx context.Context, known Known, lookup Lookup) (w Writes, err error) {
 			held = known.Held
-			known.Overdue = slices.DeleteFunc(known.Overdue, func(r entitlement.Reservation) bool { return held[r.Account] })
-			v = &verdict{
-				now: in.clock(), items: free(items, held), known: known, lookup: lookup, pricer: in.opt.Pricer, catalogue: in.catalogue,
-				cache: &in.cache, exact: ask.Exact,
+			if suspicious {
+				held = both(in.undecidable(ctx, items, known, lookup, ask.Exact), held)
 			}
-			return v.decide(ctx)
+			v = in.verdict(items, known, lookup, held, ask.Exact)
+			w, err = v.contained(ctx)
+			decided = err == nil
+			return w, err
 		})
 		switch {
 		case err == nil:
 			in.cache.add(v.counted)
 			in.tell(v)
 			return held, nil
+		case v != nil && !decided && !suspicious && several(items):
+			suspicious = true
+			continue
 		case errors.Is(err, ErrHeld) && !ask.PassOver:
 			ask.PassOver = true
 			continue
@@ -307,6 +313,51 @@ func (in *Ingester) commit(ctx context.Context, items []item, passOver bool) (he
 			pause = min(2*pause, time.Second)
 		}
 	}
+}
+
+// verdict is what decides on the items of accounts that are not held.
+func (in *Ingester) verdict(items []item, known Known, lookup Lookup, held map[account.ID]bool, exact bool) *verdict {
+	known.Overdue = slices.DeleteFunc(known.Overdue, func(r entitlement.Reservation) bool { return held[r.Account] })
+	return &verdict{
+		now: in.clock(), items: free(items, held), known: known, lookup: lookup, pricer: in.opt.Pricer, catalogue: in.catalogue,
+		cache: &in.cache, exact: exact,
+	}
+}
+
+// undecidable returns the accounts on whose items alone nothing can be decided, because what is on record of them is broken
+// or what they send brings out a fault: they are set aside, so that nobody waits but those who ask for them. Where it is so
+// of all, the fault is not theirs.
+func (in *Ingester) undecidable(ctx context.Context, items []item, known Known, lookup Lookup, exact bool) map[account.ID]bool {
+	accounts := map[account.ID]bool{}
+	for i := range items {
+		if a := items[i].event.Account; !known.Held[a] {
+			accounts[a] = true
+		}
+	}
+	faults := map[account.ID]error{}
+	for a := range accounts {
+		others := maps.Clone(accounts)
+		delete(others, a)
+		alone := known
+		alone.Totals, alone.Overdue = maps.Clone(known.Totals), slices.Clone(known.Overdue)
+		if _, err := in.verdict(items, alone, lookup, both(others, known.Held), exact).contained(ctx); err != nil {
+			faults[a] = err
+		}
+	}
+	if len(faults) == len(accounts) {
+		return nil
+	}
+	out := map[account.ID]bool{}
+	for a, err := range faults {
+		in.log.ErrorContext(ctx, "usage of an account cannot be decided on, set aside", "account", a, "error", err)
+		out[a] = true
+	}
+	return out
+}
+
+// several reports whether items belong to more than one account.
+func several(items []item) bool {
+	return slices.ContainsFunc(items, func(it item) bool { return it.event.Account != items[0].event.Account })
 }
 
 func (in *Ingester) tell(v *verdict) {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -600,6 +601,60 @@ func TestSpendLimit(t *testing.T) {
 	past := b.event("9", "text", "100")
 	past.OccurredAt = noon.AddDate(0, 0, -15)
 	wantStatuses(t, b.mustAdd(t, past), "accepted") // the limit is one of each period
+}
+
+// brokenPricer is a unitPricer that has a fault with one account, until it is mended.
+type brokenPricer struct {
+	unitPricer
+	with   account.ID
+	fault  func() error
+	mended atomic.Bool
+}
+
+func (p *brokenPricer) Accrued(ctx context.Context, e entitlement.Entitlement, start time.Time, use []entitlement.Use) (money.Amount, error) {
+	if e.Account == p.with && !p.mended.Load() {
+		return money.Amount{}, p.fault()
+	}
+	return p.unitPricer.Accrued(ctx, e, start, use)
+}
+
+// Where nothing can be decided on the usage of one account, that of the others is stored, also where it comes in the same flush.
+func TestAFaultWithOneAccountKeepsNobodyElse(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]func() error{
+		"Error": func() error { return errors.New("its plan has no prices") },
+		"Panic": func() error { panic("its plan has no prices") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := &brokenPricer{fault: fault}
+			b := newMeterBench(t, metering.Options{Pricer: p, Patience: 3 * time.Second})
+			other := &meterBench{db: b.db, account: mustAccount(t, b.db), in: b.in}
+			p.with = b.account.ID
+			limit := int64(100)
+			for _, a := range []account.ID{b.account.ID, other.account.ID} {
+				mustEntitle(t, b.db, a, func(e *entitlement.Entitlement) { e.SpendLimit = &limit })
+			}
+			together := []metering.Event{b.event("1", "text", "1"), other.event("1", "text", "1")}
+			if _, err := b.in.Add(t.Context(), together); !errors.Is(err, metering.ErrStore) {
+				t.Errorf("of both: %v, want %v", err, metering.ErrStore)
+			}
+			if got := other.total(t, "text"); got != "1/1" {
+				t.Errorf("the other's was not stored: %q", got)
+			}
+			waits := make(chan error, 1)
+			go func() {
+				_, err := b.in.Add(t.Context(), together[:1])
+				waits <- err
+			}()
+			wantStatuses(t, other.mustAdd(t, other.event("2", "text", "1")), "accepted")
+			if err := <-waits; !errors.Is(err, metering.ErrStore) {
+				t.Errorf("of the one: %v, want %v", err, metering.ErrStore)
+			}
+			p.mended.Store(true)
+			wantStatuses(t, b.mustAdd(t, together...), "accepted duplicate")
+		})
+	}
 }
 
 // Whatever the tables hold when a statement is first planned, and however they grow after: usage is stored
