@@ -328,23 +328,20 @@ func (in *Ingester) verdict(items []item, known Known, lookup Lookup, held map[a
 // or what they send brings out a fault: they are set aside, so that nobody waits but those who ask for them. Where it is so
 // of all, the fault is not theirs.
 func (in *Ingester) undecidable(ctx context.Context, items []item, known Known, lookup Lookup, exact bool) map[account.ID]bool {
-	accounts := map[account.ID]bool{}
-	for i := range items {
-		if a := items[i].event.Account; !known.Held[a] {
-			accounts[a] = true
-		}
+	byAccount := map[account.ID][]item{}
+	for _, it := range free(items, known.Held) {
+		byAccount[it.event.Account] = append(byAccount[it.event.Account], it)
 	}
 	faults := map[account.ID]error{}
-	for a := range accounts {
-		others := maps.Clone(accounts)
-		delete(others, a)
+	for a, items := range byAccount {
 		alone := known
-		alone.Totals, alone.Overdue = maps.Clone(known.Totals), slices.Clone(known.Overdue)
-		if _, err := in.verdict(items, alone, lookup, both(others, known.Held), exact).contained(ctx); err != nil {
+		alone.Totals = maps.Clone(known.Totals) // which deciding changes
+		alone.Overdue = slices.DeleteFunc(slices.Clone(known.Overdue), func(r entitlement.Reservation) bool { return r.Account != a })
+		if _, err := in.verdict(items, alone, lookup, nil, exact).contained(ctx); err != nil {
 			faults[a] = err
 		}
 	}
-	if len(faults) == len(accounts) {
+	if len(faults) == len(byAccount) {
 		return nil
 	}
 	out := map[account.ID]bool{}

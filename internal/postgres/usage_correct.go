@@ -320,9 +320,8 @@ func (s usageStore) forget(ctx context.Context, x corrected, args []any) error {
 		return err
 	}
 	left := [len(scopes)]func() (bool, error){
-		func() (has bool, err error) {
-			return has, s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&has) }, `
-SELECT EXISTS (SELECT FROM (`+bucketParts+` AND x.value = $6 AND x.period_start = $3`+params+`) v)`, append(args, x.value)...)
+		func() (bool, error) {
+			return s.exists(ctx, bucketParts+` AND x.value = $6 AND x.period_start = $3`+params, append(args, x.value)...)
 		},
 		func() (bool, error) {
 			return s.counted(ctx, x, quartersOfSeries, args, func(_ metering.Series, quarter time.Time) uuid.UUID {
@@ -362,9 +361,9 @@ UNION SELECT '00000000-0000-0000-0000-000000000000', $3::timestamptz` // which h
 )
 
 // counted reports whether the event's value has a digest on record in any of the roll-ups that a query returns.
-func (s usageStore) counted(ctx context.Context, x corrected, rollUps string, args []any, digest func(series metering.Series, quarter time.Time) uuid.UUID) (has bool, err error) {
+func (s usageStore) counted(ctx context.Context, x corrected, rollUps string, args []any, digest func(series metering.Series, quarter time.Time) uuid.UUID) (bool, error) {
 	var digests []uuid.UUID
-	err = s.each(ctx, func(rows *sql.Rows) error {
+	err := s.each(ctx, func(rows *sql.Rows) error {
 		var series metering.Series
 		var quarter time.Time
 		err := rows.Scan(&series, &quarter)
@@ -374,7 +373,12 @@ func (s usageStore) counted(ctx context.Context, x corrected, rollUps string, ar
 	if err != nil {
 		return false, err
 	}
-	return has, s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&has) }, `
-SELECT EXISTS (SELECT FROM usage_unique_values WHERE account_id = $1 AND meter = $2 AND period_start = $3 AND value = ANY ($4::uuid[]))`,
+	return s.exists(ctx, `SELECT FROM usage_unique_values WHERE account_id = $1 AND meter = $2 AND period_start = $3 AND value = ANY ($4::uuid[])`,
 		x.account, x.meter.Code, x.period, digests)
+}
+
+// exists reports whether a query returns anything.
+func (s usageStore) exists(ctx context.Context, query string, args ...any) (is bool, err error) {
+	err = s.each(ctx, func(rows *sql.Rows) error { return rows.Scan(&is) }, `SELECT EXISTS (`+query+`)`, args...)
+	return is, err
 }
