@@ -58,9 +58,13 @@ func waysOut(f Facts, m payment.Method) []WayOut {
 func (c Cards) RemoveByOperator(ctx context.Context, asked Asked, mid payment.MethodID, reason string) (err error) {
 	defer errs.Wrap(&err, "remove card %s", mid)
 	return c.remove(ctx, asked, mid, func(tx Tx, acct account.Account, m payment.Method) error {
-		return tx.Accounts().Audit(ctx, acct.ID, account.Entry{
-			Actor: asked.Actor, Action: "payment_method.remove", Reason: reason, Detail: detail("payment_method", mid), At: acct.Now(c.Clock()),
-		})
+		return c.auditRemoval(ctx, tx, acct, asked, mid, reason)
+	})
+}
+
+func (c Cards) auditRemoval(ctx context.Context, tx Tx, acct account.Account, asked Asked, mid payment.MethodID, reason string) error {
+	return tx.Accounts().Audit(ctx, acct.ID, account.Entry{
+		Actor: asked.Actor, Action: "payment_method.remove", Reason: reason, Detail: detail("payment_method", mid), At: acct.Now(c.Clock()),
 	})
 }
 
@@ -242,43 +246,64 @@ func (c *Core) removeWhenPaid(ctx context.Context, tx Tx, acct account.Account) 
 	return nil
 }
 
-// ResolveRemoval is support's answer to a request: granted removes the card, otherwise it is declined.
+// ResolveRemoval is support's answer to a request: granted removes the card, otherwise it is declined. An answer that is
+// given again changes nothing.
 func (c Cards) ResolveRemoval(ctx context.Context, asked Asked, rid payment.RemovalID, grant bool, reason string) (r payment.Removal, err error) {
 	defer errs.Wrap(&err, "resolve removal request %s", rid)
 	want := payment.RemovalDeclined
 	if grant {
 		want = payment.RemovalDone
 	}
-	if r, err = c.DB.Payments().Removal(ctx, asked.Account, rid); err != nil || r.Status == want {
-		return r, err
+	r, err = openRemoval(ctx, c.DB, asked.Account, rid)
+	switch {
+	case err != nil:
+	case !grant:
+		err = c.declineRemoval(ctx, asked, rid, reason)
+	default:
+		err = c.remove(ctx, asked, r.Method, func(tx Tx, acct account.Account, _ payment.Method) error {
+			open, err := openRemoval(ctx, tx, acct.ID, rid)
+			if err != nil {
+				return err
+			}
+			open.Answer = reason
+			if err := tx.Payments().SaveRemoval(ctx, open); err != nil { // done it is with the card
+				return err
+			}
+			return c.auditRemoval(ctx, tx, acct, asked, open.Method, reason)
+		})
 	}
-	if r.Status != payment.RemovalOpen {
-		return r, payment.ErrRemovalResolved.With("removal_request_status", r.Status)
+	now, readErr := c.DB.Payments().Removal(ctx, asked.Account, rid)
+	if err == nil || (readErr == nil && now.Status == want) { // somebody else may have been quicker
+		return now, readErr
 	}
-	if grant {
-		if err := c.RemoveByOperator(ctx, asked, r.Method, reason); err != nil {
-			return r, err
-		}
-	}
-	err = c.DB.InTx(ctx, func(tx Tx) error {
+	return r, err
+}
+
+func (c Cards) declineRemoval(ctx context.Context, asked Asked, rid payment.RemovalID, reason string) error {
+	return c.DB.InTx(ctx, func(tx Tx) error {
 		acct, err := tx.Accounts().Lock(ctx, asked.Account)
 		if err != nil {
 			return err
 		}
-		if r, err = tx.Payments().Removal(ctx, acct.ID, rid); err != nil {
+		r, err := openRemoval(ctx, tx, acct.ID, rid)
+		if err != nil {
 			return err
 		}
-		now := acct.Now(c.Clock())
-		r.Answer = reason
-		if r.Status == payment.RemovalOpen {
-			r.Status, r.ResolvedAt, r.ResolvedBy = want, now, asked.Actor
-		}
-		if err := tx.Payments().SaveRemoval(ctx, r); err != nil || grant { // the removal is in the log already
+		r.Status, r.ResolvedAt, r.ResolvedBy, r.Answer = payment.RemovalDeclined, acct.Now(c.Clock()), asked.Actor, reason
+		if err := tx.Payments().SaveRemoval(ctx, r); err != nil {
 			return err
 		}
 		return tx.Accounts().Audit(ctx, acct.ID, account.Entry{
-			Actor: asked.Actor, Action: "removal_request.decline", Reason: reason, Detail: detail("removal_request", rid), At: now,
+			Actor: asked.Actor, Action: "removal_request.decline", Reason: reason, Detail: detail("removal_request", rid), At: r.ResolvedAt,
 		})
 	})
+}
+
+// openRemoval returns a request that nobody has answered yet. The account is locked.
+func openRemoval(ctx context.Context, tx Tx, a account.ID, rid payment.RemovalID) (payment.Removal, error) {
+	r, err := tx.Payments().Removal(ctx, a, rid)
+	if err == nil && r.Status != payment.RemovalOpen {
+		err = payment.ErrRemovalResolved.With("removal_request_status", r.Status)
+	}
 	return r, err
 }

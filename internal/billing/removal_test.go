@@ -2,6 +2,7 @@ package billing_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/accrue-billing/accrue/internal/billing"
 	"github.com/accrue-billing/accrue/internal/metering"
 	"github.com/accrue-billing/accrue/internal/outbox"
+	"github.com/accrue-billing/accrue/internal/page"
 	"github.com/accrue-billing/accrue/internal/payment"
 	"github.com/accrue-billing/accrue/internal/payment/sandbox"
 )
@@ -234,5 +236,48 @@ func TestActiveCardIsNotRemovedWhileMoneyIsOwed(t *testing.T) {
 	}
 	if r := w.tryUse(t, a, "voice", "1"); r.Status != metering.Rejected {
 		t.Errorf("paid use without a card: %+v", r)
+	}
+}
+
+// Two of the support answer one request at the same time: one answer counts, and the other is told so.
+func TestResolveRemoval_OneAnswerCounts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cards := billing.Cards{Core: w.Core}
+	for range often(10, 100) {
+		a := w.onPro(t)
+		r, err := cards.RequestRemoval(t.Context(), asked(a, newKey()), w.defaultCard(t, a).ID, payment.BySupport, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers := [2]string{"declined", "granted"}
+		var errs [2]error
+		together(2, func(i int) {
+			_, errs[i] = cards.ResolveRemoval(t.Context(), asked(a, ""), r.Record.ID, i == 1, answers[i])
+		})
+		winner, status, action := 0, payment.RemovalDeclined, "removal_request.decline"
+		if errs[1] == nil {
+			winner, status, action = 1, payment.RemovalDone, "payment_method.remove"
+		}
+		if errs[winner] != nil || !errors.Is(errs[1-winner], payment.ErrRemovalResolved) {
+			t.Fatalf("declined: %v, granted: %v; want one of them to be told that the other was quicker", errs[0], errs[1])
+		}
+		got, err := w.DB.Payments().Removal(t.Context(), a, r.Record.ID)
+		if err != nil || got.Status != status || got.Answer != answers[winner] {
+			t.Errorf("%+v, %v; want it %s", got, err, answers[winner])
+		}
+		log, err := w.DB.Accounts().AuditLog(t.Context(), a, page.Request{Limit: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told []string
+		for _, e := range log.Data {
+			if e.Reason == answers[0] || e.Reason == answers[1] {
+				told = append(told, e.Action)
+			}
+		}
+		if !slices.Equal(told, []string{action}) {
+			t.Errorf("the log says %v, want %s", told, action)
+		}
 	}
 }
